@@ -1,0 +1,13 @@
+// Package altspb holds the messages of gRPC's handshaker protocol and the names under which its service is called.
+package altspb
+
+//go:generate protoc --go_out=../.. --go_opt=module=github.com/shared-altsd/shared-altsd -I ../.. internal/altspb/handshaker.proto
+
+const (
+	// ServiceName is the service that every ALTS library calls; it differs from the protobuf package (see handshaker.proto).
+	ServiceName = "grpc.gcp.HandshakerService"
+	// MethodName is its only method, a bidirectional stream of HandshakerReq and HandshakerResp.
+	MethodName = "DoHandshake"
+	// FullMethod is the path of that method on the wire.
+	FullMethod = "/" + ServiceName + "/" + MethodName
+)
