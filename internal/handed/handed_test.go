@@ -1,0 +1,373 @@
+package handed
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func poller(t *testing.T) *Poller {
+	t.Helper()
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// pair gives a connected TCP pair on loopback and a duplicate of the first end's descriptor, as SCM_RIGHTS would give.
+func pair(t *testing.T) (a, b *net.TCPConn, fd int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = c.(*net.TCPConn), d.(*net.TCPConn)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	raw, err := a.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var derr error
+	if err := raw.Control(func(f uintptr) { fd, derr = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || derr != nil {
+		t.Fatal(err, derr)
+	}
+	return a, b, fd
+}
+
+func adopt(t *testing.T, p *Poller, fd int) *Socket {
+	t.Helper()
+	s, err := p.Adopt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func readFull(s *Socket, b []byte, abort <-chan struct{}) error {
+	for len(b) > 0 {
+		n, err := s.Read(b, abort)
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func TestReadWrite(t *testing.T) {
+	p := poller(t)
+	a, b, fd := pair(t)
+	s := adopt(t, p, fd)
+	defer s.Close()
+	if got, want := s.Peer().String(), a.RemoteAddr().String(); got != want {
+		t.Errorf("Peer() = %s, want %s", got, want)
+	}
+	if got, want := s.Local().String(), a.LocalAddr().String(); got != want {
+		t.Errorf("Local() = %s, want %s", got, want)
+	}
+	// More than the socket buffers hold, so that Write has to wait for room and Read for bytes.
+	sent := make([]byte, 8<<20)
+	rand.Read(sent)
+	go func() {
+		got, _ := io.ReadAll(io.LimitReader(b, int64(len(sent))))
+		b.Write(got)
+	}()
+	if err := s.Write(sent[:5<<20], nil); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { _, err := a.Write(sent[5<<20:]); done <- err }()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(sent))
+	if err := readFull(s, got, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Error("bytes differ")
+	}
+	b.Close()
+	if _, err := s.Read(got, nil); err != io.EOF {
+		t.Errorf("after the peer's end: %v, want EOF", err)
+	}
+}
+
+// Rule 27: whatever is not a connected TCP stream socket is refused and closed.
+func TestRule27OnlyConnectedTCP(t *testing.T) {
+	p := poller(t)
+	socket := func(domain, typ int) func() int {
+		return func() int {
+			fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fd
+		}
+	}
+	for name, open := range map[string]func() int{
+		"file":                func() int { fd, _ := unix.Open("/etc/passwd", unix.O_RDONLY|unix.O_CLOEXEC, 0); return fd },
+		"directory":           func() int { fd, _ := unix.Open("/", unix.O_RDONLY|unix.O_CLOEXEC, 0); return fd },
+		"path only":           func() int { fd, _ := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0); return fd },
+		"pipe":                func() int { r, w, _ := os.Pipe(); w.Close(); fd, _ := unix.Dup(int(r.Fd())); r.Close(); return fd },
+		"udp":                 socket(unix.AF_INET, unix.SOCK_DGRAM),
+		"unix":                socket(unix.AF_UNIX, unix.SOCK_STREAM),
+		"netlink":             socket(unix.AF_NETLINK, unix.SOCK_RAW),
+		"tcp, not connected":  socket(unix.AF_INET, unix.SOCK_STREAM),
+		"tcp6, not connected": socket(unix.AF_INET6, unix.SOCK_STREAM),
+		"tcp, listening": func() int {
+			fd := socket(unix.AF_INET, unix.SOCK_STREAM)()
+			if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Listen(fd, 1); err != nil {
+				t.Fatal(err)
+			}
+			return fd
+		},
+		"epoll": func() int { fd, _ := unix.EpollCreate1(unix.EPOLL_CLOEXEC); return fd },
+	} {
+		fd := open()
+		if fd < 0 {
+			t.Fatalf("%s: could not be made", name)
+		}
+		if s, err := p.Adopt(fd); !errors.Is(err, ErrNotTCP) {
+			t.Errorf("%s: Adopt gave %v, %v", name, s, err)
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("%s: the descriptor is still open", name)
+		}
+	}
+}
+
+// Rule 27: a giver who switches the socket to blocking mode, with nothing to read and no room to write, holds no thread.
+func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
+	p := poller(t)
+	var wg sync.WaitGroup
+	abort := make(chan struct{})
+	threads := func() int {
+		b, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if n, ok := strings.CutPrefix(line, "Threads:"); ok {
+				var v int
+				for _, c := range strings.TrimSpace(n) {
+					v = v*10 + int(c-'0')
+				}
+				return v
+			}
+		}
+		t.Fatal("no Threads line")
+		return 0
+	}
+	const n = 100
+	before := threads()
+	for i := range n {
+		_, _, fd := pair(t)
+		if err := unix.SetNonblock(fd, false); err != nil {
+			t.Fatal(err)
+		}
+		s := adopt(t, p, fd)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer s.Close()
+			var err error
+			if i%2 == 0 {
+				_, err = s.Read(make([]byte, 10), abort)
+			} else {
+				err = s.Write(make([]byte, 64<<20), abort)
+			}
+			if !errors.Is(err, ErrAborted) {
+				t.Errorf("got %v, want ErrAborted", err)
+			}
+		}()
+	}
+	// Let all of them get to their wait: then every thread that could be stuck is.
+	for range 100 {
+		runtime.Gosched()
+		time.Sleep(time.Millisecond)
+	}
+	if after := threads(); after-before > n/4 {
+		t.Errorf("%d threads before, %d with %d sockets waiting", before, after, n)
+	}
+	close(abort)
+	wg.Wait()
+}
+
+func TestRule27LingerIsCleared(t *testing.T) {
+	p := poller(t)
+	_, _, fd := pair(t)
+	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if err := unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
+		t.Fatal(err)
+	}
+	adopt(t, p, fd).Close()
+	var l unix.Linger
+	if l.Onoff, err = lingerOn(other); err != nil || l.Onoff != 0 {
+		t.Errorf("SO_LINGER after Close: %d, %v", l.Onoff, err)
+	}
+}
+
+func lingerOn(fd int) (int32, error) {
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	return int32(v), err
+}
+
+// A giver who goes on reading from the socket steals bytes from himself; the wait goes on until it is aborted.
+func TestGiverStealsBytes(t *testing.T) {
+	p := poller(t)
+	a, b, fd := pair(t)
+	s := adopt(t, p, fd)
+	defer s.Close()
+	abort := make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- readFull(s, make([]byte, 1<<20), abort) }()
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			if _, err := a.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	for range 50 {
+		if _, err := b.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(abort)
+	if err := <-done; !errors.Is(err, ErrAborted) {
+		t.Errorf("got %v, want ErrAborted", err)
+	}
+}
+
+func TestReadableTakesNothing(t *testing.T) {
+	p := poller(t)
+	_, b, fd := pair(t)
+	s := adopt(t, p, fd)
+	defer s.Close()
+	go b.Write([]byte("x"))
+	if err := s.Readable(nil); err != nil {
+		t.Fatal(err)
+	}
+	var got [2]byte
+	if n, err := s.Read(got[:], nil); n != 1 || err != nil || got[0] != 'x' {
+		t.Errorf("Read gave %d bytes, %v", n, err)
+	}
+}
+
+func unixPair(t *testing.T) (a, b *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := func(fd int) *net.UnixConn {
+		f := os.NewFile(uintptr(fd), "")
+		defer f.Close()
+		c, err := net.FileConn(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c.(*net.UnixConn)
+	}
+	return conn(fds[0]), conn(fds[1])
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestSendReceive(t *testing.T) {
+	p := poller(t)
+	x, y := unixPair(t)
+	a, b, dup := pair(t)
+	unix.Close(dup)
+	raw, err := a.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Send(x, []byte("hello"), raw); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Peek(y); err != nil || c != 'h' {
+		t.Fatalf("Peek gave %q, %v", c, err)
+	}
+	var buf [10]byte
+	n, fd, err := Receive(y, buf[:])
+	if err != nil || string(buf[:n]) != "hello" {
+		t.Fatalf("Receive gave %q, %v", buf[:n], err)
+	}
+	s := adopt(t, p, fd)
+	if err := s.Write([]byte("through"), nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	got := make([]byte, 7)
+	if _, err := io.ReadFull(b, got); err != nil || string(got) != "through" {
+		t.Errorf("the peer got %q, %v", got, err)
+	}
+	if _, err := a.Write([]byte("still")); err != nil {
+		t.Errorf("the giver's own descriptor: %v", err)
+	}
+}
+
+// Rule 27: none, two, or many descriptors: all that came are closed.
+func TestRule27ExactlyOneDescriptor(t *testing.T) {
+	for _, count := range []int{0, 2, 3, 200} {
+		x, y := unixPair(t)
+		before := openDescriptors(t)
+		var oob []byte
+		if count > 0 {
+			fds := make([]int, count)
+			for i := range fds {
+				fds[i] = 0
+			}
+			oob = unix.UnixRights(fds...)
+		}
+		if _, _, err := x.WriteMsgUnix([]byte("hello"), oob, nil); err != nil {
+			t.Fatal(err)
+		}
+		var buf [10]byte
+		if _, fd, err := Receive(y, buf[:]); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
+			t.Errorf("%d descriptors: Receive gave %d, %v", count, fd, err)
+		}
+		if after := openDescriptors(t); after != before {
+			t.Errorf("%d descriptors: %d open before, %d after", count, before, after)
+		}
+	}
+}
