@@ -1,0 +1,89 @@
+package certbind
+
+import (
+	"fmt"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+const (
+	maxCertificates     = 4
+	maxCertificateBytes = 16384 // of all certificates together, without their lengths
+	maxSignature        = 1024
+	maxIdentity         = 21504
+)
+
+// An Identity is what one daemon sends to another to prove an account: certificates, statement, signature
+// (docs/protocol.md, section 5).
+type Identity struct {
+	// Certificates are 1 to 4 of DER, 16384 bytes in all, leaf first, each next one issued the one before it.
+	Certificates [][]byte
+	// Statement is 1 to 4096 bytes as they were signed.
+	Statement []byte
+	// Signature is 1 to 1024 bytes over SignatureInput(Statement), by the key of the first certificate.
+	Signature []byte
+}
+
+// Marshal gives the bytes that travel, at most 21504.
+func (id *Identity) Marshal() ([]byte, error) {
+	if n := len(id.Certificates); n < 1 || n > maxCertificates {
+		return nil, fmt.Errorf("cannot encode an identity: it has %d certificates, not 1 to %d", n, maxCertificates)
+	}
+	w := writer{out: []byte{byte(len(id.Certificates))}}
+	var sum int
+	for _, c := range id.Certificates {
+		w.opaque16("certificate", c, 1, maxCertificateBytes)
+		sum += len(c)
+	}
+	if sum > maxCertificateBytes {
+		return nil, fmt.Errorf("cannot encode an identity: its certificates have %d bytes in all, more than %d",
+			sum, maxCertificateBytes)
+	}
+	w.opaque16("statement", id.Statement, 1, maxStatement)
+	w.opaque16("signature", id.Signature, 1, maxSignature)
+	b, err := w.bytes()
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode an identity: %w", err)
+	}
+	return b, nil
+}
+
+// ParseIdentity splits an identity and checks every bound of section 5. Nothing in it is parsed further or verified. The
+// result aliases b. The error is a *reason.Error, Malformed.
+func ParseIdentity(b []byte) (*Identity, error) {
+	id, err := parseIdentity(b)
+	if err != nil {
+		return nil, reason.Errorf(reason.Malformed, "the peer's identity is malformed: %w", err)
+	}
+	return id, nil
+}
+
+func parseIdentity(b []byte) (*Identity, error) {
+	if len(b) > maxIdentity {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", len(b), maxIdentity)
+	}
+	if len(b) == 0 {
+		return nil, fmt.Errorf("it is empty")
+	}
+	count := int(b[0])
+	if count < 1 || count > maxCertificates {
+		return nil, fmt.Errorf("it has %d certificates, not 1 to %d", count, maxCertificates)
+	}
+	r := reader{rest: b[1:]}
+	var id Identity
+	// Each certificate may have what the ones before it have left of the sum.
+	for left := maxCertificateBytes; len(id.Certificates) < count; {
+		c := r.opaque16("certificate", 1, left)
+		if r.err != nil {
+			return nil, r.err
+		}
+		id.Certificates = append(id.Certificates, c)
+		left -= len(c)
+	}
+	id.Statement = r.opaque16("statement", 1, maxStatement)
+	id.Signature = r.opaque16("signature", 1, maxSignature)
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return &id, nil
+}
