@@ -1,0 +1,309 @@
+// Package testca is a throwaway certificate authority: for tests, for the demo and for dev-ca. Every option that makes a
+// certificate unacceptable is there because a test needs that defect. It is no CA for production: keys are in memory or
+// in plain files, and nothing limits what it signs.
+package testca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"sync"
+	"time"
+)
+
+// Key types for Options and Leaf. The empty string means P256.
+const (
+	P224    = "p224"
+	P256    = "p256"
+	P384    = "p384"
+	P521    = "p521"
+	Ed25519 = "ed25519"
+	RSA2048 = "rsa2048"
+	RSA3072 = "rsa3072"
+	RSA4096 = "rsa4096"
+	RSA8192 = "rsa8192" // takes long to generate: half a minute and more
+)
+
+// Options describe a CA certificate. The zero value gives a P-256 CA, valid from an hour ago for ten years.
+type Options struct {
+	Name      string // common name; "test CA N" if empty
+	KeyType   string
+	Key       crypto.Signer // used instead of a new key of KeyType, if set
+	NotBefore time.Time
+	NotAfter  time.Time
+	// PermittedDNS and ExcludedDNS are critical name constraints.
+	PermittedDNS, ExcludedDNS []string
+	EKUs                      []x509.ExtKeyUsage
+	UnknownEKUs               []asn1.ObjectIdentifier
+	// KeyUsage replaces certSign and cRLSign.
+	KeyUsage x509.KeyUsage
+	// NotCA leaves basic constraints out.
+	NotCA bool
+	// MaxPathLen limits the intermediates below; 0 sets no limit, -1 allows none.
+	MaxPathLen int
+	// SignatureAlgorithm is by the signer's key if zero.
+	SignatureAlgorithm x509.SignatureAlgorithm
+	ExtraExtensions    []pkix.Extension
+}
+
+// Leaf describes a machine certificate. The zero value, with a host, gives a good one: P-256, digitalSignature, serverAuth
+// and clientAuth, valid from an hour ago for 90 days.
+type Leaf struct {
+	Hosts       []string // DNS SANs as they are, wildcards too; none gives no SAN extension
+	IPs         []net.IP
+	CommonName  string
+	KeyType     string
+	Key         crypto.Signer // used instead of a new key of KeyType, if set
+	NotBefore   time.Time
+	NotAfter    time.Time
+	KeyUsage    x509.KeyUsage // digitalSignature if zero
+	NoKeyUsage  bool          // leaves the key usage extension out
+	EKUs        []x509.ExtKeyUsage
+	UnknownEKUs []asn1.ObjectIdentifier
+	NoEKU       bool // leaves extended key usage out, where EKUs and UnknownEKUs are empty
+	IsCA        bool
+	SelfSigned  bool // signed by its own key, not by the CA's
+	// PublicKey is certified in the place of the key's own: for keys that nobody can sign with.
+	PublicKey          crypto.PublicKey
+	SignatureAlgorithm x509.SignatureAlgorithm
+	ExtraExtensions    []pkix.Extension
+}
+
+// A CA signs certificates and revocation lists.
+type CA struct {
+	Cert   *x509.Certificate
+	Key    crypto.Signer
+	parent *CA
+}
+
+// Issued is a certificate with its key. CertPEM holds the chain, leaf first, without the root.
+type Issued struct {
+	CertPEM, KeyPEM []byte
+	Cert            *x509.Certificate
+	Key             crypto.Signer
+}
+
+// PEM gives key and chain in one file, as --credentials takes it.
+func (i *Issued) PEM() []byte { return append(append([]byte(nil), i.KeyPEM...), i.CertPEM...) }
+
+// NewCA makes a self-signed CA.
+func NewCA(o Options) (*CA, error) { return newCA(o, nil) }
+
+// Intermediate makes a CA that ca signs.
+func (ca *CA) Intermediate(o Options) (*CA, error) { return newCA(o, ca) }
+
+// CrossSign gives a certificate of ca over the name and key of other: another path to the same CA.
+func (ca *CA) CrossSign(other *CA) (*CA, error) {
+	return newCA(Options{Name: other.Cert.Subject.CommonName, Key: other.Key}, ca)
+}
+
+func newCA(o Options, parent *CA) (*CA, error) {
+	key, err := pickKey(o.Key, o.KeyType)
+	if err != nil {
+		return nil, err
+	}
+	t, err := template(o.NotBefore, o.NotAfter, 10*365*24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("test CA %x", t.SerialNumber.Bytes()[:4])
+	}
+	t.Subject = pkix.Name{CommonName: o.Name}
+	t.KeyUsage = o.KeyUsage
+	if t.KeyUsage == 0 {
+		t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	}
+	t.BasicConstraintsValid, t.IsCA = !o.NotCA, !o.NotCA
+	switch {
+	case o.MaxPathLen > 0:
+		t.MaxPathLen = o.MaxPathLen
+	case o.MaxPathLen < 0:
+		t.MaxPathLenZero = true
+	}
+	t.PermittedDNSDomains, t.ExcludedDNSDomains = o.PermittedDNS, o.ExcludedDNS
+	t.PermittedDNSDomainsCritical = len(o.PermittedDNS)+len(o.ExcludedDNS) > 0
+	t.ExtKeyUsage, t.UnknownExtKeyUsage = o.EKUs, o.UnknownEKUs
+	t.SignatureAlgorithm = o.SignatureAlgorithm
+	t.ExtraExtensions = o.ExtraExtensions
+	signerCert, signer := t, key
+	if parent != nil {
+		signerCert, signer = parent.Cert, parent.Key
+	}
+	cert, err := sign(t, signerCert, key.Public(), signer)
+	if err != nil {
+		return nil, err
+	}
+	return &CA{Cert: cert, Key: key, parent: parent}, nil
+}
+
+// Issue makes a machine certificate.
+func (ca *CA) Issue(l Leaf) (*Issued, error) {
+	key, err := pickKey(l.Key, l.KeyType)
+	if err != nil {
+		return nil, err
+	}
+	t, err := template(l.NotBefore, l.NotAfter, 90*24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	t.Subject = pkix.Name{CommonName: l.CommonName}
+	t.DNSNames, t.IPAddresses = l.Hosts, l.IPs
+	t.KeyUsage = l.KeyUsage
+	if t.KeyUsage == 0 && !l.NoKeyUsage {
+		t.KeyUsage = x509.KeyUsageDigitalSignature
+	}
+	t.ExtKeyUsage, t.UnknownExtKeyUsage = l.EKUs, l.UnknownEKUs
+	if len(l.EKUs)+len(l.UnknownEKUs) == 0 && !l.NoEKU {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	t.BasicConstraintsValid, t.IsCA = true, l.IsCA
+	t.SignatureAlgorithm = l.SignatureAlgorithm
+	t.ExtraExtensions = l.ExtraExtensions
+	public := l.PublicKey
+	if public == nil {
+		public = key.Public()
+	}
+	signerCert, signer := ca.Cert, ca.Key
+	if l.SelfSigned {
+		signerCert, signer = t, key
+	}
+	cert, err := sign(t, signerCert, public, signer)
+	if err != nil {
+		return nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode a private key: %w", err)
+	}
+	certPEM := CertPEM(cert)
+	if !l.SelfSigned {
+		certPEM = append(certPEM, ca.chainPEM()...)
+	}
+	return &Issued{
+		CertPEM: certPEM,
+		KeyPEM:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+		Cert:    cert,
+		Key:     key,
+	}, nil
+}
+
+// PEM gives the CA's own certificate.
+func (ca *CA) PEM() []byte { return CertPEM(ca.Cert) }
+
+// chainPEM gives the CA's certificate and those above it, without the root.
+func (ca *CA) chainPEM() []byte {
+	var out []byte
+	for ; ca.parent != nil; ca = ca.parent {
+		out = append(out, ca.PEM()...)
+	}
+	return out
+}
+
+// CertPEM encodes one certificate.
+func CertPEM(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+}
+
+func template(notBefore, notAfter time.Time, life time.Duration) (*x509.Certificate, error) {
+	serial := make([]byte, 16)
+	if _, err := rand.Read(serial); err != nil {
+		return nil, fmt.Errorf("cannot make a serial number: %w", err)
+	}
+	serial[0] = serial[0]&0x3f | 0x40 // positive, and always of 16 bytes
+	if notBefore.IsZero() {
+		notBefore = time.Now().Add(-time.Hour)
+	}
+	if notAfter.IsZero() {
+		notAfter = time.Now().Add(life)
+	}
+	return &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial), NotBefore: notBefore, NotAfter: notAfter}, nil
+}
+
+func sign(t, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("cannot sign a certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read back a certificate: %w", err)
+	}
+	return cert, nil
+}
+
+// rsaKeys keeps one RSA key of each size for the process, since making them is slow. Tests that need two different keys
+// need another type.
+var rsaKeys struct {
+	sync.Mutex
+	m map[int]*rsa.PrivateKey
+}
+
+func pickKey(given crypto.Signer, keyType string) (crypto.Signer, error) {
+	if given != nil {
+		return given, nil
+	}
+	return NewKey(keyType)
+}
+
+// NewKey makes a key of the type. RSA keys are made once a process and size: right for tests, and the reason why dev-ca
+// and demo use P256 only.
+func NewKey(keyType string) (crypto.Signer, error) {
+	switch keyType {
+	case P224:
+		return ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	case "", P256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case P384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case P521:
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case RSA2048:
+		return rsaKey(2048)
+	case RSA3072:
+		return rsaKey(3072)
+	case RSA4096:
+		return rsaKey(4096)
+	case RSA8192:
+		return rsaKey(8192)
+	}
+	return nil, fmt.Errorf("testca knows no key type %q", keyType)
+}
+
+func rsaKey(bits int) (*rsa.PrivateKey, error) {
+	rsaKeys.Lock()
+	defer rsaKeys.Unlock()
+	if k := rsaKeys.m[bits]; k != nil {
+		return k, nil
+	}
+	k, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make an RSA key: %w", err)
+	}
+	if rsaKeys.m == nil {
+		rsaKeys.m = make(map[int]*rsa.PrivateKey)
+	}
+	rsaKeys.m[bits] = k
+	return k, nil
+}
+
+// HugeRSA gives an RSA public key of that many bits, with the exponent given, that nobody has the private key of. What
+// it costs to check a signature with it does not depend on that.
+func HugeRSA(bits, exponent int) *rsa.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits))
+	n.Sub(n, big.NewInt(1)) // all ones: odd and of the full size
+	return &rsa.PublicKey{N: n, E: exponent}
+}
