@@ -1,0 +1,264 @@
+// Package relay carries bytes between a loopback TCP address and a UNIX socket, for gRPC libraries whose ALTS speaks to
+// TCP addresses only. It connects to the UNIX socket as the user that runs it, so it must serve no one else: for every
+// connection it asks the kernel (sock_diag) whose socket the other end is.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxConns bounds the connections served at once, each of which costs two descriptors here. Gathered from what the
+	// libraries need: C-core opens a connection for nearly every handshake, 80 at once in one process.
+	maxConns = 400
+	// overflowUID is what the kernel reports for every uid that has no place in the user namespace of the asker.
+	overflowUID = 65534
+)
+
+// Relay serves connections of one user. Its methods are safe for concurrent use.
+type Relay struct {
+	socket string
+	uid    uint32
+	report func(error)
+	slots  chan struct{}
+
+	mu    sync.Mutex
+	seen  map[string]bool // reports made, so that each is made once
+	conns map[net.Conn]bool
+	ended bool
+	wg    sync.WaitGroup
+}
+
+// New gives a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of each kind of
+// failure once; it may be called from several goroutines, one at a time.
+func New(path string, report func(error)) (*Relay, error) {
+	uid := os.Geteuid()
+	if uid == overflowUID {
+		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
+	}
+	return &Relay{socket: path, uid: uint32(uid), report: report, slots: make(chan struct{}, maxConns),
+		seen: map[string]bool{}, conns: map[net.Conn]bool{}}, nil
+}
+
+// Probe connects to the UNIX socket once, to tell early that no daemon is there.
+func (r *Relay) Probe() error {
+	c, err := net.Dial("unix", r.socket)
+	if err != nil {
+		return daemonError(r.socket, err)
+	}
+	return c.Close()
+}
+
+func daemonError(path string, err error) error {
+	return fmt.Errorf("no shared-altsd daemon answers at %s: %w (is it running? is --socket right?)", path, err)
+}
+
+// Serve accepts connections on l, which must listen on an IPv4 loopback address, until l is closed.
+func (r *Relay) Serve(l *net.TCPListener) error {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok || !a.IP.IsLoopback() || a.IP.To4() == nil {
+		return fmt.Errorf("the relay listens on IPv4 loopback addresses only, not on %v", l.Addr())
+	}
+	for {
+		c, err := l.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			// Nothing but a lack of descriptors or memory, or a connection that is gone: it passes.
+			r.say("accept", fmt.Errorf("accepting a connection: %w", err))
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		id, err := r.check(c)
+		if err != nil {
+			// Refused before it takes a slot, so that another account cannot spend them.
+			c.Close()
+			continue
+		}
+		r.slots <- struct{}{}
+		if !r.keep(c) {
+			<-r.slots
+			continue
+		}
+		r.wg.Go(func() {
+			defer func() { <-r.slots }()
+			defer r.drop(c)
+			r.serve(c, id)
+		})
+	}
+}
+
+// Close ends all connections and waits until they are gone.
+func (r *Relay) Close() {
+	r.mu.Lock()
+	r.ended = true
+	for c := range r.conns {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.wg.Wait()
+}
+
+// keep notes an open connection for Close; false (and closed) if the relay has ended.
+func (r *Relay) keep(c net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		c.Close()
+		return false
+	}
+	r.conns[c] = true
+	return true
+}
+
+func (r *Relay) drop(c net.Conn) {
+	c.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+}
+
+// say reports err, once for each kind.
+func (r *Relay) say(kind string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.seen[kind] {
+		r.seen[kind] = true
+		r.report(err)
+	}
+}
+
+// again lets a kind of failure be reported anew, after it has passed.
+func (r *Relay) again(kind string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.seen, kind)
+}
+
+// check tells whose socket is at the other end of c, and fails if it is not the relay's own user's.
+func (r *Relay) check(c *net.TCPConn) (peer, error) {
+	p, err := owner(c)
+	if err != nil {
+		r.say("owner", fmt.Errorf("a connection was closed: %w", err))
+		return peer{}, err
+	}
+	if p.uid != r.uid {
+		err := fmt.Errorf("a connection of uid %d was refused: this relay serves uid %d; "+
+			"run shared-altsd exec as the account that makes the calls", p.uid, r.uid)
+		r.say(fmt.Sprint("uid ", p.uid), err)
+		return peer{}, err
+	}
+	return p, nil
+}
+
+// owner asks the kernel for the socket at the other end of c. Our own end must still be connected afterwards: then the
+// other end has been c's peer all the time, and not a socket that took its address since.
+func owner(c *net.TCPConn) (peer, error) {
+	p, err := lookupPeer(addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()))
+	if err != nil {
+		return peer{}, err
+	}
+	return p, connected(c)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// connected fails if c is in any TCP state but ESTABLISHED.
+func connected(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var info *unix.TCPInfo
+	var infoErr error
+	if err := raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); err != nil {
+		return err
+	}
+	if infoErr != nil {
+		return fmt.Errorf("TCP_INFO: %w", infoErr)
+	}
+	if info.State != tcpEstablished {
+		return fmt.Errorf("the connection is ending (TCP state %d)", info.State)
+	}
+	return nil
+}
+
+// serve carries bytes between c, whose other end was found to be id, and the daemon.
+func (r *Relay) serve(c *net.TCPConn, id peer) {
+	dialed, err := net.Dial("unix", r.socket)
+	if err != nil {
+		r.say("daemon", daemonError(r.socket, err))
+		return
+	}
+	r.again("daemon")
+	d := dialed.(*net.UnixConn)
+	if !r.keep(d) {
+		return
+	}
+	defer r.drop(d)
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := io.Copy(d, c); err != nil {
+			d.Close()
+			return
+		}
+		d.CloseWrite()
+	}()
+	// Whatever the daemon says may be a handshake's result with its key: it is released to the very socket that was
+	// checked at accept, and to no other.
+	if err := r.release(c, d, id); err != nil {
+		c.Close()
+	} else {
+		c.CloseWrite()
+	}
+	<-done
+}
+
+// release copies from the daemon to c until the daemon ends the connection, and checks c's other end before each write.
+func (r *Relay) release(c *net.TCPConn, d *net.UnixConn, id peer) error {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := d.Read(buf)
+		if n > 0 {
+			now, err := owner(c)
+			if err != nil {
+				return err // the usual end of a client that hung up
+			}
+			if now != id {
+				err := errors.New("a connection was closed: the socket at its other end is no longer the one that was accepted")
+				r.say("changed", err)
+				return err
+			}
+			if _, err := c.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
