@@ -1,0 +1,34 @@
+package noiseproto
+
+import (
+	"crypto/ecdh"
+	"crypto/mlkem"
+	"crypto/mlkem/mlkemtest"
+)
+
+// fixedKeys is a keySource whose keys are known before: for vectors. Each is given out once.
+type fixedKeys struct {
+	ephemeral  []byte // X25519 private key, 32 bytes
+	seed       []byte // d || z of ML-KEM key generation, 64 bytes
+	randomness []byte // m of ML-KEM encapsulation, 32 bytes
+}
+
+func (k *fixedKeys) x25519() (*ecdh.PrivateKey, error) {
+	b := k.ephemeral
+	k.ephemeral = nil
+	return ecdh.X25519().NewPrivateKey(b)
+}
+
+func (k *fixedKeys) mlkem768() (*mlkem.DecapsulationKey768, error) {
+	b := k.seed
+	k.seed = nil
+	return mlkem.NewDecapsulationKey768(b)
+}
+
+func (k *fixedKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext []byte) {
+	secret, ciphertext, err := mlkemtest.Encapsulate768(ek, k.randomness)
+	if err != nil {
+		panic(err)
+	}
+	return secret, ciphertext
+}

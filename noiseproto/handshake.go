@@ -1,0 +1,530 @@
+package noiseproto
+
+import (
+	"crypto/mlkem"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+
+	"github.com/flynn/noise"
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// A Verifier proves whom a static key speaks for: *certbind.Machine.
+type Verifier interface {
+	// Verify does docs/protocol.md, section 5.5. static is the peer's key as Noise authenticated it. Its errors are
+	// *reason.Error; any other error counts as reason.Internal. It must not keep identity.
+	Verify(identity []byte, static [32]byte) (*certbind.Peer, error)
+}
+
+// Config is what a Handshake needs to know.
+type Config struct {
+	// Initiator is true for the side that dialled.
+	Initiator bool
+	// Static is the static key pair and the identity that vouches for it. New takes it over, also when it fails: it must
+	// be used for one handshake only, and is wiped when that ends.
+	Static *certbind.Attestation
+	// Verifier judges the peer's identity.
+	Verifier Verifier
+	// Authorize is asked once the peer has been verified, by an initiator before message 3 is written, by a responder
+	// before status 0 is. Its errors are *reason.Error; any other error counts as reason.Internal. nil: anyone.
+	Authorize func(*certbind.Peer) error
+	// Params is what the local application offers or prefers.
+	Params Params
+	// MinVersion is the least version of the protocol that the administrator accepts; 0 means 1.
+	MinVersion byte
+}
+
+// Result is what both sides agree on in the end. It belongs to the caller.
+type Result struct {
+	// Peer is whom the verifier proved.
+	Peer *certbind.Peer
+	// KeyData is k1 || k2 of Noise's Split, initiator-to-responder first; the same on both sides.
+	KeyData [64]byte
+	// ApplicationProtocol, RecordProtocol and TransportProtocol were chosen; the last is empty if none is in common.
+	ApplicationProtocol, RecordProtocol, TransportProtocol string
+	// PeerRPCVersions and PeerMaxFrameSize (bytes, 0 if the peer named none) are the peer's, as they came.
+	PeerRPCVersions  RPCVersions
+	PeerMaxFrameSize uint32
+	// Sent and Received are bytes on the wire in each direction, headers included.
+	Sent, Received int
+}
+
+// Wipe overwrites the key data.
+func (r *Result) Wipe() { clear(r.KeyData[:]) }
+
+// A state is a row of the tables in docs/protocol.md, sections 7.1 and 7.2.
+type state uint8
+
+const (
+	stateStart      state = iota // initiator, before message 1
+	stateWait1                   // responder
+	stateWait2                   // initiator
+	stateWait3                   // responder; the psk is set
+	stateWaitStatus              // initiator
+	stateDone
+	stateFailed
+)
+
+// expects gives the one frame, besides a status, that may come.
+func (s state) expects() frameType {
+	return [...]frameType{stateWait1: frameMessage1, stateWait2: frameMessage2, stateWait3: frameMessage3,
+		stateWaitStatus: frameStatus}[s]
+}
+
+// A Handshake is one handshake in either role. It is not safe for concurrent use. It is made by New and must be ended by
+// Close, which does no harm more than once.
+type Handshake struct {
+	initiator  bool
+	verifier   Verifier
+	authorize  func(*certbind.Peer) error
+	params     Params
+	offer      []byte // responder: params, encoded
+	minVersion byte
+	version    byte // of our frames
+	source     keySource
+
+	state   state
+	err     error // why, in stateFailed
+	reader  frameReader
+	started bool
+	id      string
+
+	static        *certbind.Attestation
+	noise         *noise.HandshakeState
+	dh            *dh25519
+	decapsulation *mlkem.DecapsulationKey768 // initiator, until message 2
+	pending       *Result                    // initiator, until the status
+	result        *Result
+	sent          int
+	received      int
+}
+
+// New prepares a handshake. An error is a *reason.Error that says what the local application or administrator must change.
+func New(c Config) (*Handshake, error) { return newHandshake(c, freshKeys{}) }
+
+func newHandshake(c Config, source keySource) (*Handshake, error) {
+	h := &Handshake{
+		initiator: c.Initiator, verifier: c.Verifier, authorize: c.Authorize, static: c.Static, source: source,
+		minVersion: max(c.MinVersion, lowestVersion), version: highestVersion, state: stateWait1,
+	}
+	if c.Initiator {
+		h.state = stateStart
+	}
+	if err := h.prepare(c.Params); err != nil {
+		h.wipe()
+		return nil, err
+	}
+	return h, nil
+}
+
+// prepare checks everything that is known before the peer has said anything.
+func (h *Handshake) prepare(p Params) (err error) {
+	switch {
+	case h.verifier == nil:
+		return reason.Errorf(reason.Internal, "a handshake needs a verifier")
+	case h.static == nil || subtle.ConstantTimeCompare(h.static.Private[:], make([]byte, keySize)) == 1:
+		return reason.Errorf(reason.Internal, "a handshake needs an attestation of its own that was not wiped")
+	case len(h.static.Identity) < 1 || len(h.static.Identity) > maxIdentitySize:
+		return reason.Errorf(reason.Internal, "this machine's identity has %d bytes, it must have 1 to %d; shorten its certificate chain",
+			len(h.static.Identity), maxIdentitySize)
+	case h.minVersion > highestVersion:
+		return reason.Errorf(reason.Internal, "the least version demanded is %d, but this daemon serves only %s; lower the demand",
+			h.minVersion, versions(lowestVersion, highestVersion))
+	}
+	if h.params, err = p.local(); err != nil || h.initiator {
+		return err // an initiator's choice has 236 bytes at most
+	}
+	h.offer = appendOffer(nil, h.params)
+	if len(h.offer) > maxNegotiateSize {
+		return reason.Errorf(reason.LocalAccount, "the names of the application's protocols need %d bytes, they may have %d",
+			len(h.offer), maxNegotiateSize)
+	}
+	m := message2{make([]byte, mlkem.CiphertextSize768), h.static.Identity, h.offer}
+	if n := message2Overhead + m.size(); n > messageMax {
+		return reason.Errorf(reason.LocalAccount, "identity and offer make message 2 %d bytes long, it may have %d; shorten the "+
+			"machine's certificate chain or the list of protocols", n, messageMax)
+	}
+	return nil
+}
+
+// Start gives the initiator's first frame, message 1, to be sent. A responder has nothing to say first: nil. A second call
+// is an error.
+func (h *Handshake) Start() ([]byte, error) {
+	if !h.initiator && h.state != stateFailed {
+		return nil, nil
+	}
+	if h.state != stateStart {
+		_, err := h.fail(reason.Errorf(reason.Internal, "the handshake was started twice"))
+		return nil, err
+	}
+	out, err := h.writeMessage1()
+	if err != nil {
+		_, err = h.fail(err)
+		return nil, err
+	}
+	return out, nil
+}
+
+// Feed takes bytes from the peer in any segmentation. consumed says how many of in belong to the handshake: all, unless it
+// ends inside in; what is left then belongs to the record protocol. out holds frames to send; with an error it holds at
+// most one status frame for the peer, which the caller may send or not. After Feed, Done says whether there is a result.
+// Any error is final, is a *reason.Error, and comes again from each later call. Feed keeps nothing of in.
+func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
+	if h.state == stateStart {
+		out, err = h.fail(reason.Errorf(reason.Internal, "bytes of the peer's came before the handshake was started"))
+		return 0, out, err
+	}
+	h.started = h.started || len(in) > 0
+	for consumed < len(in) && h.state < stateDone {
+		n, body, whole, err := h.reader.read(in[consumed:], h.checkHeader)
+		consumed += n
+		h.received += n
+		var reply []byte
+		if err == nil && whole {
+			reply, err = h.take(body)
+		}
+		if err != nil {
+			out, err = h.fail(err)
+			return consumed, out, err
+		}
+		if reply != nil {
+			out = reply // never the second: a peer cannot write message 3 before message 2 was sent
+		}
+	}
+	if h.state == stateFailed {
+		return 0, nil, h.err
+	}
+	return consumed, out, nil
+}
+
+// Done reports whether the result is there.
+func (h *Handshake) Done() bool { return h.state == stateDone }
+
+// Result gives the result, nil before Done and after Close.
+func (h *Handshake) Result() *Result { return h.result }
+
+// ID gives 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/protocol.md,
+// section 7.4.
+func (h *Handshake) ID() string { return h.id }
+
+// Started reports whether any byte of the peer's has arrived.
+func (h *Handshake) Started() bool { return h.started }
+
+// Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It gives the status frame that
+// tells the peer; nil if nothing was said yet, or if the handshake has ended already, in either way, so that nothing
+// reaches a record layer or a peer that speaks something else.
+func (h *Handshake) Abort(c reason.Code) []byte {
+	if h.state == stateStart || h.state >= stateDone {
+		h.Close()
+		return nil
+	}
+	out, _ := h.fail(reason.Errorf(c, "the handshake was ended by this daemon: %s", c))
+	return out
+}
+
+// Close drops the handshake and wipes its keys. A Result that was given out stays.
+func (h *Handshake) Close() {
+	if h.state != stateFailed {
+		_, _ = h.fail(reason.Errorf(reason.Internal, "the handshake was closed"))
+	}
+}
+
+// fail makes err final: it drops the Noise state, wipes the keys and gives the status frame for the peer, nil for one that
+// refused us first or does not speak this protocol.
+func (h *Handshake) fail(err error) (out []byte, final error) {
+	if h.state == stateFailed {
+		return nil, h.err
+	}
+	var e *reason.Error
+	if f := (*foreignError)(nil); errors.As(err, &f) {
+		e = foreign(f, h.initiator)
+	} else if !errors.As(err, &e) || e.Code == reason.Accepted {
+		e = reason.Errorf(reason.Internal, "%w", err)
+	}
+	h.state, h.err, h.result = stateFailed, e, nil
+	h.wipe()
+	switch {
+	case e.ByPeer || errors.Is(e, ErrForeign):
+		return nil, e
+	case e.Code == reason.UnsupportedVersion:
+		return appendStatus(nil, e.Code, highestVersion, h.minVersion), e
+	}
+	return appendStatus(nil, e.Code, h.version, h.minVersion), e
+}
+
+// checkHeader judges a header before anything of its body is stored: version, type, length, in this order.
+func (h *Handshake) checkHeader(f header) error {
+	if f.typ != frameStatus { // a status is the same in all versions, and ends the handshake wherever it comes
+		if err := h.checkVersion(f.version); err != nil {
+			return err
+		}
+		if want := h.state.expects(); f.typ != want {
+			return reason.Errorf(reason.Malformed, "the peer sent a %s where a %s must come", f.typ, want)
+		}
+	}
+	if lo, hi := f.typ.bounds(); f.length < lo || f.length > hi {
+		return reason.Errorf(reason.Malformed, "the peer sent a %s of %d bytes, it must have %d to %d", f.typ, f.length, lo, hi)
+	}
+	return nil
+}
+
+// checkVersion settles the version by the first frame that a responder sees, and keeps to it from then on.
+func (h *Handshake) checkVersion(v byte) error {
+	switch {
+	case h.state == stateWait1 && v >= h.minVersion && v <= highestVersion:
+		h.version = v
+	case h.state == stateWait1:
+		return reason.Errorf(reason.UnsupportedVersion,
+			"the peer speaks version %d of the protocol, this daemon serves %s; upgrade the older of the two machines",
+			v, versions(h.minVersion, highestVersion))
+	case v != h.version:
+		return reason.Errorf(reason.UnsupportedVersion, "the peer answered in version %d of the protocol, version %d was begun", v, h.version)
+	}
+	return nil
+}
+
+// take does what the tables of docs/protocol.md, sections 7.1 and 7.2, say for a whole frame, and gives the answer.
+func (h *Handshake) take(body []byte) (reply []byte, err error) {
+	if h.reader.hdr.typ == frameStatus {
+		return nil, h.takeStatus(body)
+	}
+	switch h.state {
+	case stateWait1:
+		return h.takeMessage1(body)
+	case stateWait2:
+		return h.takeMessage2(body)
+	default: // checkHeader lets no other frame through
+		return h.takeMessage3(body)
+	}
+}
+
+// The initiator, docs/protocol.md, section 7.1.
+
+// writeMessage1 writes
+//
+//	-> e                        payload: encapsulation key
+func (h *Handshake) writeMessage1() (frame []byte, err error) {
+	if h.noise, h.dh, err = newNoise(h.version, true, h.static, h.source); err != nil {
+		return nil, err
+	}
+	if h.decapsulation, err = h.source.mlkem768(); err != nil {
+		return nil, err
+	}
+	payload := h.decapsulation.EncapsulationKey().Bytes()
+	frame = h.newFrame(frameMessage1, message1Size)
+	if frame, _, _, err = h.noise.WriteMessage(frame, payload); err != nil {
+		return nil, err
+	}
+	h.id = handshakeID(frame[:headerSize], frame[headerSize:])
+	h.state = stateWait2
+	return frame, nil
+}
+
+// takeMessage2 reads
+//
+//	<- e, ee, s, es             payload: ciphertext, identity, offer
+//
+// and, if the peer is whom the application wants and the two agree, writes
+//
+//	-> s, se, psk               payload: identity, choice
+//
+// so that a wrong responder never learns who called.
+func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
+	payload, _, _, err := h.noise.ReadMessage(make([]byte, 0, len(body)), body)
+	if err != nil {
+		return nil, undecipherable(2, err)
+	}
+	m, err := parseMessage2(payload)
+	if err != nil {
+		return nil, err
+	}
+	offer, err := parseOffer(m.offer)
+	if err != nil {
+		return nil, err
+	}
+	psk, err := h.decapsulation.Decapsulate(m.ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	h.decapsulation = nil
+	if err := h.setPSK(psk); err != nil {
+		return nil, err
+	}
+	peer, err := h.verify(m.identity)
+	if err != nil {
+		return nil, err
+	}
+	c, err := choose(h.params, offer)
+	if err != nil {
+		return nil, err
+	}
+
+	m3 := message3{h.static.Identity, appendChoice(nil, c)}
+	n := message3Overhead + m3.size()
+	frame, k1, k2, err := h.noise.WriteMessage(h.newFrame(frameMessage3, n), m3.append(make([]byte, 0, m3.size())))
+	if err != nil {
+		return nil, err
+	}
+	h.pending = newResult(peer, splitKeys(k1, k2), c, offer.RPCVersions, offer.MaxFrameSize)
+	h.endNoise()
+	h.state = stateWaitStatus
+	return frame, nil
+}
+
+// takeStatus ends the handshake: well only if it answers message 3 with code 0.
+func (h *Handshake) takeStatus(body []byte) error {
+	s, err := parseStatus(body)
+	switch {
+	case err != nil:
+		return err
+	case s.code != reason.Accepted:
+		return s.refusal(h.version)
+	case h.state != stateWaitStatus:
+		return reason.Errorf(reason.Malformed, "the peer sent an accepting status where a %s must come", h.state.expects())
+	}
+	h.finish(h.pending)
+	return nil
+}
+
+// The responder, docs/protocol.md, section 7.2.
+
+// takeMessage1 reads
+//
+//	-> e                        payload: encapsulation key
+//
+// and writes
+//
+//	<- e, ee, s, es             payload: ciphertext, identity, offer
+//
+// and sets the psk, without which message 3 must not be read: the library would take an empty one.
+func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
+	h.id = handshakeID(h.reader.raw[:], body)
+	if h.noise, h.dh, err = newNoise(h.version, false, h.static, h.source); err != nil {
+		return nil, err
+	}
+	payload, _, _, err := h.noise.ReadMessage(make([]byte, 0, len(body)), body)
+	if err != nil {
+		return nil, undecipherable(1, err)
+	}
+	ek, err := mlkem.NewEncapsulationKey768(payload) // length and modulus, FIPS 203, section 7.2
+	if err != nil {
+		return nil, reason.Errorf(reason.DecryptionFailed, "the peer's ML-KEM encapsulation key is not valid; its daemon is at fault: %w", err)
+	}
+	psk, ciphertext := h.source.encapsulate(ek)
+
+	m := message2{ciphertext, h.static.Identity, h.offer}
+	n := message2Overhead + m.size()
+	frame, _, _, err = h.noise.WriteMessage(h.newFrame(frameMessage2, n), m.append(make([]byte, 0, m.size())))
+	if err != nil {
+		return nil, err
+	}
+	if err := h.setPSK(psk); err != nil {
+		return nil, err
+	}
+	h.state = stateWait3
+	return frame, nil
+}
+
+// takeMessage3 reads
+//
+//	-> s, se, psk               payload: identity, choice
+//
+// and, if all is well, answers with status 0.
+func (h *Handshake) takeMessage3(body []byte) (frame []byte, err error) {
+	payload, k1, k2, err := h.noise.ReadMessage(make([]byte, 0, len(body)), body)
+	if err != nil {
+		return nil, undecipherable(3, err)
+	}
+	m, err := parseMessage3(payload)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseChoice(m.choice)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := h.verify(m.identity)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(h.params); err != nil {
+		return nil, err
+	}
+	frame = appendStatus(make([]byte, 0, headerSize+statusSize), reason.Accepted, h.version, h.minVersion)
+	h.sent += len(frame)
+	h.finish(newResult(peer, splitKeys(k1, k2), c, c.rpcVersions, c.maxFrameSize))
+	return frame, nil
+}
+
+// Both roles.
+
+// verify proves whom the peer's static key speaks for. It must be called only after ReadMessage succeeded: only then is
+// the key authenticated, and copied here.
+func (h *Handshake) verify(identity []byte) (*certbind.Peer, error) {
+	peer, err := h.verifier.Verify(identity, [32]byte(h.noise.PeerStatic()))
+	if err != nil {
+		return nil, err
+	}
+	if peer == nil {
+		return nil, reason.Errorf(reason.Internal, "the verifier named no peer")
+	}
+	if h.authorize != nil {
+		if err := h.authorize(peer); err != nil {
+			return nil, err
+		}
+	}
+	return peer, nil
+}
+
+// setPSK hands the ML-KEM shared secret to Noise, which copies it, and wipes it.
+func (h *Handshake) setPSK(secret []byte) error {
+	defer clear(secret)
+	return h.noise.SetPresharedKey(secret)
+}
+
+// newFrame gives a header of type t with room for the body of n bytes, and counts the frame as sent.
+func (h *Handshake) newFrame(t frameType, n int) []byte {
+	frame := make([]byte, headerSize, headerSize+n)
+	putHeader(frame, h.version, t, n)
+	h.sent += headerSize + n
+	return frame
+}
+
+func newResult(p *certbind.Peer, keyData [64]byte, c choice, rpc RPCVersions, maxFrame uint32) *Result {
+	return &Result{
+		Peer: p, KeyData: keyData,
+		ApplicationProtocol: c.application, RecordProtocol: c.record, TransportProtocol: c.transport,
+		PeerRPCVersions: rpc, PeerMaxFrameSize: maxFrame,
+	}
+}
+
+// finish hands out the result and wipes everything else.
+func (h *Handshake) finish(r *Result) {
+	r.Sent, r.Received = h.sent, h.received
+	h.state, h.result = stateDone, r
+	h.wipe()
+}
+
+// endNoise wipes what an initiator no longer needs once message 3 is written.
+func (h *Handshake) endNoise() {
+	pending := h.pending
+	h.wipe()
+	h.pending = pending
+}
+
+// undecipherable is the refusal of a Noise message that does not authenticate or holds a key of low order.
+func undecipherable(message int, err error) error {
+	return reason.Errorf(reason.DecryptionFailed, "message %d of the peer's does not decrypt; something between the two machines "+
+		"changes bytes or joins connections: %w", message, err)
+}
+
+// handshakeID gives the first 8 bytes, in hexadecimal, of the SHA-256 of the first frame.
+func handshakeID(header, body []byte) string {
+	s := sha256.New()
+	s.Write(header)
+	s.Write(body)
+	return hex.EncodeToString(s.Sum(nil)[:8])
+}
