@@ -1,0 +1,45 @@
+# make build        bin/shared-altsd
+# make test         what a change must pass: style, static checks, all tests under the race detector, a little fuzzing
+# make fuzz FUZZ_SECONDS=1800   a longer run, seconds in all
+SHELL := /bin/bash
+
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# What the tests need of Debian: a C compiler for the race detector and for the system's user database.
+DEBIAN_PACKAGES := gcc libc6-dev openssl
+FUZZ_SECONDS ?= 75
+
+.PHONY: build static test debian-packages lint unit fuzz clean
+
+build:
+	$(GO) build -trimpath -o bin/shared-altsd ./cmd/shared-altsd
+
+# Without cgo, for containers and other systems: docs/operations.md says which user database it reads.
+static:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shared-altsd-static ./cmd/shared-altsd
+
+test: debian-packages lint unit fuzz
+
+# As root on Debian, installs what is missing; elsewhere says what is.
+debian-packages:
+	@command -v dpkg-query >/dev/null || exit 0; \
+	missing=; for p in $(DEBIAN_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "not installed, and only root can:$$missing"; exit 0; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+lint:
+	@files=$$(find . -name '*.go' -not -path './.git/*' | xargs gofmt -l); \
+	if [ -n "$$files" ]; then echo "gofmt has not been run on:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	.ci/gotest ./...
+
+fuzz:
+	.ci/fuzz $(FUZZ_SECONDS)
+
+clean:
+	rm -rf bin dist
