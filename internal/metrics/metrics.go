@@ -1,0 +1,287 @@
+// Package metrics counts what the daemon does and shows it in Prometheus' text format.
+//
+// It writes that format itself: it is a page of code that promtool checks in the tests, whereas the client library would
+// bring half a dozen modules into the process that holds the machine's private key. Nothing that a peer sends becomes a
+// label: labels are reason codes, sides and local uids, and their number is bounded.
+package metrics
+
+import (
+	"cmp"
+	"io"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// maxUIDs bounds the uids that are counted apart; those beyond are counted together as uid "other".
+const maxUIDs = 1024
+
+// A Handshake is what is counted of one handshake.
+type Handshake struct {
+	Initiator bool
+	UID       uint32 // of the local account
+	Code      reason.Code
+	ByPeer    bool // the peer's daemon refused, not ours
+	Duration  time.Duration
+}
+
+// An Expiry is the validity of something that a handshake depends on.
+type Expiry struct {
+	// Kind is leaf, chain, ca or crl.
+	Kind string
+	// Name tells one of a kind from another: a certificate's subject, or a list's file.
+	Name     string
+	NotAfter time.Time
+}
+
+// A State is what is read at the moment of a scrape, not counted.
+type State struct {
+	InFlightInitiator, InFlightResponder int
+	WaitingInitiator, WaitingResponder   int
+	Connections, Streams                 int
+	Expiries                             []Expiry
+	ClockWrong                           bool
+	Signatures                           uint64 // statements signed
+	VerifiedFull, VerifiedCached         uint64
+	VerifiedFailed                       uint64
+	CacheEntries                         int
+}
+
+// A Set is all that the daemon counts. Its methods may be called at the same time.
+type Set struct {
+	version string
+	started time.Time
+	state   func() State
+
+	mu         sync.Mutex
+	handshakes map[handshakeKey]uint64
+	durations  map[durationKey]*histogram
+	refusals   map[refusalKey]uint64
+	uids       map[uint32]bool
+	reloads    [2]uint64 // failed, succeeded
+	reloadOK   bool
+	reloadLast time.Time // the last one that succeeded; the start counts as one
+}
+
+type handshakeKey struct {
+	initiator bool
+	code      reason.Code
+	byPeer    bool
+}
+
+type durationKey struct{ initiator, accepted bool }
+
+type refusalKey struct {
+	initiator bool
+	uid       string
+}
+
+// New gives an empty Set of a daemon that has just come up with all its files in force; state is called at each scrape.
+func New(version string, state func() State) *Set {
+	now := time.Now()
+	s := &Set{
+		version: version, started: now, state: state, reloadOK: true, reloadLast: now,
+		handshakes: make(map[handshakeKey]uint64),
+		durations:  make(map[durationKey]*histogram),
+		refusals:   make(map[refusalKey]uint64),
+		uids:       make(map[uint32]bool),
+	}
+	// The families that alerts are made of are there from the start, at 0: a rate needs a first value.
+	for _, initiator := range []bool{true, false} {
+		s.handshakes[handshakeKey{initiator, reason.Accepted, false}] = 0
+		for _, accepted := range []bool{true, false} {
+			s.durations[durationKey{initiator, accepted}] = &histogram{counts: make([]uint64, len(durationBounds)+1)}
+		}
+	}
+	return s
+}
+
+// Handshake counts one handshake that has ended.
+func (s *Set) Handshake(h Handshake) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// A code that this version does not know is the peer's free choice: all such are one.
+	if !h.Code.Known() {
+		h.Code = reason.Code(1<<16 - 1)
+	}
+	s.handshakes[handshakeKey{h.Initiator, h.Code, h.ByPeer}]++
+	s.durations[durationKey{h.Initiator, h.Code == reason.Accepted}].observe(h.Duration.Seconds())
+	if h.Code == reason.Accepted {
+		return
+	}
+	uid := "other"
+	if s.uids[h.UID] || len(s.uids) < maxUIDs {
+		s.uids[h.UID] = true
+		uid = strconv.FormatUint(uint64(h.UID), 10)
+	}
+	s.refusals[refusalKey{h.Initiator, uid}]++
+}
+
+// Reload counts one reload and its outcome.
+func (s *Set) Reload(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reloadOK = err == nil
+	if err == nil {
+		s.reloads[1]++
+		s.reloadLast = time.Now()
+	} else {
+		s.reloads[0]++
+	}
+}
+
+// Totals gives the handshakes that were accepted and refused so far, by side.
+func (s *Set) Totals() (accepted, refused struct{ Initiator, Responder uint64 }) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, n := range s.handshakes {
+		sum := &accepted
+		if k.code != reason.Accepted {
+			sum = &refused
+		}
+		if k.initiator {
+			sum.Initiator += n
+		} else {
+			sum.Responder += n
+		}
+	}
+	return accepted, refused
+}
+
+// Reloads gives how many reloads succeeded and failed, when the last success was, and whether the last one failed.
+func (s *Set) Reloads() (succeeded, failed uint64, last time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reloads[1], s.reloads[0], s.reloadLast, s.reloadOK
+}
+
+// Started is when the Set was made.
+func (s *Set) Started() time.Time { return s.started }
+
+// Write writes everything in Prometheus' text format.
+func (s *Set) Write(w io.Writer) error {
+	state := s.state()
+	e := newExposition(w)
+	e.family("shared_altsd_build_info", "gauge", "1, with what the daemon was built from as labels.")
+	e.sample("shared_altsd_build_info", 1, label{"version", s.version}, label{"goversion", runtime.Version()})
+	s.writeCounted(e)
+
+	e.family("shared_altsd_handshakes_in_flight", "gauge", "Handshakes under way now, by side of this machine.")
+	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightInitiator), side(true))
+	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightResponder), side(false))
+	e.family("shared_altsd_handshakes_waiting", "gauge", "Handshakes that wait for a place under the limits.")
+	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingInitiator), side(true))
+	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingResponder), side(false))
+	e.single("shared_altsd_connections", "gauge", "Connections of local applications.", float64(state.Connections))
+	e.single("shared_altsd_streams", "gauge", "Streams of local applications that are not a handshake under way.",
+		float64(state.Streams))
+
+	e.family("shared_altsd_not_after_seconds", "gauge",
+		"When something that handshakes depend on ends, seconds since 1970: kind leaf, chain, ca or crl (next update).")
+	for _, x := range state.Expiries {
+		e.sample("shared_altsd_not_after_seconds", float64(x.NotAfter.Unix()), label{"kind", x.Kind}, label{"name", x.Name})
+	}
+	e.single("shared_altsd_clock_wrong", "gauge",
+		"1 if this machine's clock is plainly wrong: before the daemon was built, or before its CAs and lists were made.",
+		number(state.ClockWrong))
+
+	e.single("shared_altsd_statements_signed_total", "counter", "Statements signed with the machine's key.",
+		float64(state.Signatures))
+	e.family("shared_altsd_peer_verifications_total", "counter",
+		"Verifications of a peer's certificate and statement: full, cached (met before), or failed.")
+	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedCached), label{"kind", "cached"})
+	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedFailed), label{"kind", "failed"})
+	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedFull), label{"kind", "full"})
+	e.single("shared_altsd_peer_cache_entries", "gauge", "Verified peers that are kept.", float64(state.CacheEntries))
+	s.writeProcess(e)
+	return e.Flush()
+}
+
+func (s *Set) writeCounted(e exposition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.family("shared_altsd_handshakes_total", "counter",
+		"Handshakes that ended, by side of this machine, result (accepted, refused_here, refused_by_peer) and reason.")
+	for _, k := range sorted(s.handshakes, compareHandshake) {
+		result := "accepted"
+		switch {
+		case k.byPeer:
+			result = "refused_by_peer"
+		case k.code != reason.Accepted:
+			result = "refused_here"
+		}
+		code := k.code.String()
+		if !k.code.Known() {
+			code = "unknown"
+		}
+		e.sample("shared_altsd_handshakes_total", float64(s.handshakes[k]), side(k.initiator), label{"result", result},
+			label{"reason", code})
+	}
+	e.family("shared_altsd_handshake_duration_seconds", "histogram",
+		"Time of a handshake from the peer's first bytes (responder) or the start (initiator) to its end.")
+	for _, k := range sorted(s.durations, func(a, b durationKey) int {
+		return cmp.Or(compareBool(a.initiator, b.initiator), compareBool(a.accepted, b.accepted))
+	}) {
+		result := "refused"
+		if k.accepted {
+			result = "accepted"
+		}
+		e.histogram("shared_altsd_handshake_duration_seconds", s.durations[k], side(k.initiator), label{"result", result})
+	}
+	e.family("shared_altsd_refusals_total", "counter", "Handshakes that were refused, by uid of the local account.")
+	for _, k := range sorted(s.refusals, func(a, b refusalKey) int {
+		return cmp.Or(cmp.Compare(a.uid, b.uid), compareBool(a.initiator, b.initiator))
+	}) {
+		e.sample("shared_altsd_refusals_total", float64(s.refusals[k]), side(k.initiator), label{"uid", k.uid})
+	}
+	e.family("shared_altsd_reloads_total", "counter", "Reloads of certificates, CAs and revocation lists, by result.")
+	e.sample("shared_altsd_reloads_total", float64(s.reloads[0]), label{"result", "failed"})
+	e.sample("shared_altsd_reloads_total", float64(s.reloads[1]), label{"result", "succeeded"})
+	e.single("shared_altsd_last_reload_successful", "gauge", "1 if the last reload, or the start, brought everything into force.",
+		number(s.reloadOK))
+	e.single("shared_altsd_last_reload_success_seconds", "gauge",
+		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloadLast.Unix()))
+}
+
+// writeProcess gives the metrics of the process under the names that every Prometheus client uses.
+func (s *Set) writeProcess(e exposition) {
+	e.single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
+		float64(s.started.UnixMilli())/1000)
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
+		e.single("process_open_fds", "gauge", "Number of open file descriptors.", float64(len(fds)))
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	e.single("go_memstats_sys_bytes", "gauge", "Bytes of memory obtained from the system.", float64(m.Sys))
+	e.single("go_goroutines", "gauge", "Number of goroutines that currently exist.", float64(runtime.NumGoroutine()))
+}
+
+func side(initiator bool) label {
+	if initiator {
+		return label{"side", "initiator"}
+	}
+	return label{"side", "responder"}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func sorted[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
+	return slices.SortedFunc(maps.Keys(m), compare)
+}
+
+func compareBool(a, b bool) int { return cmp.Compare(number(a), number(b)) }
+
+func compareHandshake(a, b handshakeKey) int {
+	return cmp.Or(compareBool(a.initiator, b.initiator), cmp.Compare(a.code, b.code), compareBool(a.byPeer, b.byPeer))
+}

@@ -1,0 +1,255 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// scrape gives each sample of a Set by its name and labels as written, and checks the format on the way.
+func scrape(t *testing.T, s *Set) map[string]float64 {
+	t.Helper()
+	var b strings.Builder
+	if err := s.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, b.String())
+}
+
+var (
+	sampleLine  = regexp.MustCompile(`^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+\})? (\S+)$`)
+	commentLine = regexp.MustCompile(`^# (HELP|TYPE) ([a-z_]+) (.+)$`)
+)
+
+func parse(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	samples := make(map[string]float64)
+	families := make(map[string]string)
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if m := commentLine.FindStringSubmatch(line); m != nil {
+			if m[1] == "TYPE" {
+				if families[m[2]] != "" {
+					t.Errorf("family %s twice", m[2])
+				}
+				families[m[2]] = m[3]
+			}
+			continue
+		}
+		m := sampleLine.FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("not a sample: %q", line)
+		}
+		family := m[1]
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			if base := strings.TrimSuffix(m[1], suffix); families[base] == "histogram" {
+				family = base
+			}
+		}
+		if families[family] == "" {
+			t.Errorf("sample %q before its TYPE", line)
+		}
+		v, err := strconv.ParseFloat(m[3], 64)
+		if err != nil {
+			t.Errorf("value of %q: %v", line, err)
+		}
+		if _, twice := samples[m[1]+m[2]]; twice {
+			t.Errorf("sample %s%s twice", m[1], m[2])
+		}
+		samples[m[1]+m[2]] = v
+	}
+	return samples
+}
+
+func expect(t *testing.T, got map[string]float64, want map[string]float64) {
+	t.Helper()
+	for k, v := range want {
+		if g, ok := got[k]; !ok || g != v {
+			t.Errorf("%s = %v (there: %v), want %v", k, g, ok, v)
+		}
+	}
+}
+
+func TestSet(t *testing.T) {
+	end := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
+	s := New("v1.2.3", func() State {
+		return State{
+			InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
+			VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
+			Expiries: []Expiry{{"leaf", "CN=a.example.com", end}, {"crl", "/etc/x\"y\\z\n", end}},
+		}
+	})
+	s.Handshake(Handshake{Initiator: true, UID: 1000, Duration: 3 * time.Millisecond})
+	s.Handshake(Handshake{Initiator: true, UID: 1000, Duration: 5 * time.Millisecond})
+	s.Handshake(Handshake{UID: 1001, Code: reason.UnknownCA, Duration: time.Minute})
+	s.Handshake(Handshake{Initiator: true, UID: 1001, Code: reason.UnknownCA, ByPeer: true, Duration: time.Second})
+	s.Handshake(Handshake{UID: 1001, Code: 999, ByPeer: true})
+	s.Handshake(Handshake{UID: 1001, Code: 1000, ByPeer: true})
+	s.Reload(nil)
+	s.Reload(errors.New("no"))
+	expect(t, scrape(t, s), map[string]float64{
+		`shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"}`:          2,
+		`shared_altsd_handshakes_total{side="responder",result="accepted",reason="accepted"}`:          0,
+		`shared_altsd_handshakes_total{side="responder",result="refused_here",reason="unknown_ca"}`:    1,
+		`shared_altsd_handshakes_total{side="initiator",result="refused_by_peer",reason="unknown_ca"}`: 1,
+		`shared_altsd_handshakes_total{side="responder",result="refused_by_peer",reason="unknown"}`:    2,
+
+		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="0.0025"}`: 0,
+		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="0.005"}`:  2,
+		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="+Inf"}`:   2,
+		`shared_altsd_handshake_duration_seconds_sum{side="initiator",result="accepted"}`:                0.008,
+		`shared_altsd_handshake_duration_seconds_bucket{side="responder",result="refused",le="20"}`:      2,
+		`shared_altsd_handshake_duration_seconds_count{side="responder",result="refused"}`:               3,
+
+		`shared_altsd_refusals_total{side="responder",uid="1001"}`:                        3,
+		`shared_altsd_refusals_total{side="initiator",uid="1001"}`:                        1,
+		`shared_altsd_reloads_total{result="failed"}`:                                     1,
+		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
+		`shared_altsd_last_reload_successful`:                                             0,
+		`shared_altsd_handshakes_in_flight{side="initiator"}`:                             3,
+		`shared_altsd_handshakes_in_flight{side="responder"}`:                             4,
+		`shared_altsd_connections`:                                                        5,
+		`shared_altsd_streams`:                                                            6,
+		`shared_altsd_statements_signed_total`:                                            7,
+		`shared_altsd_peer_verifications_total{kind="full"}`:                              8,
+		`shared_altsd_peer_verifications_total{kind="cached"}`:                            9,
+		`shared_altsd_peer_verifications_total{kind="failed"}`:                            10,
+		`shared_altsd_peer_cache_entries`:                                                 11,
+		`shared_altsd_clock_wrong`:                                                        1,
+		`shared_altsd_not_after_seconds{kind="leaf",name="CN=a.example.com"}`:             float64(end.Unix()),
+		`shared_altsd_not_after_seconds{kind="crl",name="/etc/x\"y\\z\n"}`:                float64(end.Unix()),
+		`shared_altsd_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: 1,
+	})
+	accepted, refused := s.Totals()
+	if accepted.Initiator != 2 || accepted.Responder != 0 || refused.Initiator != 1 || refused.Responder != 3 {
+		t.Errorf("Totals: %+v %+v", accepted, refused)
+	}
+	if ok, failed, last, good := s.Reloads(); ok != 1 || failed != 1 || last.IsZero() || good {
+		t.Errorf("Reloads: %d %d %v %v", ok, failed, last, good)
+	}
+}
+
+// Any number of local accounts makes a bounded number of samples.
+func TestUIDsAreBounded(t *testing.T) {
+	s := New("", func() State { return State{} })
+	for uid := range uint32(3 * maxUIDs) {
+		s.Handshake(Handshake{UID: uid, Code: reason.Overloaded})
+	}
+	s.Handshake(Handshake{UID: 0, Code: reason.Overloaded})
+	n := 0
+	got := scrape(t, s)
+	for k := range got {
+		if strings.HasPrefix(k, "shared_altsd_refusals_total") {
+			n++
+		}
+	}
+	if n != maxUIDs+1 {
+		t.Errorf("%d samples of refusals, want %d", n, maxUIDs+1)
+	}
+	expect(t, got, map[string]float64{
+		`shared_altsd_refusals_total{side="responder",uid="other"}`: 2 * maxUIDs,
+		`shared_altsd_refusals_total{side="responder",uid="0"}`:     2,
+	})
+}
+
+func TestParseAddr(t *testing.T) {
+	for _, c := range []struct{ in, network, address string }{
+		{"127.0.0.1:9464", "tcp", "127.0.0.1:9464"},
+		{"127.8.9.1:1", "tcp", "127.8.9.1:1"},
+		{"[::1]:9464", "tcp", "[::1]:9464"},
+		{"localhost:9464", "tcp", "127.0.0.1:9464"},
+		{"unix:/run/x/metrics", "unix", "/run/x/metrics"},
+		{":9464", "", ""},
+		{"0.0.0.0:9464", "", ""},
+		{"[::]:9464", "", ""},
+		{"192.0.2.1:9464", "", ""},
+		{"localhost.example.com:9464", "", ""},
+		{"127.0.0.1", "", ""},
+		{"unix:relative", "", ""},
+		{"unix:", "", ""},
+		{"unix:@abstract", "", ""},
+		{"", "", ""},
+	} {
+		network, address, err := ParseAddr(c.in)
+		if network != c.network || address != c.address || (err == nil) != (c.network != "") {
+			t.Errorf("ParseAddr(%q) = %q, %q, %v", c.in, network, address, err)
+		}
+	}
+}
+
+func TestCheckListener(t *testing.T) {
+	if err := CheckListener(at{&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}}); err == nil {
+		t.Error("a public address was taken")
+	}
+	if err := CheckListener(at{&net.TCPAddr{IP: net.IPv6loopback}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// at is a listener that is known by its address alone.
+type at struct{ addr net.Addr }
+
+func (at) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (at) Close() error              { return nil }
+func (a at) Addr() net.Addr          { return a.addr }
+
+// A scrape over a UNIX socket while handshakes are counted, and the end of the server with its context.
+func TestServe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New("v1", func() State { return State{} })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for range 100 {
+				s.Handshake(Handshake{Initiator: i%2 == 0, UID: uint32(i), Code: reason.Code(i)})
+				s.Reload(nil)
+			}
+		})
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", path)
+	}}}
+	get := func() string {
+		resp, err := client.Get("http://localhost/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != ContentType {
+			t.Fatalf("%v %v %v", resp.Status, resp.Header, err)
+		}
+		return string(b)
+	}
+	parse(t, get())
+	wg.Wait()
+	expect(t, parse(t, get()), map[string]float64{
+		`shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"}`: 100,
+		`shared_altsd_reloads_total{result="succeeded"}`:                                      400,
+	})
+	if resp, err := client.Post("http://localhost/metrics", "", nil); err != nil || resp.StatusCode != 405 {
+		t.Errorf("POST: %v %v", resp, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
