@@ -1,0 +1,596 @@
+"""Section 5: statements, identities, and their verification, X.509 path building included.
+
+python3-cryptography 38 verifies no chains, so paths, name constraints and revocation lists are checked here after
+RFC 5280, section 6, as far as the protocol needs it.
+"""
+
+import calendar
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
+from cryptography.x509.oid import ExtensionOID
+
+from .frames import (ACCOUNT_UNACCEPTABLE, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID, CERTIFICATE_REVOKED,
+                     CERTIFICATE_UNACCEPTABLE, MACHINE_NAME_MISMATCH, MALFORMED, REVOCATION_UNKNOWN,
+                     STATEMENT_EXPIRED, STATEMENT_INVALID, UNKNOWN_CA, Refusal)
+from .wire import Reader, WireError, opaque8, opaque16, u8, u64
+
+CONTEXT = b"shared-altsd v1 machine statement"
+LAST_TIME = 253402300799
+MAX_WINDOW = 24 * 3600
+BACKDATE = 300
+
+
+# Statement and identity ----------------------------------------------------------------------------------------------
+
+def encode_attributes(attributes):
+    """Attributes as a sequence of (name, value), both bytes."""
+    return b"".join(opaque8(n) + opaque16(v) for n, v in attributes)
+
+
+class Statement:
+    def __init__(self, static_key, leaf, machine, account, attributes=b"", not_before=0, not_after=0, version=b"\x01"):
+        self.version, self.static_key, self.leaf = version, static_key, leaf
+        self.machine, self.account, self.attributes = machine, account, attributes
+        self.not_before, self.not_after = not_before, not_after
+
+    def fields(self):
+        return [self.version, self.static_key, self.leaf, self.machine, self.account, self.attributes,
+                u64(self.not_before), u64(self.not_after)]
+
+    def encode(self):
+        return b"".join(opaque16(x) for x in self.fields())
+
+    @classmethod
+    def parse(cls, data):
+        r = Reader(data)
+        try:
+            version = r.opaque16(1, 1, "the format version")
+            if version != b"\x01":
+                raise WireError("format version %d" % version[0])
+            static_key = r.opaque16(32, 32, "the static key")
+            leaf = r.opaque16(32, 32, "the leaf")
+            machine = r.opaque16(1, 253, "the machine")
+            account = r.opaque16(1, 128, "the account")
+            attributes = r.opaque16(0, 3072, "the attributes")
+            not_before = int.from_bytes(r.opaque16(8, 8, "not before"), "big")
+            not_after = int.from_bytes(r.opaque16(8, 8, "not after"), "big")
+            r.end()
+            if not_before > LAST_TIME or not_after > LAST_TIME:
+                raise WireError("a time after the year 9999")
+        except WireError as err:
+            raise Refusal(STATEMENT_INVALID, "statement: %s" % err) from err
+        return cls(static_key, leaf, machine, account, attributes, not_before, not_after)
+
+
+class Identity:
+    def __init__(self, certificates, statement, signature):
+        self.certificates, self.statement, self.signature = certificates, statement, signature
+
+    def encode(self):
+        return (u8(len(self.certificates)) + b"".join(opaque16(c) for c in self.certificates)
+                + opaque16(self.statement) + opaque16(self.signature))
+
+    @classmethod
+    def parse(cls, data):
+        r = Reader(data)
+        try:
+            count = r.integer(1)
+            if not 1 <= count <= 4:
+                raise WireError("%d certificates" % count)
+            certificates = [r.opaque16(1, 16384, "a certificate") for _ in range(count)]
+            if sum(map(len, certificates)) > 16384:
+                raise WireError("the certificates are too large")
+            statement = r.opaque16(1, 4096, "the statement")
+            signature = r.opaque16(1, 1024, "the signature")
+            r.end()
+        except WireError as err:
+            raise Refusal(MALFORMED, "identity: %s" % err) from err
+        return cls(certificates, statement, signature)
+
+
+def signature_input(statement):
+    return b"\x20" * 64 + CONTEXT + b"\0" + statement
+
+
+def _pss(algorithm, salt):
+    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=salt)
+
+
+def sign_statement(key, statement):
+    data = signature_input(statement)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(data, ec.ECDSA(hashes.SHA384() if key.curve.key_size == 384 else hashes.SHA256()))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, _pss(hashes.SHA256(), 32), hashes.SHA256())
+    return key.sign(data)
+
+
+def verify_statement(public, statement, signature):
+    """False where the signature is wrong; the scheme is the one that the key fixes."""
+    data = signature_input(statement)
+    try:
+        if isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(signature, data, ec.ECDSA(hashes.SHA384() if public.curve.key_size == 384
+                                                    else hashes.SHA256()))
+        elif isinstance(public, rsa.RSAPublicKey):
+            if len(signature) != (public.key_size + 7) // 8:
+                return False
+            public.verify(signature, data, _pss(hashes.SHA256(), 32), hashes.SHA256())
+        else:
+            public.verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+_LABEL = re.compile(rb"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+-]{0,63}\Z")
+_DOMAIN_ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+@\\-]{0,127}\Z")
+_ATTRIBUTE = re.compile(rb"[a-z][a-z0-9_-]*\Z")
+_UID = re.compile(rb"(0|[1-9][0-9]*)\Z")
+
+
+def valid_machine(name):
+    if not 1 <= len(name) <= 253:
+        return False
+    labels = name.split(b".")
+    if not all(_LABEL.match(x) for x in labels) or labels[-1].isdigit():
+        return False
+    return labels[-1] != b"localhost"
+
+
+def valid_account(name, domain=False):
+    return bool((_DOMAIN_ACCOUNT if domain else _ACCOUNT).match(name))
+
+
+def parse_attributes(data, domain=False):
+    """The attributes as a list of pairs, or Refusal with code 13."""
+    r = Reader(data)
+    out = []
+    try:
+        while r.left:
+            name = r.opaque8(1, 32, "an attribute's name")
+            value = r.opaque16(0, 2048, "an attribute's value")
+            if not _ATTRIBUTE.match(name) or name in (b"user", b"machine"):
+                raise WireError("an attribute's name is not acceptable")
+            if any(not 0x20 <= x <= 0x7e for x in value):
+                raise WireError("an attribute's value is not printable ASCII")
+            if out and name <= out[-1][0]:
+                raise WireError("the attributes are not in order")
+            if name == b"uid" and not _UID.match(value):
+                raise WireError("the uid is not a decimal number")
+            if name == b"groups":
+                groups = value.split(b",")
+                if not all(valid_account(g, domain) for g in groups) or groups != sorted(set(groups)):
+                    raise WireError("the groups are not acceptable")
+            out.append((name, value))
+            if len(out) > 16:
+                raise WireError("more than 16 attributes")
+    except WireError as err:
+        raise Refusal(ACCOUNT_UNACCEPTABLE, "attributes: %s" % err) from err
+    return out
+
+
+def _under(name, suffix):
+    return name == suffix or name.endswith("." + suffix)
+
+
+# Certificates -----------------------------------------------------------------------------------------------------------
+
+class DerError(ValueError):
+    pass
+
+
+def _tlv(data, at):
+    """One DER element: (tag, start of content, end)."""
+    if at + 2 > len(data):
+        raise DerError("truncated")
+    tag, length = data[at], data[at + 1]
+    at += 2
+    if length & 0x80:
+        size = length & 0x7f
+        if not 1 <= size <= 4 or at + size > len(data):
+            raise DerError("length")
+        length = int.from_bytes(data[at:at + size], "big")
+        at += size
+    if at + length > len(data):
+        raise DerError("truncated")
+    return tag, at, at + length
+
+
+def _children(data):
+    out, at = [], 0
+    while at < len(data):
+        tag, start, end = _tlv(data, at)
+        out.append((tag, data[start:end]))
+        at = end
+    return out
+
+
+_HASHES = {
+    bytes.fromhex("0609608648016503040201"): hashes.SHA256(),
+    bytes.fromhex("0609608648016503040202"): hashes.SHA384(),
+    bytes.fromhex("0609608648016503040203"): hashes.SHA512(),
+}
+_SIGNATURES = {  # contents of the signature algorithm's OID
+    bytes.fromhex("2a864886f70d01010b"): ("rsa", hashes.SHA256()),
+    bytes.fromhex("2a864886f70d01010c"): ("rsa", hashes.SHA384()),
+    bytes.fromhex("2a864886f70d01010d"): ("rsa", hashes.SHA512()),
+    bytes.fromhex("2a8648ce3d040302"): ("ecdsa", hashes.SHA256()),
+    bytes.fromhex("2a8648ce3d040303"): ("ecdsa", hashes.SHA384()),
+    bytes.fromhex("2a8648ce3d040304"): ("ecdsa", hashes.SHA512()),
+    bytes.fromhex("2b6570"): ("ed25519", None),
+}
+_RSASSA_PSS = bytes.fromhex("2a864886f70d01010a")
+_MGF1 = bytes.fromhex("2a864886f70d010108")
+
+
+def _oid_der(content):
+    return b"\x06" + u8(len(content)) + content
+
+
+def _signature_scheme(algorithm):
+    """(kind, hash) of an AlgorithmIdentifier's contents, or None where it is not one of section 5.5, step 2."""
+    parts = _children(algorithm)
+    oid = parts[0][1]
+    if oid != _RSASSA_PSS:
+        return _SIGNATURES.get(oid)
+    if len(parts) != 2:
+        return None
+    fields = {tag: content for tag, content in _children(parts[1][1])}
+    digest = _HASHES.get(_oid_der(_children(_children(fields[0xa0])[0][1])[0][1])) if 0xa0 in fields else None
+    if digest is None or 0xa1 not in fields or 0xa2 not in fields or 0xa3 in fields:
+        return None
+    mgf = _children(_children(fields[0xa1])[0][1])
+    if mgf[0][1] != _MGF1 or _HASHES.get(_oid_der(_children(mgf[1][1])[0][1])) is not digest:
+        return None
+    if int.from_bytes(_children(fields[0xa2])[0][1], "big") != digest.digest_size:
+        return None
+    return "pss", digest
+
+
+def _seconds(moment):
+    return calendar.timegm(moment.timetuple())
+
+
+class Certificate:
+    """A parsed certificate with all that the verification asks of it. Refusal 9 where it cannot be used at all."""
+
+    def __init__(self, der, leaf=False):
+        self.der = der
+        try:
+            self.x = x509.load_der_x509_certificate(der)
+            tag, start, end = _tlv(der, 0)
+            if tag != 0x30 or end != len(der):
+                raise DerError("bytes after the certificate")
+            outer = _children(der[start:end])
+            self.scheme = _signature_scheme(outer[1][1])
+            self.tbs = self.x.tbs_certificate_bytes
+            self.signature = self.x.signature
+            self.version = self.x.version
+            self.subject = self.x.subject.public_bytes()
+            self.issuer = self.x.issuer.public_bytes()
+            self.not_before = _seconds(self.x.not_valid_before)
+            self.not_after = _seconds(self.x.not_valid_after)
+            self.extensions = {e.oid: e for e in self.x.extensions}
+            self.key = self.x.public_key()
+        except Exception as err:  # the library raises several kinds that share no base
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "a certificate does not parse: %s" % type(err).__name__) from err
+        if not acceptable_key(self.key, 4096 if leaf else 8192):
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "the kind or size of a certificate's key")
+        if self.scheme is None:
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "a certificate's signature algorithm")
+
+    def extension(self, kind):
+        found = self.extensions.get(kind.oid)
+        return found.value if found is not None else None
+
+    @property
+    def spki(self):
+        return self.key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def is_ca(self):
+        basic = self.extension(x509.BasicConstraints)
+        return bool(basic and basic.ca)
+
+    def sans(self, kind):
+        names = self.extension(x509.SubjectAlternativeName)
+        return [x for x in names.get_values_for_type(kind)] if names is not None else []
+
+
+def acceptable_key(key, rsa_bits):
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.curve.name in ("secp256r1", "secp384r1")
+    if isinstance(key, rsa.RSAPublicKey):
+        return 2048 <= key.key_size <= rsa_bits and key.public_numbers().e == 65537
+    return isinstance(key, ed25519.Ed25519PublicKey)
+
+
+def verify_signature(key, scheme, signature, data):
+    kind, digest = scheme
+    try:
+        if kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(digest))
+        elif kind == "ed25519" and isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, data)
+        elif kind == "rsa" and isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, data, padding.PKCS1v15(), digest)
+        elif kind == "pss" and isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, data, _pss(digest, digest.digest_size), digest)
+        else:
+            return False
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class RevocationList:
+    def __init__(self, der):
+        self.x = x509.load_der_x509_crl(der)
+        tag, start, end = _tlv(der, 0)
+        self.scheme = _signature_scheme(_children(der[start:end])[1][1])
+        if self.scheme is None or self.x.next_update is None:
+            raise ValueError("the list's signature algorithm, or no nextUpdate")
+        for e in self.x.extensions:
+            if e.critical or e.oid in (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT):
+                raise ValueError("an extension of the list that cannot be honoured")
+        self.next_update = _seconds(self.x.next_update)
+
+    def signed_by(self, key):
+        return verify_signature(key, self.scheme, self.x.signature, self.x.tbs_certlist_bytes)
+
+    def revokes(self, certificate):
+        return self.x.get_revoked_certificate_by_serial_number(certificate.x.serial_number) is not None
+
+
+class Trust:
+    """What the verifier trusts. `cas` holds pairs of certificate and the names that it is limited to, or None."""
+
+    def __init__(self, cas, lists=(), crl_stale_ok=False, require_eku=None, domain_accounts=False):
+        self.cas = [(c if isinstance(c, Certificate) else Certificate(c), names) for c, names in cas]
+        self.lists = list(lists)
+        self.crl_stale_ok = crl_stale_ok
+        self.require_eku = require_eku
+        self.domain_accounts = domain_accounts
+
+
+_KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid,
+                   x509.SubjectAlternativeName.oid}
+_PURPOSES = (EKU.SERVER_AUTH, EKU.CLIENT_AUTH, EKU.ANY_EXTENDED_KEY_USAGE)
+
+
+def _eku_allows(certificate, required, leaf):
+    usage = certificate.extension(x509.ExtendedKeyUsage)
+    oids = list(usage) if usage is not None else None
+    if oids is not None and not any(o in oids for o in _PURPOSES) and required is None:
+        return False
+    if required is not None:
+        if leaf:
+            return oids is not None and required in oids
+        return oids is None or required in oids or EKU.ANY_EXTENDED_KEY_USAGE in oids
+    return True
+
+
+# Name constraints: RFC 5280, section 4.2.1.10
+
+def _dns_in(name, base):
+    name, base = name.lower(), base.lower()
+    if base.startswith("."):
+        return name.endswith(base)
+    return base == "" or _under(name, base)
+
+
+def _mail_in(name, base):
+    host = name.rpartition("@")[2].lower()
+    if "@" in base:
+        return name.rpartition("@")[0] == base.rpartition("@")[0] and host == base.rpartition("@")[2].lower()
+    return host.endswith(base.lower()) if base.startswith(".") else host == base.lower()
+
+
+def _uri_in(name, base):
+    host = re.sub(r"^[^:]*://([^/@]*@)?", "", name).split("/")[0].split(":")[0].lower()
+    return host.endswith(base.lower()) if base.startswith(".") else host == base.lower()
+
+
+def _directory_in(name, base):
+    return list(name.rdns)[:len(list(base.rdns))] == list(base.rdns)
+
+
+def _ip_in(name, base):
+    return isinstance(base, (ipaddress.IPv4Network, ipaddress.IPv6Network)) and name.version == base.version \
+        and name in base
+
+
+_MATCH = {x509.DNSName: _dns_in, x509.RFC822Name: _mail_in, x509.UniformResourceIdentifier: _uri_in,
+          x509.DirectoryName: _directory_in, x509.IPAddress: _ip_in}
+
+
+def _constrained(constraints, certificate):
+    """True where the constraints forbid a name of the certificate."""
+    san = certificate.extension(x509.SubjectAlternativeName)
+    names = list(san) if san is not None else []
+    if certificate.x.subject.rdns:
+        names.append(x509.DirectoryName(certificate.x.subject))
+    permitted, excluded = constraints.permitted_subtrees or [], constraints.excluded_subtrees or []
+    for name in names:
+        match = _MATCH.get(type(name))
+        same = [b for b in permitted if type(b) is type(name)]
+        if match is None:
+            if same or any(type(b) is type(name) for b in excluded):
+                return True
+            continue
+        if any(type(b) is type(name) and match(name.value, b.value) for b in excluded):
+            return True
+        if same and not any(match(name.value, b.value) for b in same):
+            return True
+    return False
+
+
+# Verification ------------------------------------------------------------------------------------------------------------
+
+class Peer:
+    """The outcome of a verification."""
+
+    def __init__(self, statement, attributes, leaf):
+        self.machine = statement.machine.decode()
+        self.account = statement.account.decode()
+        self.attributes = [(n.decode(), v.decode()) for n, v in attributes]
+        self.not_before, self.not_after = statement.not_before, statement.not_after
+        self.leaf = leaf
+
+    @property
+    def name(self):
+        return "%s@%s" % (self.account, self.machine)
+
+
+def verify(data, noise_static, trust, now=None):
+    """Section 5.5 in its order. Returns a Peer or raises Refusal."""
+    now = int(time.time()) if now is None else int(now)
+    # 1. Format
+    identity = Identity.parse(data)
+    statement = Statement.parse(identity.statement)
+    # 2. Bounds on the certificates
+    chain = [Certificate(der, leaf=i == 0) for i, der in enumerate(identity.certificates)]
+    leaf = chain[0]
+    # 3. Static key and leaf
+    if not hmac.compare_digest(statement.static_key, noise_static):
+        raise Refusal(STATEMENT_INVALID, "the statement names another static key")
+    if statement.leaf != hashlib.sha256(leaf.der).digest():
+        raise Refusal(STATEMENT_INVALID, "the statement names another leaf")
+    # 4. Window
+    if now > leaf.not_after:
+        raise Refusal(CERTIFICATE_EXPIRED, "the leaf has expired")
+    if now < leaf.not_before:
+        raise Refusal(CERTIFICATE_NOT_YET_VALID, "the leaf is not yet valid")
+    if not statement.not_before <= now <= statement.not_after:
+        raise Refusal(STATEMENT_EXPIRED, "now is outside the statement's window")
+    if statement.not_after - statement.not_before > MAX_WINDOW or statement.not_after > leaf.not_after:
+        raise Refusal(STATEMENT_EXPIRED, "the window is too long or outlives the leaf")
+    # 5. Names
+    if not valid_machine(statement.machine):
+        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not valid")
+    machine = statement.machine.decode()
+    if machine not in [x.lower() for x in leaf.sans(x509.DNSName)]:
+        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not in the certificate")
+    if not valid_account(statement.account, trust.domain_accounts):
+        raise Refusal(ACCOUNT_UNACCEPTABLE, "the account name")
+    attributes = parse_attributes(statement.attributes, trust.domain_accounts)
+    # 6. Chain
+    check_leaf(leaf, trust)
+    find_path(leaf, chain[1:], trust, machine, now)
+    # 7. The statement's signature
+    if not verify_statement(leaf.key, identity.statement, identity.signature):
+        raise Refusal(STATEMENT_INVALID, "the statement's signature is wrong")
+    return Peer(statement, attributes, leaf)
+
+
+def check_leaf(leaf, trust):
+    if leaf.is_ca:
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf is a CA")
+    if any(leaf.der == ca.der for ca, _ in trust.cas):
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf is a trust anchor")
+    usage = leaf.extension(x509.KeyUsage)
+    if usage is None or not usage.digital_signature:
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key usage")
+    if not _eku_allows(leaf, trust.require_eku, True):
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's extended key usage")
+
+
+def find_path(leaf, others, trust, machine, now):
+    """Depth-first over the certificates sent and the trusted CAs. The first reason that is not "unknown" is kept."""
+    kept = []
+
+    def extend(path):
+        last = path[-1]
+        anchors = [(ca, names) for ca, names in trust.cas if ca.subject == last.issuer]
+        for ca, names in anchors:
+            if not verify_signature(ca.key, last.scheme, last.signature, last.tbs):
+                continue
+            if names is not None and not any(_under(machine, n) for n in names):
+                continue
+            try:
+                check_path(path + [ca], trust, now)
+                return path + [ca]
+            except Refusal as err:
+                kept.append(err)
+        for other in others:
+            if other.subject != last.issuer or any(other.der == p.der for p in path):
+                continue
+            if verify_signature(other.key, last.scheme, last.signature, last.tbs):
+                found = extend(path + [other])
+                if found:
+                    return found
+        return None
+
+    found = extend([leaf])
+    if not found:
+        raise next((e for e in kept if e.code != UNKNOWN_CA),
+                   Refusal(UNKNOWN_CA, "no path to a CA that is trusted for this name"))
+    return found
+
+
+def check_path(path, trust, now):
+    """All of a path whose signatures have been verified, from the leaf to the trusted CA."""
+    for certificate in path:
+        if now > certificate.not_after:
+            raise Refusal(CERTIFICATE_EXPIRED, "a certificate of the chain has expired")
+        if now < certificate.not_before:
+            raise Refusal(CERTIFICATE_NOT_YET_VALID, "a certificate of the chain is not yet valid")
+        if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in certificate.extensions.values()):
+            raise Refusal(UNKNOWN_CA, "a critical extension that is not known")
+    below = 0
+    for i, ca in enumerate(path[1:], 1):
+        basic = ca.extension(x509.BasicConstraints)
+        usage = ca.extension(x509.KeyUsage)
+        if ca.version != x509.Version.v3 or not ca.is_ca or (usage is not None and not usage.key_cert_sign):
+            raise Refusal(UNKNOWN_CA, "an issuer may not sign certificates")
+        if basic.path_length is not None and below > basic.path_length:
+            raise Refusal(UNKNOWN_CA, "a path longer than an issuer allows")
+        if ca.subject != ca.issuer:
+            below += 1
+        if i < len(path) - 1 and not _eku_allows(ca, trust.require_eku, False):
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "an intermediate's extended key usage")
+        constraints = ca.extension(x509.NameConstraints)
+        if constraints is not None:
+            for lower in path[:i]:
+                if lower is not path[0] and lower.subject == lower.issuer:
+                    continue
+                if _constrained(constraints, lower):
+                    raise Refusal(MACHINE_NAME_MISMATCH, "a name constraint forbids a name")
+    for certificate, issuer in zip(path, path[1:]):
+        for crl in trust.lists:
+            if not crl.signed_by(issuer.key):
+                continue
+            if crl.revokes(certificate):
+                raise Refusal(CERTIFICATE_REVOKED, "a certificate of the chain is revoked")
+            if now > crl.next_update and not trust.crl_stale_ok:
+                raise Refusal(REVOCATION_UNKNOWN, "the revocation list is past its next update")
+
+
+class Signer:
+    """A machine's side: makes identities for a static key and an account."""
+
+    def __init__(self, key, chain):
+        self.key = key
+        self.chain = list(chain)
+        self.leaf = Certificate(self.chain[0], leaf=True) if self.chain else None
+
+    def identity(self, static_public, machine, account, attributes=(), now=None, lifetime=4 * 3600):
+        now = int(time.time()) if now is None else int(now)
+        end = min(now + lifetime, self.leaf.not_after)
+        statement = Statement(static_public, hashlib.sha256(self.chain[0]).digest(), machine.encode(),
+                              account.encode(), encode_attributes([(a.encode(), b.encode()) for a, b in attributes]),
+                              now - BACKDATE, end).encode()
+        return Identity(self.chain, statement, sign_statement(self.key, statement)).encode()
