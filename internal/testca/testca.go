@@ -12,12 +12,12 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"embed"
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -31,7 +31,7 @@ const (
 	RSA2048 = "rsa2048"
 	RSA3072 = "rsa3072"
 	RSA4096 = "rsa4096"
-	RSA8192 = "rsa8192" // takes long to generate: half a minute and more
+	RSA8192 = "rsa8192"
 )
 
 // Options describe a CA certificate. The zero value gives a P-256 CA, valid from an hour ago for ten years.
@@ -242,12 +242,10 @@ func sign(t, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Si
 	return cert, nil
 }
 
-// rsaKeys keeps one RSA key of each size for the process, since making them is slow. Tests that need two different keys
-// need another type.
-var rsaKeys struct {
-	sync.Mutex
-	m map[int]*rsa.PrivateKey
-}
+// rsaKeys holds one RSA key of each size (PKCS #1, DER), since making them is slow. Everybody has these keys.
+//
+//go:embed keys/*.der
+var rsaKeys embed.FS
 
 func pickKey(given crypto.Signer, keyType string) (crypto.Signer, error) {
 	if given != nil {
@@ -256,8 +254,8 @@ func pickKey(given crypto.Signer, keyType string) (crypto.Signer, error) {
 	return NewKey(keyType)
 }
 
-// NewKey makes a key of the type. RSA keys are made once a process and size: right for tests, and the reason why dev-ca
-// and demo use P256 only.
+// NewKey makes a key of the type. An RSA key is not made but the one of its size that is embedded here, which everybody
+// has: for tests alone, never for a certificate that leaves the process.
 func NewKey(keyType string) (crypto.Signer, error) {
 	switch keyType {
 	case P224:
@@ -284,20 +282,15 @@ func NewKey(keyType string) (crypto.Signer, error) {
 }
 
 func rsaKey(bits int) (*rsa.PrivateKey, error) {
-	rsaKeys.Lock()
-	defer rsaKeys.Unlock()
-	if k := rsaKeys.m[bits]; k != nil {
-		return k, nil
-	}
-	k, err := rsa.GenerateKey(rand.Reader, bits)
+	der, err := rsaKeys.ReadFile(fmt.Sprintf("keys/rsa%d.der", bits))
 	if err != nil {
-		return nil, fmt.Errorf("cannot make an RSA key: %w", err)
+		return nil, fmt.Errorf("testca has no RSA key of %d bits: %w", bits, err)
 	}
-	if rsaKeys.m == nil {
-		rsaKeys.m = make(map[int]*rsa.PrivateKey)
+	key, err := x509.ParsePKCS1PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read an embedded RSA key: %w", err)
 	}
-	rsaKeys.m[bits] = k
-	return k, nil
+	return key, nil
 }
 
 // HugeRSA gives an RSA public key of that many bits, with the exponent given, that nobody has the private key of. What

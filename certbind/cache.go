@@ -1,0 +1,103 @@
+package certbind
+
+import (
+	"container/list"
+	"crypto/sha256"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Bounds on the cache, in identities. One machine, however many statements it signs, can push out only its own.
+const (
+	maxCached        = 4096
+	maxCachedPerLeaf = 256
+)
+
+// A cache keeps successful verifications under one trust: a reload makes a new cache with its new trust, so that nothing
+// found under the old one can be used. The key is the SHA-256 of the whole identity; a key of less would mix up what
+// differs in the rest (one static key, for instance, serves many accounts).
+type cache struct {
+	mu      sync.Mutex
+	entries map[[32]byte]*list.Element
+	all     list.List // of *cached, oldest first
+	leaves  map[[32]byte]*list.List
+}
+
+type cached struct {
+	key [32]byte
+	*outcome
+	inLeaf *list.Element // its place in leaves[leaf], also oldest first
+}
+
+func newCache() *cache {
+	return &cache{entries: make(map[[32]byte]*list.Element), leaves: make(map[[32]byte]*list.List)}
+}
+
+func cacheKey(identity []byte) [32]byte { return sha256.Sum256(identity) }
+
+// get gives the peer of an earlier success if it still holds: the same static key authenticated by Noise now, and the time
+// within everything that was used. Otherwise nil; then a full verification finds the reason.
+func (c *cache) get(key, static [32]byte, now time.Time) *Peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[key]
+	if e == nil {
+		return nil
+	}
+	o := e.Value.(*cached).outcome
+	if o.static != static || now.Before(o.notBefore) {
+		return nil
+	}
+	if now.After(o.peer.NotAfter) {
+		c.remove(e)
+		return nil
+	}
+	p := o.peer
+	p.Attributes = slices.Clone(p.Attributes)
+	p.Cached = true
+	return &p
+}
+
+// put keeps a success, and drops the oldest of the leaf's or of all if there are too many.
+func (c *cache) put(key [32]byte, o *outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[key]; e != nil {
+		c.remove(e)
+	}
+	leaf := c.leaves[o.leaf]
+	if leaf == nil {
+		leaf = list.New()
+		c.leaves[o.leaf] = leaf
+	} else {
+		// The same DER has the same meaning: one parsed certificate serves all accounts of a machine.
+		o.peer.Leaf = leaf.Front().Value.(*list.Element).Value.(*cached).peer.Leaf
+	}
+	entry := &cached{key: key, outcome: o}
+	e := c.all.PushBack(entry)
+	entry.inLeaf = leaf.PushBack(e)
+	c.entries[key] = e
+	if leaf.Len() > maxCachedPerLeaf {
+		c.remove(leaf.Front().Value.(*list.Element))
+	}
+	if c.all.Len() > maxCached {
+		c.remove(c.all.Front())
+	}
+}
+
+func (c *cache) remove(e *list.Element) {
+	entry := c.all.Remove(e).(*cached)
+	delete(c.entries, entry.key)
+	leaf := c.leaves[entry.leaf]
+	leaf.Remove(entry.inLeaf)
+	if leaf.Len() == 0 {
+		delete(c.leaves, entry.leaf)
+	}
+}
+
+func (c *cache) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all.Len()
+}

@@ -1,0 +1,160 @@
+package certbind
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// A Fault is one thing that is wrong, or will be, with a machine's credential or trust.
+type Fault struct {
+	What, Cure string
+	// Warning is true if peers accept the machine nevertheless, now.
+	Warning bool
+}
+
+// String gives both in one line.
+func (f Fault) String() string { return f.What + "; " + f.Cure }
+
+// cures says, for each code that verifyChain gives, what the owner of the certificate can do.
+var cures = map[reason.Code]string{
+	reason.UnknownCA: "add the intermediate certificates to the credentials, or name the CA that issued the certificate " +
+		"with --ca, not limited to other names",
+	reason.CertificateExpired:      "renew the certificate, and reload",
+	reason.CertificateNotYetValid:  "set this machine's clock, or wait",
+	reason.CertificateRevoked:      "have a new certificate issued for a new key",
+	reason.RevocationUnknown:       "fetch a new revocation list from the CA, and reload",
+	reason.CertificateUnacceptable: "have the certificate issued with digitalSignature and serverAuth, by a CA for a leaf",
+	reason.MachineNameMismatch:     "have it issued by a CA whose name constraints permit every name in it",
+}
+
+// maxExpiryNotice is how long before its end a certificate is warned about at the most.
+const maxExpiryNotice = 30 * 24 * time.Hour
+
+// Check says what peers with the same trust would say of a machine's credential at a time: each fault with its cure, none
+// if all is well. name is the machine's name, or empty to have it chosen as without --machine-name; a nil trust leaves
+// out what needs one.
+func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
+	var faults []Fault
+	fault := func(warning bool, cure, format string, args ...any) {
+		faults = append(faults, Fault{What: fmt.Sprintf(format, args...), Cure: cure, Warning: warning})
+	}
+	if name == "" {
+		var err error
+		if name, err = c.MachineName("", ""); err != nil {
+			fault(false, "name the machine with --machine-name, or have the certificate issued with its DNS name alone", "%v", err)
+		}
+	} else if err := ValidMachineName(name); err != nil {
+		fault(false, "choose another machine name", "%v", err)
+		name = ""
+	} else if !hasName(c.Leaf, name) {
+		fault(false, "have the certificate issued with that name, or choose one of its names with --machine-name",
+			"the certificate does not have the machine's name, %q, among its DNS names (%s)", name, listNames(machineNames(c.Leaf)))
+		name = ""
+	}
+	if sig, err := c.Sign([]byte("check")); err != nil {
+		fault(false, "give a key that works", "%v", err)
+	} else if !validSignature(c.Leaf.PublicKey, []byte("check"), sig) {
+		fault(false, "name the key that the certificate was made for", "the private key does not sign for the certificate")
+	}
+	faults = append(faults, checkExpiry(c, now)...)
+	if t == nil {
+		return faults
+	}
+	if err := checkOwnChain(c, name, t, now); err != nil {
+		fault(false, cures[reason.Of(err)], "%v", err)
+	}
+	return append(faults, t.check(now)...)
+}
+
+// checkOwnChain does to the machine's own chain what a peer does in steps 2 and 6 of section 5.5. Without a name there is
+// no telling which CAs may vouch, and only the leaf is judged.
+func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
+	certs, err := parseCertificates(c.Chain)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		return t.checkLeaf(certs[0])
+	}
+	_, err = t.verifyChain(certs, name, now)
+	// The leaf's own time has been told with the time of the others.
+	var refusal *reason.Error
+	if errors.As(err, &refusal) && (now.After(c.Leaf.NotAfter) || now.Before(c.Leaf.NotBefore)) &&
+		(refusal.Code == reason.CertificateExpired || refusal.Code == reason.CertificateNotYetValid) {
+		return nil
+	}
+	return err
+}
+
+// checkExpiry tells of the leaf's time, and warns before the end of each certificate: when a quarter of its life is left,
+// but not more than 30 days before.
+func checkExpiry(c *Credential, now time.Time) []Fault {
+	var faults []Fault
+	for i, cert := range c.Certificates {
+		who := "the certificate"
+		if i > 0 {
+			who = fmt.Sprintf("the intermediate certificate %q", cert.Subject)
+		}
+		notice := min(cert.NotAfter.Sub(cert.NotBefore)/4, maxExpiryNotice)
+		switch left := cert.NotAfter.Sub(now); {
+		case left < 0 && i == 0:
+			faults = append(faults, Fault{
+				What: fmt.Sprintf("%s has expired at %s", who, stamp(cert.NotAfter)),
+				Cure: cures[reason.CertificateExpired],
+			})
+		case now.Before(cert.NotBefore) && i == 0:
+			faults = append(faults, Fault{
+				What: fmt.Sprintf("%s is valid only from %s", who, stamp(cert.NotBefore)),
+				Cure: cures[reason.CertificateNotYetValid],
+			})
+		case left >= 0 && left < notice:
+			faults = append(faults, Fault{
+				What:    fmt.Sprintf("%s expires soon, at %s", who, stamp(cert.NotAfter)),
+				Cure:    cures[reason.CertificateExpired],
+				Warning: true,
+			})
+		}
+	}
+	return faults
+}
+
+// check tells of CAs out of their time and of revocation lists out of date: peers of theirs are, or will be, refused here.
+func (t *Trust) check(now time.Time) []Fault {
+	var faults []Fault
+	for _, g := range t.groups {
+		for _, ca := range g.certs {
+			if now.After(ca.NotAfter) {
+				faults = append(faults, Fault{
+					What:    fmt.Sprintf("the CA %q in %s has expired at %s", ca.Subject, g.source, stamp(ca.NotAfter)),
+					Cure:    "remove it from --ca, or replace it by its successor",
+					Warning: true,
+				})
+			} else if now.Before(ca.NotBefore) {
+				faults = append(faults, Fault{
+					What:    fmt.Sprintf("the CA %q in %s is valid only from %s", ca.Subject, g.source, stamp(ca.NotBefore)),
+					Cure:    cures[reason.CertificateNotYetValid],
+					Warning: true,
+				})
+			}
+		}
+	}
+	for _, l := range t.crls {
+		if l.stale(now) {
+			faults = append(faults, Fault{
+				What:    fmt.Sprintf("the revocation list %s was due to be replaced at %s", l.source, stamp(l.list.NextUpdate)),
+				Cure:    cures[reason.RevocationUnknown],
+				Warning: t.crlStaleOK,
+			})
+		} else if now.Before(l.list.ThisUpdate) {
+			faults = append(faults, Fault{
+				What:    fmt.Sprintf("the revocation list %s is from the future, %s", l.source, stamp(l.list.ThisUpdate)),
+				Cure:    "set this machine's clock",
+				Warning: true,
+			})
+		}
+	}
+	return faults
+}
