@@ -1,0 +1,236 @@
+package altscreds
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/mem"
+)
+
+// A Conn is a connection secured by ALTS. Like a tls.Conn it does its handshake at the first Read or Write, if Handshake
+// was not called before; a handshake that failed is final. Its methods may be called concurrently.
+//
+// The record protocol has no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames, whether
+// the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does; HTTP/1 does
+// with a length). An end within a frame is io.ErrUnexpectedEOF.
+type Conn struct {
+	raw      net.Conn
+	settings *settings
+	target   string
+	received []byte // read from raw before the handshake
+
+	handshakeMu  sync.Mutex
+	handshakeErr error
+	done         atomic.Bool // the handshake succeeded; what follows is set before and never changes
+	stream       net.Conn    // of a peer that is not secured by ALTS; else nil
+	rec          *record
+	info         credentials.AuthInfo
+
+	mu                    sync.Mutex
+	closed                bool
+	cancel                context.CancelCauseFunc // of the handshake under way
+	timer                 *time.Timer             // calls cancel at the earlier of the two deadlines
+	readLimit, writeLimit time.Time
+}
+
+func newConn(raw net.Conn, s *settings, target string) *Conn {
+	return &Conn{raw: raw, settings: s, target: target}
+}
+
+// Handshake does the handshake if it has not been done, within the options' Timeout and the connection's deadlines.
+func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+
+// HandshakeContext does the handshake if it has not been done. The end of ctx ends it at once; ctx has no bearing on the
+// connection afterwards.
+func (c *Conn) HandshakeContext(ctx context.Context) error {
+	if c.done.Load() {
+		return nil
+	}
+	c.handshakeMu.Lock()
+	defer c.handshakeMu.Unlock()
+	if c.done.Load() || c.handshakeErr != nil {
+		return c.handshakeErr
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.mu.Lock()
+	c.cancel = cancel
+	c.limit()
+	if c.closed {
+		cancel(net.ErrClosed)
+	}
+	c.mu.Unlock()
+
+	c.handshakeErr = c.settings.bounded(ctx, c.raw, c.handshake)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = nil
+	c.limit()
+	c.received = nil
+	if c.handshakeErr == nil {
+		c.done.Store(true)
+		if c.closed && c.rec != nil {
+			c.rec.release()
+		}
+	}
+	return c.handshakeErr
+}
+
+func (c *Conn) handshake(ctx context.Context) (err error) {
+	if m := c.settings.mixed; m != nil && len(c.received) == 0 {
+		var kind string
+		if kind, c.received, err = m.classify(c.raw); err != nil {
+			return err
+		}
+		if kind != kindALTS {
+			c.stream, c.info, err = m.serve(ctx, kind, &prefixConn{Conn: c.raw, prefix: c.received})
+			return err
+		}
+	}
+	c.rec, c.info, err = c.settings.secure(ctx, c.raw, c.target, c.received)
+	return err
+}
+
+// limit sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of which
+// the deadlines of raw know nothing. c.mu is held.
+func (c *Conn) limit() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	first := c.readLimit
+	if first.IsZero() || !c.writeLimit.IsZero() && c.writeLimit.Before(first) {
+		first = c.writeLimit
+	}
+	if cancel := c.cancel; cancel != nil && !first.IsZero() {
+		c.timer = time.AfterFunc(time.Until(first), func() { cancel(os.ErrDeadlineExceeded) })
+	}
+}
+
+// Read returns received bytes, at least one, or waits for them. After a timeout it may be called again.
+func (c *Conn) Read(b []byte) (int, error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
+	if c.stream != nil {
+		return c.stream.Read(b)
+	}
+	return c.rec.Read(b)
+}
+
+// ReadOnReady is for gRPC: Read into a buffer of size bytes that is taken from pool only when there is something to put
+// into it, so that idle connections hold none.
+func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	if err := c.Handshake(); err != nil {
+		return nil, 0, err
+	}
+	if c.rec != nil {
+		return c.rec.ReadOnReady(size, pool)
+	}
+	b := pool.Get(size)
+	n, err := c.stream.Read(*b)
+	return b, n, err
+}
+
+// Write sends b. After an error, a timeout too, the connection cannot be written to any more: part of a frame may have left.
+func (c *Conn) Write(b []byte) (int, error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
+	if c.stream != nil {
+		return c.stream.Write(b)
+	}
+	return c.rec.Write(b)
+}
+
+// Close closes the connection. It ends a handshake, Read or Write under way.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	if c.cancel != nil {
+		c.cancel(net.ErrClosed)
+	}
+	c.mu.Unlock()
+	if !c.done.Load() {
+		return c.raw.Close()
+	}
+	if c.stream != nil {
+		return c.stream.Close()
+	}
+	err := c.raw.Close()
+	c.rec.release()
+	return err
+}
+
+// CloseWrite ends this side's direction, after which the peer's Read returns io.EOF while it can still write. Nothing
+// authenticates that end: whoever can inject a TCP FIN can feign it.
+func (c *Conn) CloseWrite() error {
+	if !c.done.Load() {
+		return errors.New("altscreds: CloseWrite before the handshake is done")
+	}
+	if c.stream == nil {
+		return c.rec.closeWrite()
+	}
+	return closeWrite(c.stream)
+}
+
+// AuthInfo gives what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers that
+// do not speak ALTS. It is nil before the handshake is done.
+func (c *Conn) AuthInfo() credentials.AuthInfo {
+	if !c.done.Load() {
+		return nil
+	}
+	return c.info
+}
+
+// Peer gives the peer's identity. It is nil before the handshake is done, and for a peer that does not speak ALTS.
+func (c *Conn) Peer() *Peer {
+	p, _ := PeerFromAuthInfo(c.AuthInfo())
+	return p
+}
+
+// NetConn gives the connection underneath. To write to it or read from it corrupts this one.
+func (c *Conn) NetConn() net.Conn { return c.raw }
+
+// LocalAddr gives the local address of the connection underneath.
+func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr gives the remote address of the connection underneath.
+func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+// SetDeadline limits Read, Write and the handshake; the zero time is no limit.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.setLimits(&t, &t)
+	return c.raw.SetDeadline(t)
+}
+
+// SetReadDeadline limits Read and the handshake.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.setLimits(&t, nil)
+	return c.raw.SetReadDeadline(t)
+}
+
+// SetWriteDeadline limits Write and the handshake.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.setLimits(nil, &t)
+	return c.raw.SetWriteDeadline(t)
+}
+
+func (c *Conn) setLimits(read, write *time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if read != nil {
+		c.readLimit = *read
+	}
+	if write != nil {
+		c.writeLimit = *write
+	}
+	c.limit()
+}

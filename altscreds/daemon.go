@@ -1,0 +1,200 @@
+package altscreds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
+)
+
+const (
+	// daemonWait is how long a handshake waits for a daemon that is being restarted.
+	daemonWait = 2 * time.Second
+	// daemonRetry is the pause between two attempts to reach it.
+	daemonRetry = 50 * time.Millisecond
+	// daemonIdle is how long the connection to the daemon outlives the last handshake.
+	daemonIdle = time.Minute
+	// daemonSlots is how many handshakes of each role run at a time; more wait. The daemon allows at least 256 streams on
+	// a connection, and two pools keep a program that talks to itself from waiting for its own other half.
+	daemonSlots = 100
+	// maxResponse is the most that a response of the daemon may have, in bytes.
+	maxResponse = 128 << 10
+)
+
+// daemon is the process's one connection to the daemon at a socket.
+type daemon struct {
+	key   daemonKey
+	conn  *grpc.ClientConn
+	slots [2]chan struct{} // of clients, of servers
+	// dialErr is why the last attempt to connect failed, nil if it did not.
+	dialErr atomic.Pointer[error]
+
+	// Of daemons.mu:
+	users int
+	idle  *time.Timer // closes the connection; nil while there are users
+}
+
+type daemonKey struct {
+	socket string
+	uid    uint32
+}
+
+var daemons = struct {
+	mu    sync.Mutex
+	byKey map[daemonKey]*daemon
+}{byKey: make(map[daemonKey]*daemon)}
+
+// acquireDaemon returns the connection to the daemon, to be given back with release.
+func acquireDaemon(key daemonKey) (*daemon, error) {
+	daemons.mu.Lock()
+	defer daemons.mu.Unlock()
+	d := daemons.byKey[key]
+	if d == nil {
+		d = &daemon{key: key, slots: [2]chan struct{}{make(chan struct{}, daemonSlots), make(chan struct{}, daemonSlots)}}
+		conn, err := grpc.NewClient("passthrough:///shared-altsd",
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(d.dial),
+			grpc.WithDisableServiceConfig(),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: daemonRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+				MinConnectTimeout: 5 * time.Second,
+			}),
+			// "grpc-go/" follows by itself, which tells the daemon to report failures as RPC statuses with their text.
+			grpc.WithUserAgent("shared-altsd-altscreds"),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		)
+		if err != nil {
+			return nil, &NoDaemonError{Socket: key.socket, Err: err}
+		}
+		d.conn = conn
+		daemons.byKey[key] = d
+	}
+	if d.idle != nil {
+		d.idle.Stop()
+		d.idle = nil
+	}
+	d.users++
+	return d, nil
+}
+
+// release gives d back. The connection is closed when nobody has used it for daemonIdle.
+func (d *daemon) release() {
+	daemons.mu.Lock()
+	defer daemons.mu.Unlock()
+	if d.users--; d.users > 0 {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(daemonIdle, func() {
+		daemons.mu.Lock()
+		defer daemons.mu.Unlock()
+		if d.idle == timer {
+			d.close()
+		}
+	})
+	d.idle = timer
+}
+
+// close ends the connection; daemons.mu is held and there are no users.
+func (d *daemon) close() {
+	d.idle.Stop()
+	delete(daemons.byKey, d.key)
+	d.conn.Close()
+}
+
+// dial connects to the socket and checks who serves it.
+func (d *daemon) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
+	defer func() {
+		if err != nil {
+			d.dialErr.Store(&err)
+		} else {
+			d.dialErr.Store(nil)
+		}
+	}()
+	var dialer net.Dialer
+	if conn, err = dialer.DialContext(ctx, "unix", d.key.socket); err != nil {
+		return nil, err
+	}
+	cred, err := peercred.FromConn(conn.(*net.UnixConn))
+	if err == nil && cred.UID != 0 && cred.UID != uint32(os.Geteuid()) && cred.UID != d.key.uid {
+		err = &untrustedDaemonError{cred.UID}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+type handshakeStream = grpc.BidiStreamingClient[altspb.HandshakerReq, altspb.HandshakerResp]
+
+var streamDesc = &grpc.StreamDesc{StreamName: altspb.MethodName, ServerStreams: true, ClientStreams: true}
+
+// begin opens a stream and makes its first exchange. While the daemon is being restarted it tries again for a while:
+// nothing has been sent to the peer yet.
+func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp, error) {
+	giveUp := time.Now().Add(daemonWait)
+	for {
+		stream, resp, err := d.tryBegin(ctx, first)
+		if err == nil || ctx.Err() != nil {
+			return stream, resp, err
+		}
+		var noDaemon *NoDaemonError
+		if err = rpcError(d.key.socket, err); !errors.As(err, &noDaemon) {
+			return nil, nil, err
+		}
+		var untrusted *untrustedDaemonError
+		if dialErr := d.dialErr.Load(); dialErr != nil {
+			noDaemon.Err = *dialErr
+		}
+		if errors.As(noDaemon.Err, &untrusted) || errors.Is(noDaemon.Err, os.ErrPermission) || time.Now().After(giveUp) {
+			return nil, nil, err
+		}
+		select {
+		case <-time.After(daemonRetry):
+			d.conn.ResetConnectBackoff()
+		case <-ctx.Done():
+			return nil, nil, err
+		}
+	}
+}
+
+func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp, error) {
+	s, err := d.conn.NewStream(ctx, streamDesc, altspb.FullMethod)
+	if err != nil {
+		return nil, nil, err
+	}
+	stream := &grpc.GenericClientStream[altspb.HandshakerReq, altspb.HandshakerResp]{ClientStream: s}
+	resp, err := exchange(stream, first)
+	return stream, resp, err
+}
+
+// exchange sends a request and receives its response.
+func exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
+	// If the stream has ended, Send says only io.EOF and Recv says why.
+	_ = stream.Send(req)
+	resp, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if st := resp.GetStatus(); st.GetCode() != 0 {
+		return nil, status.Error(codes.Code(st.GetCode()), st.GetDetails())
+	}
+	if resp == nil {
+		return nil, fmt.Errorf("no response")
+	}
+	return resp, nil
+}

@@ -1,0 +1,2 @@
+// Package altscreds gives Go programs ALTS on ordinary machines.
+package altscreds

@@ -1,0 +1,140 @@
+package altscreds
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// DefaultSocket is where an installed daemon listens.
+	DefaultSocket = "/run/shared-altsd/socket"
+	// SocketVariable names the environment variable that overrides DefaultSocket. It is ignored in a program that the
+	// kernel started with privileges of its own (setuid, setgid, file capabilities: AT_SECURE).
+	SocketVariable = "SHARED_ALTS_SOCKET"
+	// DefaultTimeout limits a handshake whose context and connection have no deadline.
+	DefaultTimeout = 20 * time.Second
+
+	defaultProtocol = "grpc"
+)
+
+// ClientOptions are the options of the side that dials. The zero value works where the daemon is installed in its default
+// place: the daemon's secure naming then decides who the peer may be.
+type ClientOptions struct {
+	// Socket is the path of the local daemon's UNIX socket. "": SocketVariable, else DefaultSocket.
+	Socket string
+	// DaemonUID is the account that the daemon may run as, besides root and the program's own.
+	DaemonUID uint32
+	// Timeout limits a handshake where the context sets no deadline; 0 means DefaultTimeout.
+	Timeout time.Duration
+	// TargetAccounts are the accounts, "user@machine", that the peer may be. Name them wherever they are known: the name
+	// of a host proves the machine, and on a shared machine anybody may listen.
+	TargetAccounts []string
+	// TargetMachines are machines on which the peer may be any account. The peer must be in one of the two lists, if
+	// either has an entry; otherwise the daemon checks the name that was dialled.
+	TargetMachines []string
+	// ServerName is checked by the daemon in place of the name that was dialled.
+	ServerName string
+	// ApplicationProtocols are what is spoken over the connection, most wanted first; one must be the server's as well.
+	// nil: "grpc", the only one that the stock gRPC libraries know.
+	ApplicationProtocols []string
+}
+
+// ServerOptions are the options of the side that accepts. The zero value works where the daemon is installed in its
+// default place: every peer that the daemon verifies is accepted, and authorization is up to the program (Authorizer).
+type ServerOptions struct {
+	// Socket, DaemonUID, Timeout and ApplicationProtocols are as in ClientOptions.
+	Socket               string
+	DaemonUID            uint32
+	Timeout              time.Duration
+	ApplicationProtocols []string
+	// Mixed, if set, has the server take TLS or plaintext beside ALTS on the same port.
+	Mixed *Mixed
+}
+
+// settings are the options of either side after checks and defaults.
+type settings struct {
+	client             bool
+	socket             string
+	daemonUID          uint32
+	timeout            time.Duration
+	accounts, machines []string
+	serverName         string
+	protocols          []string
+	mixed              *Mixed
+}
+
+func (o ClientOptions) settings() (*settings, error) {
+	s := &settings{client: true, daemonUID: o.DaemonUID, serverName: o.ServerName}
+	for _, a := range o.TargetAccounts {
+		if at := strings.LastIndexByte(a, '@'); at <= 0 || at == len(a)-1 {
+			return nil, fmt.Errorf("altscreds: target account %q is not of the form user@machine", a)
+		}
+		s.accounts = append(s.accounts, a)
+	}
+	for _, m := range o.TargetMachines {
+		if m == "" || strings.ContainsAny(m, "@:/ ") {
+			return nil, fmt.Errorf("altscreds: target machine %q is not a host name", m)
+		}
+		s.machines = append(s.machines, m)
+	}
+	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
+}
+
+func (o ServerOptions) settings() (*settings, error) {
+	s := &settings{daemonUID: o.DaemonUID, mixed: o.Mixed}
+	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
+}
+
+func (s *settings) common(socket string, timeout time.Duration, protocols []string) error {
+	if timeout < 0 {
+		return errors.New("altscreds: Timeout is negative")
+	}
+	if s.timeout = timeout; timeout == 0 {
+		s.timeout = DefaultTimeout
+	}
+	s.socket = socketPath(socket, secureExec(), os.Getenv)
+	if !filepath.IsAbs(s.socket) {
+		return fmt.Errorf("altscreds: the daemon's socket %q is not an absolute path", s.socket)
+	}
+	if s.protocols = append(s.protocols, protocols...); len(protocols) == 0 {
+		s.protocols = []string{defaultProtocol}
+	}
+	for _, p := range s.protocols {
+		if p == "" || len(p) > 64 {
+			return fmt.Errorf("altscreds: application protocol %q does not have 1 to 64 bytes", p)
+		}
+	}
+	return nil
+}
+
+func socketPath(option string, secure bool, getenv func(string) string) string {
+	if option != "" {
+		return option
+	}
+	if path := getenv(SocketVariable); path != "" && !secure {
+		return path
+	}
+	return DefaultSocket
+}
+
+// secureExec tells whether the kernel started this program with privileges that its caller does not have, so that the
+// caller's environment may not be believed.
+func secureExec() bool {
+	const atSecure = 23
+	vector, err := unix.Auxv()
+	if err != nil {
+		return true
+	}
+	for _, entry := range vector {
+		if entry[0] == atSecure {
+			return entry[1] != 0
+		}
+	}
+	return true
+}
