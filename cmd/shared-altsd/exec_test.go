@@ -1,0 +1,494 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
+)
+
+// A copy of the test binary with this variable is shared-altsd itself: exec starts itself again by /proc/self/exe.
+const beMain = "SHARED_ALTSD_EXEC_TEST"
+
+func init() {
+	if os.Getenv(beMain) == "" {
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "dial-handshaker" {
+		dialHandshaker()
+	}
+	main()
+}
+
+// dialHandshaker does what a gRPC library does under exec, and prints what the other side says.
+func dialHandshaker() {
+	for _, name := range []string{handshakerName, handshakerName + "."} {
+		c, err := net.Dial("tcp", net.JoinHostPort(name, fmt.Sprint(handshakerPort)))
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		b, err := io.ReadAll(c)
+		fmt.Printf("%s%v\n", b, err)
+	}
+	os.Exit(0)
+}
+
+// execTest is a place where any account can run shared-altsd and reach a UNIX socket that tells callers their uid.
+type execTest struct {
+	program, socket string
+	uid             int // account that runs exec
+}
+
+// eachAccount runs f as root would use exec, and as an account without privileges. Without root it is one and the same.
+func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
+	dir, err := os.MkdirTemp("", "exec-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := execTest{program: filepath.Join(dir, "shared-altsd"), socket: filepath.Join(dir, "socket"), uid: os.Geteuid()}
+	if err := os.WriteFile(e.program, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: e.socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := os.Chmod(e.socket, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			cred, err := peercred.FromConn(c)
+			fmt.Fprintf(c, "uid %d %v ", cred.UID, err)
+			c.Close()
+		}
+	}()
+	if e.uid != 0 {
+		t.Run("user", func(t *testing.T) { f(t, e) })
+		return
+	}
+	t.Run("root", func(t *testing.T) { f(t, e) })
+	e.uid = 54321
+	t.Run("user", func(t *testing.T) { f(t, e) })
+}
+
+// command gives the command that runs args under exec, as the account.
+func (e execTest) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(e.program, append([]string{"exec", "--socket", e.socket, "--"}, args...)...)
+	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example"}
+	cmd.Dir = "/"
+	if e.uid != os.Geteuid() {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(e.uid), Gid: uint32(e.uid)}}
+	}
+	return cmd
+}
+
+// output runs a shell script under exec and gives what it prints.
+func (e execTest) output(t *testing.T, script string) string {
+	t.Helper()
+	cmd := e.command("sh", "-c", script)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s%s", script, err, out, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestExecView(t *testing.T) {
+	before, err := os.ReadDir("/sys/class")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mtu, err := os.ReadFile("/sys/class/net/lo/mtu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachAccount(t, func(t *testing.T, e execTest) {
+		if got := e.output(t, "cat "+productNameFile); got != productName {
+			t.Errorf("product name %q", got)
+		}
+		var want []string
+		for _, d := range before {
+			want = append(want, d.Name())
+		}
+		if !slices.Contains(want, "dmi") {
+			want = append(want, "dmi")
+		}
+		slices.Sort(want)
+		if got := strings.Fields(e.output(t, "ls /sys/class")); !slices.Equal(got, want) {
+			t.Errorf("/sys/class has %q, before %q", got, want)
+		}
+		if got := e.output(t, "cat /sys/class/net/lo/mtu"); got != strings.TrimSpace(string(mtu)) {
+			t.Errorf("mtu %q", got)
+		}
+		hosts := e.output(t, "cat "+hostsFile)
+		addr := hostsAddress([]byte(hosts), handshakerName)
+		if !addr.IsLoopback() || !addr.Equal(hostsAddress([]byte(hosts), handshakerName+".")) {
+			t.Errorf("hosts file: %s", hosts)
+		}
+		// The scratch mount is gone, and the daemon sees the account itself.
+		if got := e.output(t, "ls "+filepath.Dir(e.program)+"; id -u"); got != fmt.Sprintf("shared-altsd\nsocket\n%d", e.uid) {
+			t.Errorf("%q", got)
+		}
+		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
+		if got := e.output(t, e.program+" dial-handshaker"); got+"\n" != caller+caller {
+			t.Errorf("daemon says %q", got)
+		}
+		if got := e.output(t, "echo $no_proxy $NO_PROXY"); strings.Count(got, "a.example,metadata.google.internal,metadata.google.internal.") != 2 {
+			t.Errorf("proxies: %s", got)
+		}
+		if e.uid != 0 {
+			if got := e.output(t, "grep -c '^Cap\\(Inh\\|Prm\\|Eff\\|Amb\\):.0000000000000000$' /proc/self/status"); got != "4" {
+				t.Errorf("%s of 4 sets of capabilities are empty", got)
+			}
+		}
+	})
+	if after, err := os.ReadFile("/proc/self/mountinfo"); err != nil || !bytes.Equal(after, mounts) {
+		t.Errorf("mounts of the machine changed (%v):\n%s", err, after)
+	}
+}
+
+func TestExecExitStatus(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		for _, c := range []struct {
+			args   []string
+			status int
+			signal syscall.Signal
+			text   string
+		}{
+			{args: []string{"sh", "-c", "exit 0"}},
+			{args: []string{"sh", "-c", "exit 7"}, status: 7},
+			{args: []string{"sh", "-c", "kill -TERM $$"}, signal: syscall.SIGTERM},
+			{args: []string{"sh", "-c", "kill -QUIT $$"}, signal: syscall.SIGQUIT},
+			{args: []string{"sh", "-c", "kill -KILL $$"}, signal: syscall.SIGKILL},
+			{args: []string{"sh", "-c", "kill -USR1 $$"}, signal: syscall.SIGUSR1},
+			{args: []string{"no-such-command"}, status: 127, text: "command not found: no-such-command"},
+			{args: []string{"/nowhere/command"}, status: 127, text: "command not found: /nowhere/command"},
+			{args: []string{"/etc"}, status: 126, text: "cannot run /etc"},
+			{args: nil, status: 2, text: "no command given"},
+		} {
+			cmd := e.command(c.args...)
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState == nil {
+				t.Fatalf("%q: %v", c.args, err)
+			}
+			ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if c.signal != 0 && (!ws.Signaled() || ws.Signal() != c.signal) || c.signal == 0 && ws.ExitStatus() != c.status {
+				t.Errorf("%q: %v", c.args, cmd.ProcessState)
+			}
+			if !strings.Contains(string(out), c.text) || c.text == "" && len(out) > 0 {
+				t.Errorf("%q says %q", c.args, out)
+			}
+		}
+		e.socket += "-of-nobody"
+		cmd := e.command("true")
+		out, _ := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), "no shared-altsd daemon answers at "+e.socket) {
+			t.Errorf("without a daemon: %v, %q", cmd.ProcessState, out)
+		}
+	})
+}
+
+func TestExecPassesThrough(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		cmd := e.command("sh", "-c", `read line; echo "$line $X $PWD $0 $1 $LISTEN_PID=$$" >&3; umask >&3; ulimit -n >&3`, "a b", "")
+		cmd.Dir = "/usr"
+		cmd.Env = append(cmd.Env, "X=y z", "LISTEN_PID=1")
+		cmd.Stdin = strings.NewReader("input\n")
+		cmd.ExtraFiles = []*os.File{w}
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(r)
+		first, _, _ := strings.Cut(string(got), "\n")
+		if !strings.HasPrefix(first, "input y z /usr a b  1=") {
+			t.Errorf("%q", got)
+		}
+
+		// Socket activation: the pid that the sockets are for is COMMAND's.
+		own := e.command("sh", "-c", `test "$LISTEN_PID" = $$`)
+		own.Args = append([]string{"/bin/sh", "-c", `export LISTEN_PID=$$; exec "$@"`, "sh", own.Path}, own.Args[1:]...)
+		own.Path = "/bin/sh"
+		if out, err := own.CombinedOutput(); err != nil {
+			t.Errorf("LISTEN_PID: %v %s", err, out)
+		}
+	})
+}
+
+func TestExecSignals(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR2, 40} {
+			cmd := e.command("sh", "-c", fmt.Sprintf("trap 'echo caught; exit 9' %d; echo ready; while :; do sleep 0.01; done", s))
+			cmd.SysProcAttr = orNew(cmd.SysProcAttr)
+			cmd.SysProcAttr.Setsid = true // no terminal, whatever the tests run in
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			if !lines.Scan() || lines.Text() != "ready" {
+				t.Fatalf("%v: %q", s, lines.Text())
+			}
+			cmd.Process.Signal(s)
+			if !lines.Scan() || lines.Text() != "caught" {
+				t.Errorf("%v: %q", s, lines.Text())
+			}
+			if cmd.Wait(); cmd.ProcessState.ExitCode() != 9 {
+				t.Errorf("%v: %v", s, cmd.ProcessState)
+			}
+		}
+
+		// SIGKILL cannot be passed on; COMMAND goes all the same.
+		cmd := e.command("sh", "-c", "echo $$; exec sleep 1000")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Process.Kill()
+		if _, err := io.ReadAll(out); err != nil { // ends when COMMAND, too, has closed it
+			t.Fatal(err)
+		}
+		cmd.Wait()
+	})
+}
+
+func orNew(a *syscall.SysProcAttr) *syscall.SysProcAttr {
+	if a == nil {
+		return new(syscall.SysProcAttr)
+	}
+	return a
+}
+
+// terminal gives the two ends of a pseudo-terminal.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminals: %v", err)
+	}
+	t.Cleanup(func() { master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+// TestExecTerminal types Ctrl-C and Ctrl-Z at a program that runs under exec in a terminal's foreground.
+func TestExecTerminal(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		master, slave := terminal(t)
+		// bash counts the interrupts that it gets, and ends at a third line of input.
+		cmd := e.command("bash", "-c", `trap 'echo interrupt' INT; test -t 0 && echo terminal
+			while read line; do echo "got $line"; test "$line" = end && exit 3; done`)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		cmd.SysProcAttr = orNew(cmd.SysProcAttr)
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		slave.Close()
+		var mu sync.Mutex
+		seen := ""
+		news := make(chan struct{}, 1)
+		go func() {
+			b := make([]byte, 4096)
+			for {
+				n, err := master.Read(b)
+				mu.Lock()
+				seen += string(b[:n])
+				mu.Unlock()
+				select {
+				case news <- struct{}{}:
+				default:
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+		wait := func(text string) {
+			t.Helper()
+			deadline := time.After(30 * time.Second)
+			for {
+				mu.Lock()
+				found := strings.Contains(seen, text)
+				all := seen
+				mu.Unlock()
+				if found {
+					return
+				}
+				select {
+				case <-news:
+				case <-deadline:
+					t.Fatalf("no %q in %q", text, all)
+				}
+			}
+		}
+		wait("terminal\r\n")
+		io.WriteString(master, "\x03")
+		wait("interrupt\r\n")
+		io.WriteString(master, "one\n")
+		wait("got one\r\n")
+		io.WriteString(master, "end\n")
+		wait("got end\r\n")
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 3 {
+			t.Errorf("%v", cmd.ProcessState)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if n := strings.Count(seen, "interrupt\r\n"); n != 1 {
+			t.Errorf("one Ctrl-C interrupted %d times: %q", n, seen)
+		}
+	})
+}
+
+// TestExecStops has COMMAND stop itself: exec stops too, for the shell to see, and goes on with it.
+func TestExecStops(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		cmd := e.command("sh", "-c", "kill -STOP $$; exit 4")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var ws syscall.WaitStatus
+		if _, err := syscall.Wait4(cmd.Process.Pid, &ws, syscall.WUNTRACED, nil); err != nil || !ws.Stopped() {
+			t.Fatalf("%v, %v", ws, err)
+		}
+		cmd.Process.Signal(syscall.SIGCONT)
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 4 {
+			t.Errorf("%v", cmd.ProcessState)
+		}
+	})
+}
+
+// TestExecPrepared makes the mounts that systemd's BindReadOnlyPaths and Docker's options make, and lets exec rely on them.
+func TestExecPrepared(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can prepare mounts")
+	}
+	eachAccount(t, func(t *testing.T, e execTest) {
+		cmd := e.command("true")
+		cmd.Args = slices.Insert(cmd.Args, 2, "--prepared")
+		out, _ := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), productNameFile) {
+			t.Errorf("unprepared: %v, %s", cmd.ProcessState, out)
+		}
+
+		dir := filepath.Dir(e.program)
+		hosts := filepath.Join(dir, fmt.Sprint("hosts", e.uid))
+		address := fmt.Sprintf("127.33.1.%d", 1+min(e.uid, 1))
+		if err := os.WriteFile(hosts, hostsWith(nil, net.ParseIP(address)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, fmt.Sprint("name", e.uid))
+		if err := os.WriteFile(name, []byte(productName+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		script := `set -e; mount --make-rslave /; mount --bind $1 /etc/hosts
+			if ! test -e /sys/class/dmi/id/product_name; then mount -t tmpfs t /sys/class; mkdir -p /sys/class/dmi/id; touch /sys/class/dmi/id/product_name; fi
+			mount --bind $2 /sys/class/dmi/id/product_name; uid=$3; shift 3
+			exec setpriv --reuid=$uid --regid=$uid --clear-groups "$@"`
+		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
+			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; echo $GCE_METADATA_HOST")
+		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH")}
+		out, err := run.CombinedOutput()
+		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
+		if err != nil || string(out) != caller+caller+address+"\n" {
+			t.Errorf("%v, %s", err, out)
+		}
+	})
+}
+
+func TestExecEnv(t *testing.T) {
+	names := "metadata.google.internal,metadata.google.internal."
+	for _, c := range []struct{ env, want []string }{
+		{nil, []string{"GCE_METADATA_HOST=127.1.2.3", "no_proxy=" + names, "NO_PROXY=" + names}},
+		{[]string{"A=b", "NO_PROXY=x", "GCE_METADATA_HOST=old", "no_grpc_proxy=g"},
+			[]string{"A=b", "GCE_METADATA_HOST=127.1.2.3", "no_proxy=x," + names, "NO_PROXY=x," + names, "no_grpc_proxy=g," + names}},
+		{[]string{"no_proxy=l", "NO_PROXY=u"}, []string{"GCE_METADATA_HOST=127.1.2.3", "no_proxy=l," + names, "NO_PROXY=u," + names}},
+	} {
+		if got := execEnv(c.env, "127.1.2.3"); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q", c.env, got)
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	const before = "127.0.0.1 localhost\n169.254.169.254\tmetadata.google.internal metadata # Google's\n" +
+		"::1 Metadata.Google.Internal.\n# metadata.google.internal\n10.0.0.1 a"
+	const after = "127.9.9.9 metadata.google.internal metadata.google.internal.\n127.0.0.1 localhost\n169.254.169.254 metadata\n" +
+		"# metadata.google.internal\n10.0.0.1 a"
+	got := hostsWith([]byte(before), net.ParseIP("127.9.9.9"))
+	if string(got) != after {
+		t.Errorf("%s", got)
+	}
+	for name, want := range map[string]string{"localhost": "127.0.0.1", "METADATA.google.internal.": "127.9.9.9", "a": "10.0.0.1", "b": "<nil>"} {
+		if addr := hostsAddress(got, name); addr.String() != want {
+			t.Errorf("%s: %v", name, addr)
+		}
+	}
+}
