@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+)
+
+var checkCommand = &command{
+	name:    "check",
+	summary: "say what a peer would say of this machine's certificate",
+	about: `
+Loads certificate, key, CAs and revocation lists as serve does and says what a daemon with the same CAs would say of this
+machine: chain, name, key, usage, expiry, revocation. Each fault comes with its cure. Exit status 1 if there is a fault.
+
+  shared-altsd check --credentials machine.pem --ca ca.pem
+  shared-altsd check --config /etc/shared-altsd/config`,
+	setup: func() ([]option, func([]string) error) {
+		f := new(certFiles)
+		return append(f.options(), configOption("Configuration:")), func(args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown argument %q: check takes flags alone; see --help", args[0])
+			}
+			return check(f, os.Stdout)
+		}
+	},
+}
+
+func check(f *certFiles, w io.Writer) error {
+	l, err := f.load(f.machineName)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	leaf := l.credential.Leaf
+	fmt.Fprintf(w, "machine   %s\n", l.name)
+	fmt.Fprintf(w, "names     %s\n", strings.Join(leaf.DNSNames, " "))
+	fmt.Fprintf(w, "key       %v\n", leaf.PublicKeyAlgorithm)
+	fmt.Fprintf(w, "serial    %x\n", leaf.SerialNumber)
+	fmt.Fprintf(w, "issuer    %q\n", leaf.Issuer.String())
+	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339),
+		remaining(leaf.NotAfter.Sub(now)))
+	for _, warning := range l.warnings {
+		fmt.Fprintf(w, "warning   %s\n", warning)
+	}
+	faults := 0
+	for _, fault := range certbind.Check(l.credential, l.name, l.trust, now) {
+		kind := "fault"
+		if fault.Warning {
+			kind = "warning"
+		} else {
+			faults++
+		}
+		fmt.Fprintf(w, "%-9s %s\n          cure: %s\n", kind, oneLine(fault.What), oneLine(fault.Cure))
+	}
+	if faults > 0 {
+		fmt.Fprintf(w, "result    peers would refuse this machine\n")
+		return exitStatus(1)
+	}
+	fmt.Fprintf(w, "result    a peer with the same CAs would accept this machine as %s\n", l.name)
+	return nil
+}
+
+func remaining(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return " (over)"
+	case d < 48*time.Hour:
+		return fmt.Sprintf(" (%d more hours)", int(d.Hours()))
+	}
+	return fmt.Sprintf(" (%d more days)", int(d.Hours()/24))
+}

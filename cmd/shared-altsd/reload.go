@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+)
+
+const (
+	// pollInterval is how often the files are looked at, without being read.
+	pollInterval = time.Second
+	// retryInterval is how often a set of files that was refused is tried again as it is: a certificate that was made a
+	// little ahead of our clock becomes good without a change of its file.
+	retryInterval = time.Minute
+)
+
+// A reloader brings changed files into force: all of them together for the next handshake, or none.
+type reloader struct {
+	files   *certFiles
+	machine *certbind.Machine
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	seen    string    // identity of the files at the last poll
+	tried   string    // identity of the files that were last read to the end, whether they came into force or not
+	failed  time.Time // when a set was refused, zero if the last one came into force
+	lastErr string
+}
+
+// newReloader watches files, whose state identity has come into force already.
+func newReloader(files *certFiles, identity string, machine *certbind.Machine, log *slog.Logger) *reloader {
+	return &reloader{files: files, machine: machine, log: log, seen: identity, tried: identity}
+}
+
+// errChanging says that the files changed while they were being read; the next polls try again.
+var errChanging = errors.New("the files changed while they were read: they are tried again when they are at rest")
+
+// poll is called at every pollInterval. Files that changed are read once two polls have seen the same, so that a set that
+// is just being written is not read by halves.
+func (r *reloader) poll() {
+	now := r.files.identity()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	atRest := now == r.seen
+	r.seen = now
+	changed := now != r.tried
+	retry := !r.failed.IsZero() && time.Since(r.failed) >= retryInterval
+	if atRest && (changed || retry) {
+		r.reload(nil)
+	}
+}
+
+// Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of --credentials and
+// --key, now and at later reloads.
+func (r *reloader) Reload(credential []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reload(credential)
+}
+
+func (r *reloader) reload(credential []byte) error {
+	identity := r.files.identity()
+	files := *r.files
+	if credential != nil {
+		files.given = credential
+	}
+	next, err := files.load(r.machine.Name())
+	if err == nil && r.files.identity() != identity {
+		err = errChanging
+	} else {
+		r.tried = identity
+	}
+	if err == nil {
+		err = r.noWorse(next)
+	}
+	if err == nil {
+		err = r.machine.Reload(next.credential, next.trust)
+	}
+	if err != nil {
+		r.failed = time.Now()
+		// A set that is refused again for the same reason is not logged again.
+		if text := err.Error(); text != r.lastErr {
+			r.lastErr = text
+			r.log.Error("reload refused, the old certificates stay in force", "error", oneLine(text))
+		}
+		return err
+	}
+	r.failed, r.lastErr = time.Time{}, ""
+	r.files.given = files.given
+	for _, w := range next.warnings {
+		r.log.Warn(w)
+	}
+	r.log.Info("reloaded", credentialAttrs(next)...)
+	logFaults(r.log, next)
+	return nil
+}
+
+// noWorse refuses files that peers would refuse, as long as peers would accept what is in force. If what is in force is
+// already refused (it has expired, say), the new files can only mend that, and new CAs and revocations must not wait for it.
+func (r *reloader) noWorse(next *loaded) error {
+	now := time.Now()
+	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
+	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), r.machine.Name(), r.machine.Trust(), now)) != nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %s", fault.What, fault.Cure)
+}
+
+func firstFault(faults []certbind.Fault) *certbind.Fault {
+	for i := range faults {
+		if !faults[i].Warning {
+			return &faults[i]
+		}
+	}
+	return nil
+}
+
+// credentialAttrs are what the log says of a certificate.
+func credentialAttrs(l *loaded) []any {
+	leaf := l.credential.Leaf
+	return []any{"machine", l.name, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "expires", leaf.NotAfter.UTC().Format(time.RFC3339)}
+}
+
+// logFaults says at once what peers will say later. The daemon runs all the same: the clock may be set, or the files
+// mended, while it does.
+func logFaults(log *slog.Logger, l *loaded) {
+	for _, f := range certbind.Check(l.credential, l.name, l.trust, time.Now()) {
+		level := slog.LevelError
+		if f.Warning {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, "this machine's certificate: "+f.What, "cure", f.Cure)
+	}
+}

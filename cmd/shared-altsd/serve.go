@@ -1,0 +1,462 @@
+package main
+
+import (
+	"context"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/service"
+)
+
+// defaultSocket is where applications look for the daemon.
+const defaultSocket = "/run/shared-altsd/socket"
+
+var serveCommand = &command{
+	name:    "serve",
+	summary: "run the daemon, in the foreground, until SIGTERM",
+	about: `
+Runs the daemon of this machine: applications reach it by a UNIX socket, the kernel tells it which account asks, and it
+proves account@machine to the daemons of other machines with this machine's certificate.
+
+  shared-altsd serve --credentials /etc/shared-altsd/machine.pem --ca /etc/shared-altsd/ca.pem
+
+SIGHUP, and a change of the files of --credentials, --key, --ca and --crl, bring all of them into force together for the
+next handshake, or none, with the reason in the log. SIGTERM and SIGINT let handshakes in flight finish; a second one does
+not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
+	setup: func() ([]option, func([]string) error) {
+		c := new(serveConfig)
+		return c.options(), func(args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown argument %q: serve takes flags alone; see --help", args[0])
+			}
+			return serve(c)
+		}
+	},
+}
+
+// A socketSpec is one --socket.
+type socketSpec struct {
+	path string
+	uids service.UIDRanges // nil: every uid
+}
+
+// serveConfig is what the flags of serve say.
+type serveConfig struct {
+	sockets        []socketSpec
+	socketMode     fs.FileMode
+	socketGroup    int // gid, -1 for the daemon's own
+	files          certFiles
+	publishGroups  []string
+	secureNaming   service.SecureNaming
+	serverAccounts []string
+	minVersion     int
+	handshake      time.Duration
+	statement      time.Duration
+	drain          time.Duration
+	limits         service.Limits
+	logLevel       string
+	logFormat      string
+}
+
+// options is the one table of serve's flags, bound to c.
+func (c *serveConfig) options() []option {
+	const (
+		local  = "Local applications:"
+		naming = "Who may talk to whom:"
+		limits = "Times and limits:"
+		logs   = "Log and configuration:"
+	)
+	c.socketGroup = -1
+	account := func(v string) error { return certbind.ValidAccount(v, true) }
+	socket := option{
+		name: "socket", arg: "PATH[,uids=N-M]", group: local, repeat: true, set: c.addSocket,
+		help: "UNIX socket for applications, " + defaultSocket + " if none is given. With uids, only callers of these uids " +
+			"are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container.",
+	}
+	o := append(c.files.options(), socket,
+		option{name: "socket-mode", arg: "MODE", def: "0666", group: local, set: c.setSocketMode,
+			help: "Permission bits of the sockets, octal."},
+		option{name: "socket-group", arg: "GROUP", group: local, set: c.setSocketGroup,
+			help: "Group of the sockets, a name or a number."},
+		option{name: "publish-groups", arg: "GROUPS", group: local,
+			set:  setList(&c.publishGroups, func(v string) error { return certbind.ValidAccount(v, false) }),
+			help: "Groups, separated by commas, whose membership peers are told of as an attribute of the account."},
+		option{name: "secure-naming", arg: "strict|dns|off", def: "strict", group: naming, set: c.setSecureNaming,
+			help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
+				"no target accounts. dns lets IP addresses through, off checks nothing."},
+		option{name: "server-accounts", arg: "ACCOUNTS", group: naming, set: setList(&c.serverAccounts, account),
+			help: "Accounts, separated by commas, that a client without target accounts accepts as server; 'same' is the " +
+				"client's own account name."},
+		option{name: "allow-domain-accounts", group: naming, set: setSwitch(&c.files.allowDomain),
+			help: "Accept '@' and '\\' in account names, here and in those of peers."},
+		option{name: "min-version", arg: "N", def: "1", group: naming, set: setInt(&c.minVersion, 1, 1),
+			help: "Least version of the inter-daemon protocol that is accepted. This build serves version 1 alone."},
+		option{name: "handshake-timeout", arg: "TIME", def: "20s", group: limits,
+			set:  setDuration(&c.handshake, time.Second, 5*time.Minute),
+			help: "How long a handshake may take, from the first bytes of the peer."},
+		option{name: "statement-lifetime", arg: "TIME", def: "6h", group: limits,
+			set:  setDuration(&c.statement, 15*time.Minute, 23*time.Hour),
+			help: "How long a signed statement is valid, and after which time the static key is replaced."},
+		option{name: "drain-timeout", arg: "TIME", def: "20s", group: limits,
+			set:  setDuration(&c.drain, 0, 10*time.Minute),
+			help: "How long SIGTERM waits for handshakes in flight."},
+	)
+	o = append(o, c.limitOptions(limits)...)
+	return append(o,
+		option{name: "log-level", arg: "LEVEL", def: "info", group: logs,
+			set:  setChoice(&c.logLevel, "debug", "info", "warn", "error"),
+			help: "Least level that is logged: debug, info, warn or error. The log goes to standard error."},
+		option{name: "log-format", arg: "FORMAT", def: "text", group: logs, set: setChoice(&c.logFormat, "text", "json"),
+			help: "text or json."},
+		configOption(logs),
+	)
+}
+
+// options are the flags about certificates, which serve and check share.
+func (f *certFiles) options() []option {
+	const group = "Certificates:"
+	return []option{
+		{name: "credentials", arg: "FILE", group: group, set: setString(&f.credentials),
+			help: "PEM file with this machine's certificate chain and private key, in any order."},
+		{name: "key", arg: "FILE", group: group, set: setString(&f.key),
+			help: "PEM file with the private key, if it is not in --credentials."},
+		{name: "ca", arg: "[NAMES=]FILE", group: group, repeat: true, set: f.addCA,
+			help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
+				"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
+				"system's pool, which can be used only with NAMES."},
+		{name: "crl", arg: "FILE", group: group, repeat: true, set: appendString(&f.crls),
+			help: "Certificate revocation list, PEM or DER."},
+		{name: "crl-stale-ok", group: group, set: setSwitch(&f.crlStaleOK),
+			help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
+		{name: "machine-name", arg: "NAME", group: group, set: f.setMachineName,
+			help: "Name of this machine, one of the DNS names in its certificate. Needed where there are several and none is " +
+				"the host's own full name."},
+		{name: "require-eku", arg: "OID", group: group, set: f.setRequireEKU,
+			help: "Extended key usage that every peer's certificate has to name, such as 1.3.6.1.4.1.32473.1.1. " +
+				"Recommended: without it, whoever can read a host's TLS key speaks for every account there."},
+	}
+}
+
+func (f *certFiles) addCA(v string) error {
+	names, file, err := certbind.ParseCAFlag(v)
+	if err != nil {
+		return err
+	}
+	f.cas = append(f.cas, caFile{names, file})
+	return nil
+}
+
+func (f *certFiles) setMachineName(v string) error {
+	f.machineName = strings.ToLower(v)
+	return certbind.ValidMachineName(f.machineName)
+}
+
+func (f *certFiles) setRequireEKU(v string) error {
+	var oid asn1.ObjectIdentifier
+	for _, arc := range strings.Split(v, ".") {
+		n, err := strconv.ParseUint(arc, 10, 31)
+		if err != nil {
+			return fmt.Errorf("%q is not an OID: write numbers joined by dots, such as 1.3.6.1.4.1.32473.1.1", v)
+		}
+		oid = append(oid, int(n))
+	}
+	if len(oid) < 3 {
+		return fmt.Errorf("%q is too short for an OID of a purpose: write numbers joined by dots, such as "+
+			"1.3.6.1.4.1.32473.1.1", v)
+	}
+	f.requireEKU = oid
+	return nil
+}
+
+func (c *serveConfig) addSocket(v string) error {
+	path, ranges, limited := strings.Cut(v, ",uids=")
+	s := socketSpec{path: path}
+	if err := checkSocketPath(path); err != nil {
+		return err
+	}
+	if limited {
+		var err error
+		if s.uids, err = service.ParseUIDRanges(ranges); err != nil {
+			return err
+		}
+	}
+	for _, other := range c.sockets {
+		if other.path == path {
+			return fmt.Errorf("%s is given twice: give it once", path)
+		}
+	}
+	c.sockets = append(c.sockets, s)
+	return nil
+}
+
+func (c *serveConfig) setSocketMode(v string) error {
+	n, err := strconv.ParseUint(v, 8, 32)
+	if err != nil || n > 0o777 {
+		return fmt.Errorf("%q is not a mode: give permission bits in octal, such as 0666", v)
+	}
+	c.socketMode = fs.FileMode(n)
+	return nil
+}
+
+func (c *serveConfig) setSecureNaming(v string) (err error) {
+	c.secureNaming, err = service.ParseSecureNaming(v)
+	return err
+}
+
+func (c *serveConfig) setSocketGroup(v string) (err error) {
+	c.socketGroup, err = groupID(v)
+	return err
+}
+
+func (c *serveConfig) limitOptions(group string) []option {
+	const most = 1 << 20
+	return []option{
+		{name: "max-handshakes", arg: "N", def: "200", group: group, set: setInt(&c.limits.Handshakes, 1, most),
+			help: "Handshakes that one account may have under way as client, and as many as server. More wait in turn until " +
+				"their deadline."},
+		{name: "max-handshakes-total", arg: "N", def: "2000", group: group, set: setInt(&c.limits.TotalHandshakes, 1, most),
+			help: "Handshakes under way in all."},
+		{name: "max-connections", arg: "N", def: "1024", group: group, set: setInt(&c.limits.Connections, 1, most),
+			help: "Connections that one account may have to the daemon."},
+		{name: "max-streams", arg: "N", def: "4096", group: group, set: setInt(&c.limits.Streams, 1, most),
+			help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
+	}
+}
+
+// A daemon is a running serve.
+type daemon struct {
+	config  *serveConfig
+	log     *slog.Logger
+	notify  *notifier
+	machine *certbind.Machine
+	server  *service.Server
+	files   *reloader
+	sockets []servedSocket
+}
+
+// A servedSocket is a listening socket and whom it serves.
+type servedSocket struct {
+	*localSocket
+	uids service.UIDRanges
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(c *serveConfig) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	log := c.newLogger(os.Stderr)
+	notify, err := newNotifier()
+	if err != nil {
+		return err
+	}
+	// From here on a SIGHUP that comes early must not end the daemon.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	d, err := newDaemon(c, log, notify)
+	if err != nil {
+		return err
+	}
+	return d.run(signals)
+}
+
+func (c *serveConfig) newLogger(w *os.File) *slog.Logger {
+	var level slog.Level
+	level.UnmarshalText([]byte(c.logLevel)) // the option admits only names that slog knows
+	o := &slog.HandlerOptions{Level: level}
+	if c.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// newDaemon loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
+func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, err error) {
+	d := &daemon{config: c, log: log, notify: notify}
+	identity := c.files.identity()
+	l, err := c.files.load(c.files.machineName)
+	if err != nil {
+		return nil, err
+	}
+	d.machine, err = certbind.NewMachine(certbind.MachineConfig{
+		Credential: l.credential, Name: l.name, Trust: l.trust, Window: c.statement, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.files = newReloader(&c.files, identity, d.machine, log)
+	d.server, err = service.New(service.Config{
+		Machine:             d.machine,
+		Accounts:            service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain, Groups: c.publishGroups}),
+		PublishGroups:       c.publishGroups,
+		AllowDomainAccounts: c.files.allowDomain,
+		SecureNaming:        c.secureNaming,
+		ServerAccounts:      c.serverAccounts,
+		HandshakeTimeout:    c.handshake,
+		Limits:              c.limits,
+		Logger:              log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.listen(); err != nil {
+		d.closeSockets()
+		return nil, err
+	}
+	for _, w := range l.warnings {
+		log.Warn(w)
+	}
+	var paths, cas []string
+	for _, s := range d.sockets {
+		paths = append(paths, s.path)
+		for _, w := range s.warnings {
+			log.Warn(w)
+		}
+	}
+	for _, ca := range c.files.cas {
+		cas = append(cas, strings.Join(append(ca.names, ca.file), "="))
+	}
+	log.Info("shared-altsd starts", append([]any{"version", version()}, append(credentialAttrs(l),
+		"sockets", strings.Join(paths, " "), "cas", strings.Join(cas, " "), "users", service.AccountSource)...)...)
+	logFaults(log, l)
+	return d, nil
+}
+
+// listen takes over the sockets of the service manager and binds those of --socket that are not among them.
+func (d *daemon) listen() error {
+	given, err := inheritedSockets()
+	if err != nil {
+		return err
+	}
+	specs := d.config.sockets
+	if len(specs) == 0 && len(given) == 0 {
+		specs = []socketSpec{{path: defaultSocket}}
+	}
+	limits := map[string]service.UIDRanges{}
+	for _, s := range specs {
+		limits[s.path] = s.uids
+	}
+	taken := map[string]bool{}
+	for _, in := range given {
+		uids, listed := limits[in.path]
+		if ranges, ok := strings.CutPrefix(in.name, "uids="); ok {
+			if listed {
+				return fmt.Errorf("the socket %s has uids in its unit (FileDescriptorName=) and is a --socket as well: "+
+					"limit it in one place", in.path)
+			}
+			if uids, err = service.ParseUIDRanges(ranges); err != nil {
+				return fmt.Errorf("FileDescriptorName=%s of the socket unit: %w", in.name, err)
+			}
+		}
+		taken[in.path] = true
+		s := &localSocket{UnixListener: in.UnixListener, path: in.path}
+		// The manager made this socket where its unit says. It may not be visible from here, but must not be unsafe.
+		if _, s.warnings, err = safeDir(filepath.Dir(in.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the socket of the service manager: %w", err)
+		}
+		d.sockets = append(d.sockets, servedSocket{s, uids})
+	}
+	for _, spec := range specs {
+		if taken[spec.path] {
+			continue
+		}
+		s, err := listenLocal(spec.path, d.config.socketMode, d.config.socketGroup)
+		if err != nil {
+			return fmt.Errorf("--socket: %w", err)
+		}
+		d.sockets = append(d.sockets, servedSocket{s, spec.uids})
+	}
+	return nil
+}
+
+func (d *daemon) closeSockets() {
+	for _, s := range d.sockets {
+		if err := s.Close(); err != nil {
+			d.log.Warn("closing a socket", "socket", s.path, "error", err)
+		}
+	}
+}
+
+// run serves until a signal or a failure ends it. All that happens from time to time happens in its loop, so that the
+// watchdog of the service manager sees it when that loop hangs.
+func (d *daemon) run(signals <-chan os.Signal) error {
+	defer d.closeSockets()
+	failed := make(chan error, len(d.sockets))
+	for _, s := range d.sockets {
+		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
+	}
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	rotate := time.NewTicker(d.config.statement)
+	defer rotate.Stop()
+	var watchdog <-chan time.Time
+	if interval := watchdogInterval(); interval > 0 {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		watchdog = t.C
+	}
+	d.notify.ready("serving as " + d.machine.Name())
+	for {
+		select {
+		case <-poll.C:
+			d.files.poll()
+		case <-rotate.C:
+			if err := d.machine.RotateStatic(); err != nil {
+				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
+			}
+		case <-watchdog:
+			d.notify.watchdog()
+		case err := <-failed:
+			return fmt.Errorf("serving a socket: %w", err)
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				d.hangup()
+				continue
+			}
+			d.drain(s, signals)
+			return nil
+		}
+	}
+}
+
+// hangup is what SIGHUP does, with word to the service manager before and after.
+func (d *daemon) hangup() {
+	d.notify.reloading()
+	if err := d.files.Reload(nil); err != nil {
+		d.notify.ready("reload refused: " + err.Error())
+		return
+	}
+	d.notify.ready("serving as " + d.machine.Name())
+}
+
+// drain takes no new handshakes and lets those in flight finish, until --drain-timeout or a second signal.
+func (d *daemon) drain(s os.Signal, signals <-chan os.Signal) {
+	d.notify.stopping()
+	d.log.Info("stopping", "signal", s.String(), "waits up to", d.config.drain.String())
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.drain)
+	defer cancel()
+	go func() {
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				cancel()
+				return
+			}
+		}
+	}()
+	if err := d.server.Shutdown(ctx); err != nil {
+		d.log.Warn("stopped with handshakes in flight, which were cut", "cause", err)
+		return
+	}
+	d.log.Info("stopped")
+}
