@@ -59,12 +59,15 @@ const (
 	ReasonInternal                Reason = "internal"
 )
 
+// ReasonBadRequest is the local daemon's for options that it cannot serve. It is never the peer's.
+const ReasonBadRequest Reason = "bad_request"
+
 var reasons = []Reason{
 	ReasonUnsupportedVersion, ReasonMalformed, ReasonDecryptionFailed, ReasonUnknownCA, ReasonCertificateExpired,
 	ReasonCertificateNotYetValid, ReasonCertificateRevoked, ReasonRevocationUnknown, ReasonCertificateUnacceptable,
 	ReasonStatementInvalid, ReasonStatementExpired, ReasonMachineNameMismatch, ReasonAccountUnacceptable,
 	ReasonTargetMismatch, ReasonNoApplicationProtocol, ReasonNoRecordProtocol, ReasonNoRPCVersion, ReasonBadChoice,
-	ReasonOverloaded, ReasonTimedOut, ReasonLocalAccount, ReasonShuttingDown, ReasonInternal,
+	ReasonOverloaded, ReasonTimedOut, ReasonLocalAccount, ReasonShuttingDown, ReasonInternal, ReasonBadRequest,
 }
 
 // A HandshakeError tells why a handshake failed.
@@ -147,16 +150,18 @@ func (e *untrustedDaemonError) Error() string {
 	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the uid in the options", e.uid)
 }
 
-// A refusal's text holds the code's name in parentheses. The last one that is a code counts: a detail before it may hold
-// parentheses of its own.
-var reasonPattern = regexp.MustCompile(`\(([a-z_]+)\)`)
-
-const refusedByPeer = "the peer's daemon refused"
+// A refusal's text begins with who refused and ends with the code's name in parentheses, after which only a detail of the
+// peer's or the handshake's ID may follow.
+var (
+	refusedByPeer = regexp.MustCompile(`^(shared-altsd: )?the peer's daemon refused: `)
+	reasonInText  = regexp.MustCompile(`\(([a-z_]+)\)`)
+)
 
 // refusal makes the error of what the daemon says.
 func refusal(text string, err error) *HandshakeError {
-	e := &HandshakeError{Text: text, Err: err, ByPeer: byPeer.MatchString(text)}
-	for _, m := range slices.Backward(reasonPattern.FindAllStringSubmatch(text, -1)) {
+	e := &HandshakeError{Text: text, Err: err, ByPeer: refusedByPeer.MatchString(text)}
+	// The last name that is a code counts: the cause before it may hold parentheses of its own.
+	for _, m := range slices.Backward(reasonInText.FindAllStringSubmatch(text, -1)) {
 		if r := Reason(m[1]); slices.Contains(reasons, r) {
 			e.Reason = r
 			break
@@ -164,8 +169,6 @@ func refusal(text string, err error) *HandshakeError {
 	}
 	return e
 }
-
-var byPeer = regexp.MustCompile(`^(.*: )?` + refusedByPeer)
 
 // rpcError makes the error of a failed call to the daemon.
 func rpcError(socket string, err error) error {

@@ -123,7 +123,7 @@ func relay(ctx context.Context, raw net.Conn, s *settings, target string, receiv
 	defer putBuffer(handle)
 	buf := (*handle)[:handshakeBuffer]
 	pending := copy(buf, received)
-	first := s.clientStart(target)
+	first := s.clientStart(target, endpoint(raw.RemoteAddr()))
 	slot := d.slots[0]
 	if !s.client {
 		// A peer that stays silent holds neither a slot nor a stream.
@@ -132,7 +132,7 @@ func relay(ctx context.Context, raw net.Conn, s *settings, target string, receiv
 				return nil, readError(err)
 			}
 		}
-		first = s.serverStart(buf[:pending])
+		first = s.serverStart(buf[:pending], endpoint(raw.RemoteAddr()))
 		slot = d.slots[1]
 	}
 	select {
@@ -241,7 +241,7 @@ var rpcVersions = &altspb.RpcProtocolVersions{
 	MinRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1},
 }
 
-func (s *settings) clientStart(target string) *altspb.HandshakerReq {
+func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.HandshakerReq {
 	var targets []*altspb.Identity
 	for _, a := range s.accounts {
 		targets = append(targets, &altspb.Identity{IdentityOneof: &altspb.Identity_ServiceAccount{ServiceAccount: a}})
@@ -255,19 +255,30 @@ func (s *settings) clientStart(target string) *altspb.HandshakerReq {
 		RecordProtocols:           []string{recordProtocol},
 		TargetIdentities:          targets,
 		TargetName:                target,
+		RemoteEndpoint:            remote,
 		RpcVersions:               rpcVersions,
 		MaxFrameSize:              advertisedFrame,
 	}}}
 }
 
-func (s *settings) serverStart(in []byte) *altspb.HandshakerReq {
+func (s *settings) serverStart(in []byte, remote *altspb.Endpoint) *altspb.HandshakerReq {
 	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ServerStart{ServerStart: &altspb.StartServerHandshakeReq{
 		ApplicationProtocols: s.protocols,
 		HandshakeParameters: map[int32]*altspb.ServerHandshakeParameters{
 			int32(altspb.HandshakeProtocol_ALTS): {RecordProtocols: []string{recordProtocol}},
 		},
-		InBytes:      in,
-		RpcVersions:  rpcVersions,
-		MaxFrameSize: advertisedFrame,
+		InBytes:        in,
+		RemoteEndpoint: remote,
+		RpcVersions:    rpcVersions,
+		MaxFrameSize:   advertisedFrame,
 	}}}
+}
+
+// endpoint describes an address for the daemon's log; nil if it is not TCP.
+func endpoint(addr net.Addr) *altspb.Endpoint {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	return &altspb.Endpoint{IpAddress: tcp.AddrPort().Addr().Unmap().WithZone("").String(), Port: int32(tcp.Port), Protocol: altspb.NetworkProtocol_TCP}
 }

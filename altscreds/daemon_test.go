@@ -1,0 +1,193 @@
+package altscreds_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/service"
+)
+
+// patience is how long a test waits for what must happen; no test takes it unless it fails.
+const patience = time.Minute
+
+// account is a user database in which every uid has one name.
+type account struct {
+	name   string
+	groups []string
+}
+
+func (a account) Lookup(_ context.Context, uid uint32) (service.Account, error) {
+	return service.Account{UID: uid, Name: a.name, Groups: a.groups}, nil
+}
+
+// testCA is the one CA of most tests.
+var testCA = sync.OnceValue(func() *testca.CA { return must(testca.NewCA(testca.Options{})) })
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// daemonOptions say how a test's daemon differs from the usual one.
+type daemonOptions struct {
+	user    string // "alice"
+	groups  []string
+	keyType string
+	issuer  *testca.CA // of the machine's certificate; testCA
+	service service.Config
+}
+
+// machine makes the identity of a machine whose certificate is also good for localhost and loopback.
+func machine(name string, o daemonOptions) *certbind.Machine {
+	if o.issuer == nil {
+		o.issuer = testCA()
+	}
+	issued := must(o.issuer.Issue(testca.Leaf{Hosts: []string{name}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyType: o.keyType}))
+	trust := must(certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(), Source: "test CA"}}}))
+	cred := must(certbind.ParseCredential(issued.CertPEM, issued.KeyPEM))
+	return must(certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust}))
+}
+
+// startDaemon serves a daemon of the machine, with everybody as the one user, at the path of a UNIX socket.
+func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()) {
+	tb.Helper()
+	if o.user == "" {
+		o.user = "alice"
+	}
+	o.service.Machine = machine(name, o)
+	o.service.Accounts = account{o.user, o.groups}
+	if o.service.Logger == nil {
+		o.service.Logger = slog.New(slog.DiscardHandler)
+	}
+	srv := must(service.New(o.service))
+	l := must(net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}))
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l, nil) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel() // cut
+			srv.Shutdown(ctx)
+			if err := <-served; err != nil {
+				tb.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	tb.Cleanup(stop)
+	return stop
+}
+
+// daemon starts a daemon and gives its socket.
+func daemon(tb testing.TB, name string, o daemonOptions) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "s")
+	startDaemon(tb, path, name, o)
+	return path
+}
+
+// twoMachines gives the sockets of bob@node1 (the client of most tests) and alice@node2 (the server).
+func twoMachines(tb testing.TB) (client, server string) {
+	tb.Helper()
+	return daemon(tb, "node1.example.com", daemonOptions{user: "bob"}), daemon(tb, "node2.example.com", daemonOptions{})
+}
+
+const (
+	alice2 = "alice@node2.example.com"
+	bob1   = "bob@node1.example.com"
+)
+
+// listen accepts with the options and hands each connection to serve, which owns it. At the end of the test it waits for
+// all of them.
+func listen(tb testing.TB, o altscreds.ServerOptions, serve func(*altscreds.Conn)) (addr string) {
+	tb.Helper()
+	l, err := altscreds.Listen("tcp", "127.0.0.1:0", o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(patience))
+				serve(c.(*altscreds.Conn))
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+	})
+	return l.Addr().String()
+}
+
+func echo(c *altscreds.Conn) {
+	io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+	c.CloseWrite()
+}
+
+func dial(tb testing.TB, addr string, o altscreds.ClientOptions) *altscreds.Conn {
+	tb.Helper()
+	c, err := altscreds.Dial("tcp", addr, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+func TestEcho(t *testing.T) {
+	cs, ss := twoMachines(t)
+	peers := make(chan *altscreds.Peer, 1)
+	addr := listen(t, altscreds.ServerOptions{Socket: ss}, func(c *altscreds.Conn) {
+		if err := c.Handshake(); err != nil {
+			t.Error(err)
+		}
+		peers <- c.Peer()
+		echo(c)
+	})
+	c := dial(t, addr, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}})
+	if got := c.Peer().Account; got != alice2 {
+		t.Errorf("the client's peer is %q", got)
+	}
+	if got := <-peers; got.Account != bob1 || got.User != "bob" || got.Machine != "node1.example.com" {
+		t.Errorf("the server's peer is %+v", got)
+	}
+	sent := make([]byte, 3<<20)
+	for i := range sent {
+		sent[i] = byte(rand.Uint32())
+	}
+	go func() {
+		c.Write(sent)
+		c.CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after CloseWrite: %v", err)
+	}
+	_ = os.Args
+}
