@@ -13,11 +13,16 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
+
+// accepted is the reason of a handshake that was not refused.
+var accepted = reason.Accepted.String()
 
 // maxUIDs bounds the uids that are counted apart; those beyond are counted together as uid "other".
 const maxUIDs = 1024
@@ -26,18 +31,10 @@ const maxUIDs = 1024
 type Handshake struct {
 	Initiator bool
 	UID       uint32 // of the local account
-	Code      reason.Code
-	ByPeer    bool // the peer's daemon refused, not ours
-	Duration  time.Duration
-}
-
-// An Expiry is the validity of something that a handshake depends on.
-type Expiry struct {
-	// Kind is leaf, chain, ca or crl.
-	Kind string
-	// Name tells one of a kind from another: a certificate's subject, or a list's file.
-	Name     string
-	NotAfter time.Time
+	// Reason is "accepted", the name of a reason code, or one of the daemon's own words for an end without a code.
+	Reason   string
+	ByPeer   bool // the peer's daemon refused, not ours
+	Duration time.Duration
 }
 
 // A State is what is read at the moment of a scrape, not counted.
@@ -45,7 +42,7 @@ type State struct {
 	InFlightInitiator, InFlightResponder int
 	WaitingInitiator, WaitingResponder   int
 	Connections, Streams                 int
-	Expiries                             []Expiry
+	Expiries                             []expiry.Item
 	ClockWrong                           bool
 	Signatures                           uint64 // statements signed
 	VerifiedFull, VerifiedCached         uint64
@@ -71,7 +68,7 @@ type Set struct {
 
 type handshakeKey struct {
 	initiator bool
-	code      reason.Code
+	reason    string
 	byPeer    bool
 }
 
@@ -94,9 +91,9 @@ func New(version string, state func() State) *Set {
 	}
 	// The families that alerts are made of are there from the start, at 0: a rate needs a first value.
 	for _, initiator := range []bool{true, false} {
-		s.handshakes[handshakeKey{initiator, reason.Accepted, false}] = 0
-		for _, accepted := range []bool{true, false} {
-			s.durations[durationKey{initiator, accepted}] = &histogram{counts: make([]uint64, len(durationBounds)+1)}
+		s.handshakes[handshakeKey{initiator, accepted, false}] = 0
+		for _, ok := range []bool{true, false} {
+			s.durations[durationKey{initiator, ok}] = &histogram{counts: make([]uint64, len(durationBounds)+1)}
 		}
 	}
 	return s
@@ -107,12 +104,14 @@ func (s *Set) Handshake(h Handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A code that this version does not know is the peer's free choice: all such are one.
-	if !h.Code.Known() {
-		h.Code = reason.Code(1<<16 - 1)
+	if number, found := strings.CutPrefix(h.Reason, "unknown_"); found {
+		if _, err := strconv.Atoi(number); err == nil {
+			h.Reason = "unknown"
+		}
 	}
-	s.handshakes[handshakeKey{h.Initiator, h.Code, h.ByPeer}]++
-	s.durations[durationKey{h.Initiator, h.Code == reason.Accepted}].observe(h.Duration.Seconds())
-	if h.Code == reason.Accepted {
+	s.handshakes[handshakeKey{h.Initiator, h.Reason, h.ByPeer}]++
+	s.durations[durationKey{h.Initiator, h.Reason == accepted}].observe(h.Duration.Seconds())
+	if h.Reason == accepted {
 		return
 	}
 	uid := "other"
@@ -134,24 +133,6 @@ func (s *Set) Reload(err error) {
 	} else {
 		s.reloads[0]++
 	}
-}
-
-// Totals gives the handshakes that were accepted and refused so far, by side.
-func (s *Set) Totals() (accepted, refused struct{ Initiator, Responder uint64 }) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, n := range s.handshakes {
-		sum := &accepted
-		if k.code != reason.Accepted {
-			sum = &refused
-		}
-		if k.initiator {
-			sum.Initiator += n
-		} else {
-			sum.Responder += n
-		}
-	}
-	return accepted, refused
 }
 
 // Reloads gives how many reloads succeeded and failed, when the last success was, and whether the last one failed.
@@ -213,15 +194,11 @@ func (s *Set) writeCounted(e exposition) {
 		switch {
 		case k.byPeer:
 			result = "refused_by_peer"
-		case k.code != reason.Accepted:
+		case k.reason != accepted:
 			result = "refused_here"
 		}
-		code := k.code.String()
-		if !k.code.Known() {
-			code = "unknown"
-		}
 		e.sample("shared_altsd_handshakes_total", float64(s.handshakes[k]), side(k.initiator), label{"result", result},
-			label{"reason", code})
+			label{"reason", k.reason})
 	}
 	e.family("shared_altsd_handshake_duration_seconds", "histogram",
 		"Time of a handshake from the peer's first bytes (responder) or the start (initiator) to its end.")
@@ -283,5 +260,5 @@ func sorted[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 func compareBool(a, b bool) int { return cmp.Compare(number(a), number(b)) }
 
 func compareHandshake(a, b handshakeKey) int {
-	return cmp.Or(compareBool(a.initiator, b.initiator), cmp.Compare(a.code, b.code), compareBool(a.byPeer, b.byPeer))
+	return cmp.Or(compareBool(a.initiator, b.initiator), cmp.Compare(a.reason, b.reason), compareBool(a.byPeer, b.byPeer))
 }
