@@ -1,0 +1,166 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// A Caller is who holds a connection to the daemon, as the kernel recorded it when the connection was made.
+type Caller struct {
+	UID uint32
+	PID int32 // for the log only
+
+	refusal error // why this connection's streams are refused, nil if they are not
+}
+
+// A UIDRange is First to Last, both included.
+type UIDRange struct{ First, Last uint32 }
+
+// UIDRanges are the uids that may use a listener; nil: any.
+type UIDRanges []UIDRange
+
+// ParseUIDRanges reads N or N-M, or several of them joined by "+".
+func ParseUIDRanges(s string) (UIDRanges, error) {
+	var r UIDRanges
+	for part := range strings.SplitSeq(s, "+") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		lo, err1 := strconv.ParseUint(first, 10, 32)
+		hi, err2 := strconv.ParseUint(last, 10, 32)
+		if err1 != nil || err2 != nil || lo > hi {
+			return nil, fmt.Errorf("uids %.60q: must be N or N-M with N <= M, as in 100000-165535", s)
+		}
+		r = append(r, UIDRange{uint32(lo), uint32(hi)})
+	}
+	return r, nil
+}
+
+func (r UIDRanges) contains(uid uint32) bool {
+	return r == nil || slices.ContainsFunc(r, func(u UIDRange) bool { return u.First <= uid && uid <= u.Last })
+}
+
+// spareConnections is how many connections of a uid are taken though they are refused, so that their streams can be told
+// why; those above it are closed at once.
+const spareConnections = 16
+
+// A listener makes each connection a conn, which remembers by which socket it came.
+type listener struct {
+	*net.UnixListener
+	srv     *Server
+	allowed UIDRanges
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	u, err := l.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed}
+	l.srv.mu.Lock()
+	l.srv.conns[c] = struct{}{}
+	l.srv.mu.Unlock()
+	return c, nil
+}
+
+type conn struct {
+	*net.UnixConn
+	srv     *Server
+	allowed UIDRanges
+
+	mu     sync.Mutex
+	tally  *tally // where it is counted, nil before its handshake and after its end
+	uid    uint32
+	closed bool
+}
+
+func (c *conn) Close() error {
+	c.mu.Lock()
+	if c.tally != nil {
+		c.tally.leave(c.uid)
+	}
+	c.tally, c.closed = nil, true
+	c.mu.Unlock()
+	c.srv.mu.Lock()
+	delete(c.srv.conns, c)
+	c.srv.mu.Unlock()
+	return c.UnixConn.Close()
+}
+
+// identify asks the kernel who is at the other end and counts the connection as his.
+func (c *conn) identify() (Caller, error) {
+	cred, err := peercred.FromConn(c.UnixConn)
+	if err != nil {
+		return Caller{}, err
+	}
+	caller := Caller{UID: cred.UID, PID: cred.PID}
+	if !c.allowed.contains(cred.UID) {
+		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other uids; "+
+			"use the daemon's other socket", cred.UID)
+	} else {
+		caller.refusal = c.srv.refusedUIDs.check(cred.UID)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return Caller{}, net.ErrClosed
+	}
+	count := c.srv.connections
+	if caller.refusal == nil && !count.enter(cred.UID) {
+		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already; close some, or raise the limit",
+			cred.UID, count.limit)
+	}
+	if caller.refusal != nil {
+		if count = c.srv.spare; !count.enter(cred.UID) {
+			return Caller{}, fmt.Errorf("too many refused connections of uid %d: %w", cred.UID, caller.refusal)
+		}
+	}
+	c.tally, c.uid = count, cred.UID
+	return caller, nil
+}
+
+// peerCreds are the transport credentials of the UNIX socket: the kernel's word, no bytes exchanged.
+type peerCreds struct{}
+
+type callerInfo struct {
+	credentials.CommonAuthInfo
+	Caller
+}
+
+func (callerInfo) AuthType() string { return "so_peercred" }
+
+func (peerCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, ok := raw.(*conn)
+	if !ok {
+		return nil, nil, fmt.Errorf("a connection of type %T has no peer credentials", raw)
+	}
+	caller, err := c.identify()
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, callerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller}, nil
+}
+
+func (peerCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("these credentials are a server's only")
+}
+
+func (peerCreds) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "so_peercred"}
+}
+
+func (p peerCreds) Clone() credentials.TransportCredentials { return p }
+
+func (peerCreds) OverrideServerName(string) error { return nil }

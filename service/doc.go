@@ -1,0 +1,44 @@
+// Package service is the local side of the daemon: gRPC's HandshakerService (grpc.gcp.HandshakerService/DoHandshake), by
+// which the ALTS credentials of gRPC libraries have their handshakes done, on a UNIX socket.
+//
+// # One handshake
+//
+// An application opens a stream, sends a start request, and relays the peer's bytes; each request gets exactly one
+// response, which says how many of the request's bytes were taken and what to send to the peer. The last response holds
+// the result, and the stream ends right after it. In this package the way of a handshake is
+//
+//	connection.go  who calls: SO_PEERCRED, once, when the connection is made
+//	server.go      the stream's loop: requests, the handshake's timer, the end of the RPC, the stop of the daemon
+//	stream.go      a session: one request to one response (step); it knows no gRPC transport
+//	accounts.go    the caller's account, asked anew for each handshake
+//	start.go       the start request: each field is honoured, relayed or refused
+//	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
+//	limits.go      a place among the handshakes under way
+//	failure.go     what the application is told if it fails, in the form that its library can show
+//	logging.go     the line in the log
+//
+// # The identity of the caller
+//
+// is the account of the effective uid at connect. Its name must lead back to the same uid. The overflow uid, 65534,
+// 2^32-1 and uids without a name are refused. The user database is read as AccountSource says; it is asked with a
+// deadline, once for concurrent callers, and cached for 30 seconds (refusals 5).
+//
+// # Time
+//
+// A client's handshake may take Config.HandshakeTimeout from its start request on, a server's from the peer's first byte
+// on: a gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the peer's
+// costs neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in a
+// good response, waits a second for its application to see the peer hang up, and then fails the stream.
+//
+// # Refusals
+//
+// The text of a failure names who refused (this machine's daemon, or the peer's), the cause and the cure, the code of
+// docs/protocol.md, section 3.2 (or bad_request, peer_closed, cancelled, which have no code there), and the handshake's
+// ID. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails, PERMISSION_DENIED where somebody is who he
+// says but may not, or where the peer did not accept us, FAILED_PRECONDITION where the two applications have nothing in
+// common, INVALID_ARGUMENT for a request that breaks the handshaker protocol, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
+// UNAVAILABLE if either side goes away, INTERNAL.
+//
+// Unknown protobuf fields of newer libraries are let pass with a line in the log. Unknown enum numbers and identities of
+// unknown kinds are refused.
+package service

@@ -1,0 +1,160 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// A failure is why a handshake ended without a result.
+type failure struct {
+	// name is the name of a reason code, or one of ours for an end that the wire has no code for.
+	name string
+	// text names cause and cure; who refused stands in front of it when it is given to an application.
+	text   string
+	tell   reason.Code // what the peer's daemon is told
+	rpc    codes.Code  // what the application is told
+	byPeer bool
+	end    bool // an end (hang-up, cancel), not a refusal
+}
+
+func (f *failure) Error() string { return f.text }
+
+// Names of ends and refusals that have no code on the wire.
+const (
+	nameBadRequest = "bad_request" // the local application broke the handshaker protocol or asked for what is not offered
+	namePeerClosed = "peer_closed" // the application saw the connection to the peer end
+	nameCancelled  = "cancelled"   // the application gave up
+)
+
+// badRequest refuses what the local application asked for. A peer is told only that the application may not take part.
+func badRequest(format string, args ...any) *failure {
+	return &failure{name: nameBadRequest, text: fmt.Sprintf(format, args...) + " (" + nameBadRequest + ")",
+		tell: reason.LocalAccount, rpc: codes.InvalidArgument}
+}
+
+func peerClosed(text string) *failure {
+	return &failure{name: namePeerClosed, text: text + " (" + namePeerClosed + ")",
+		tell: reason.Malformed, rpc: codes.Unavailable, end: true}
+}
+
+func cancelled() *failure {
+	return &failure{name: nameCancelled, text: "the application gave up the handshake (" + nameCancelled + ")",
+		tell: reason.LocalAccount, rpc: codes.Canceled, end: true}
+}
+
+// asFailure gives any error the form of a failure; one that is neither a failure nor a refusal is a fault of ours.
+func asFailure(err error) *failure {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	var r *reason.Error
+	if !errors.As(err, &r) {
+		r = reason.Errorf(reason.Internal, "%w", err)
+	}
+	return &failure{name: r.Code.String(), text: r.Error(), tell: r.Code, rpc: rpcCode(r.Code, r.ByPeer), byPeer: r.ByPeer}
+}
+
+// rpcCode chooses the status code of gRPC: UNAUTHENTICATED where the peer's proof failed, PERMISSION_DENIED where
+// somebody is who he says but may not, or where the peer did not accept us.
+func rpcCode(c reason.Code, byPeer bool) codes.Code {
+	switch c {
+	case reason.UnsupportedVersion, reason.Malformed, reason.DecryptionFailed, reason.UnknownCA, reason.CertificateExpired,
+		reason.CertificateNotYetValid, reason.CertificateRevoked, reason.RevocationUnknown, reason.CertificateUnacceptable,
+		reason.StatementInvalid, reason.StatementExpired, reason.MachineNameMismatch, reason.BadChoice:
+		if byPeer {
+			return codes.PermissionDenied
+		}
+		return codes.Unauthenticated
+	case reason.NoApplicationProtocol, reason.NoRecordProtocol, reason.NoRPCVersion:
+		return codes.FailedPrecondition
+	case reason.Overloaded:
+		return codes.ResourceExhausted
+	case reason.TimedOut:
+		return codes.DeadlineExceeded
+	case reason.ShuttingDown:
+		return codes.Unavailable
+	case reason.Internal:
+		if byPeer {
+			return codes.Unavailable
+		}
+		return codes.Internal
+	}
+	return codes.PermissionDenied
+}
+
+// message is what the application's user reads: who refused, why, and the ID under which both daemons log it.
+func (f *failure) message(id string) string {
+	who := "this machine's daemon refused: "
+	if f.byPeer || f.end {
+		who = "" // the text says it itself
+	}
+	if id != "" {
+		id = "; handshake " + id
+	}
+	return "shared-altsd: " + who + f.text + id
+}
+
+// A clientKind is a family of gRPC libraries, which differ in the form of a failure that they can show.
+type clientKind int
+
+const (
+	clientOther clientKind = iota
+	clientGo
+	clientCore // C-core and what is built on it, and Envoy
+	clientJava
+)
+
+func clientKindOf(ctx context.Context) clientKind {
+	md, _ := metadata.FromIncomingContext(ctx)
+	agent := strings.Join(md.Get("user-agent"), " ")
+	for _, k := range []struct {
+		mark string
+		kind clientKind
+	}{{"grpc-c/", clientCore}, {"grpc-c++/", clientCore}, {"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
+		if strings.Contains(agent, k.mark) {
+			return k.kind
+		}
+	}
+	return clientOther
+}
+
+// deliver gives the failure the form that this kind of client shows: a response with the status in it, or nil, and the
+// error that ends the RPC. Without an outstanding request there is no response, since none may come unasked.
+func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
+	code, text := f.rpc, f.message(id)
+	if k == clientJava {
+		switch code { // Java rewrites these
+		case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange:
+			code = codes.Unknown
+		}
+	}
+	err := status.Error(code, text)
+	if req == nil || k == clientGo || k == clientJava {
+		return nil, err // Go hangs for 20 seconds on a status inside a response once it has begun
+	}
+	resp := &altspb.HandshakerResp{
+		BytesConsumed: uint32(len(inBytes(req))),
+		Status:        &altspb.HandshakerStatus{Code: uint32(code), Details: text},
+	}
+	if k == clientCore {
+		err = nil // C-core shows only what is inside the response, and waits for the end of the RPC to show it
+	}
+	return resp, err
+}
+
+func inBytes(req *altspb.HandshakerReq) []byte {
+	if s := req.GetServerStart(); s != nil {
+		return s.GetInBytes()
+	}
+	return req.GetNext().GetInBytes()
+}

@@ -1,0 +1,173 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+// A Side is the role of the local application.
+type Side int
+
+// The sides: Client dialled and is the protocol's initiator, Acceptor accepted (a gRPC server) and is its responder.
+const (
+	Client Side = iota
+	Acceptor
+)
+
+const (
+	refusalsLogged = 5           // refusals logged for one peer and reason
+	refusalWindow  = time.Minute // in this time
+	windowsKept    = 4096        // peers and reasons told apart
+	lastKept       = 16          // failures in Stats.Last
+)
+
+// A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text of
+// the peer's but its verified identity.
+type Record struct {
+	Time     time.Time // of its end
+	Side     Side
+	ID       string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
+	Local    string // account@machine, empty if the caller has no account
+	UID      uint32
+	PID      int32          // at connect
+	Peer     string         // account@machine, empty unless verified
+	Remote   netip.AddrPort // as the application says, not proved
+	Reason   string         // "accepted", the name of a reason code, or bad_request, peer_closed, cancelled
+	Detail   string         // cause and cure, empty if accepted
+	ByPeer   bool           // the peer's daemon refused
+	Duration time.Duration  // since the start request of a client, since the first byte of the peer's at a server
+	// Sent and Received are bytes on the wire in each direction.
+	Sent, Received int
+
+	machine string // of the peer, if verified: the key of the log's limit
+}
+
+// String gives "client" or "server".
+func (s Side) String() string {
+	if s == Client {
+		return "client"
+	}
+	return "server"
+}
+
+// A Count is the key of the counters: how often handshakes of a side ended with a reason.
+type Count struct {
+	Side   Side
+	Reason string
+}
+
+// An auditor writes one line a handshake and counts. Refusals are limited for each peer and reason, so that nobody fills
+// the disk, with the number of those left out in a line of their own.
+type auditor struct {
+	log      *slog.Logger
+	onFinish func(Record)
+	window   time.Duration
+
+	mu      sync.Mutex
+	windows map[windowKey]*window
+	counts  map[Count]uint64
+	last    []Record // the newest last
+}
+
+// A windowKey tells apart whose refusals are counted: the peer's machine if it was verified, else the local uid. What an
+// application says of the remote end does not count: it could make up a new one each time.
+type windowKey struct {
+	machine string
+	uid     uint32
+	reason  string
+}
+
+type window struct {
+	n     int // lines and lines left out
+	timer *time.Timer
+}
+
+func newAuditor(log *slog.Logger, onFinish func(Record)) *auditor {
+	return &auditor{log: log, onFinish: onFinish, window: refusalWindow,
+		windows: make(map[windowKey]*window), counts: make(map[Count]uint64)}
+}
+
+func (a *auditor) finish(r Record) {
+	ok := r.Reason == reason.Accepted.String()
+	a.mu.Lock()
+	a.counts[Count{r.Side, r.Reason}]++
+	logged := ok || a.allow(r)
+	if !ok {
+		if len(a.last) == lastKept {
+			a.last = append(a.last[:0], a.last[1:]...)
+		}
+		a.last = append(a.last, r)
+	}
+	a.mu.Unlock()
+	if a.onFinish != nil {
+		a.onFinish(r)
+	}
+	if !logged {
+		return
+	}
+	level, text := slog.LevelInfo, "handshake done"
+	if !ok {
+		level, text = slog.LevelWarn, "handshake failed"
+	}
+	attrs := []slog.Attr{
+		slog.String("id", r.ID), slog.String("side", r.Side.String()), slog.String("local", r.Local),
+		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("peer", r.Peer),
+		slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent), slog.Int("received", r.Received),
+	}
+	if r.Remote.IsValid() {
+		attrs = append(attrs, slog.String("remote", r.Remote.String()))
+	}
+	if !ok {
+		attrs = append(attrs, slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))
+	}
+	a.log.LogAttrs(context.Background(), level, text, attrs...)
+}
+
+// allow counts a refusal and reports whether its line is to be written.
+func (a *auditor) allow(r Record) bool {
+	key := windowKey{machine: r.machine, uid: r.UID, reason: r.Reason}
+	w := a.windows[key]
+	if w == nil && len(a.windows) >= windowsKept {
+		key = windowKey{reason: r.Reason}
+		w = a.windows[key]
+	}
+	if w == nil {
+		w = new(window)
+		w.timer = time.AfterFunc(a.window, func() { a.closeWindow(key) })
+		a.windows[key] = w
+	}
+	w.n++
+	return w.n <= refusalsLogged
+}
+
+func (a *auditor) closeWindow(key windowKey) {
+	a.mu.Lock()
+	w := a.windows[key]
+	delete(a.windows, key)
+	a.mu.Unlock()
+	if w == nil || w.n <= refusalsLogged {
+		return
+	}
+	a.log.LogAttrs(context.Background(), slog.LevelWarn, "handshakes failed that were not logged one by one",
+		slog.Int("suppressed", w.n-refusalsLogged), slog.String("reason", key.reason), slog.Uint64("uid", uint64(key.uid)),
+		slog.String("peer_machine", key.machine))
+}
+
+// flush writes the counts of all open windows.
+func (a *auditor) flush() {
+	a.mu.Lock()
+	var keys []windowKey
+	for k, w := range a.windows {
+		w.timer.Stop()
+		keys = append(keys, k)
+	}
+	a.mu.Unlock()
+	for _, k := range keys {
+		a.closeWindow(k)
+	}
+}
