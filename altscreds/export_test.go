@@ -1,0 +1,38 @@
+package altscreds
+
+import "net"
+
+// SetCounters sets the numbers of the next frames of a connection, both ways.
+func SetCounters(c net.Conn, n uint64) {
+	r := c.(*Conn).rec
+	r.in.counter, r.out.counter = n, n
+}
+
+// CountBuffers calls f with each change in the number of pooled buffers in use, until the func returned is called.
+func CountBuffers(f func(delta int)) (stop func()) {
+	bufferHook = f
+	return func() { bufferHook = nil }
+}
+
+// CloseDaemonConnections closes the idle connections to daemons and tells how many are in use.
+func CloseDaemonConnections() (inUse int) {
+	daemons.mu.Lock()
+	defer daemons.mu.Unlock()
+	for _, d := range daemons.byKey {
+		if d.users > 0 {
+			inUse++
+		} else {
+			d.close()
+		}
+	}
+	return inUse
+}
+
+// SocketPath is what chooses the daemon's socket.
+var SocketPath = socketPath
+
+// Match is the matcher of patterns.
+var Match = match
+
+// Refusal is what reads a daemon's text.
+var Refusal = refusal
