@@ -1,0 +1,437 @@
+package noiseproto
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+)
+
+var update = flag.Bool("update", false, "write testdata/vectors.json anew, with new certificates")
+
+// The vectors, docs/vectors.md.
+type vectorFile struct {
+	Protocol string     `json:"protocol"`
+	Version  byte       `json:"version"`
+	Time     time.Time  `json:"time"`
+	Vectors  []*vector  `json:"vectors"`
+	Negative []negative `json:"negative"`
+}
+
+type vector struct {
+	Name        string       `json:"name"`
+	Trust       hexBytes     `json:"trust"`
+	Initiator   vectorSide   `json:"initiator"`
+	Responder   vectorSide   `json:"responder"`
+	Seed        hexBytes     `json:"mlkem_seed"`
+	Randomness  hexBytes     `json:"mlkem_randomness"`
+	Encaps      hexBytes     `json:"mlkem_encapsulation_key"`
+	Ciphertext  hexBytes     `json:"mlkem_ciphertext"`
+	PSK         hexBytes     `json:"psk"`
+	Prologue    hexBytes     `json:"prologue"`
+	Start       vectorState  `json:"start"`
+	Messages    []vectorStep `json:"messages"`
+	Status      hexBytes     `json:"status"`
+	KeyData     hexBytes     `json:"key_data"`
+	HandshakeID string       `json:"handshake_id"`
+}
+
+type vectorSide struct {
+	Machine          string       `json:"machine"`
+	Account          string       `json:"account"`
+	Certificate      hexBytes     `json:"certificate"`
+	StaticPrivate    hexBytes     `json:"static_private"`
+	StaticPublic     hexBytes     `json:"static_public"`
+	EphemeralPrivate hexBytes     `json:"ephemeral_private"`
+	EphemeralPublic  hexBytes     `json:"ephemeral_public"`
+	Statement        hexBytes     `json:"statement"`
+	SignatureInput   hexBytes     `json:"signature_input"`
+	Signature        hexBytes     `json:"signature"`
+	Identity         hexBytes     `json:"identity"`
+	Params           vectorParams `json:"parameters"`
+	Negotiation      hexBytes     `json:"negotiation"`
+}
+
+type vectorParams struct {
+	ApplicationProtocols []string  `json:"application_protocols"`
+	RecordProtocols      []string  `json:"record_protocols"`
+	RPCMax               [2]uint32 `json:"rpc_max"`
+	RPCMin               [2]uint32 `json:"rpc_min"`
+	MaxFrameSize         uint32    `json:"max_frame_size"`
+	TransportProtocols   []string  `json:"transport_protocols"`
+}
+
+func (p vectorParams) params() Params {
+	return Params{p.ApplicationProtocols, p.RecordProtocols,
+		RPCVersions{Version{p.RPCMax[0], p.RPCMax[1]}, Version{p.RPCMin[0], p.RPCMin[1]}}, p.MaxFrameSize, p.TransportProtocols}
+}
+
+type vectorState struct {
+	ChainingKey hexBytes `json:"chaining_key"`
+	Hash        hexBytes `json:"hash"`
+}
+
+type vectorStep struct {
+	Frame   hexBytes    `json:"frame"`
+	Payload hexBytes    `json:"payload"`
+	After   vectorState `json:"after"`
+}
+
+// A negative case: the receiver of Place (1 to 3 a message, 4 the status) of the first vector gets Input instead.
+type negative struct {
+	Name   string   `json:"name"`
+	Place  int      `json:"place"`
+	Input  hexBytes `json:"input"`
+	Code   string   `json:"code"`
+	ByPeer bool     `json:"by_peer"`
+	Answer hexBytes `json:"answer"`
+}
+
+const vectorPath = "testdata/vectors.json"
+
+var vectorTime = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// pattern gives n bytes that begin with first and count up, as fixed keys.
+func pattern(first byte, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = first + byte(i)
+	}
+	return b
+}
+
+func vectorTrust(t *testing.T, der []byte) *certbind.Trust {
+	t.Helper()
+	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{
+		PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Source: "vectors"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust
+}
+
+// newVector makes certificates and statements of the key type; everything else follows from fixed bytes.
+func newVector(t *testing.T, keyType string) *vector {
+	ca, err := testca.NewCA(testca.Options{Name: "vectors " + keyType,
+		NotBefore: vectorTime.AddDate(-1, 0, 0), NotAfter: vectorTime.AddDate(20, 0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &vector{Name: keyType, Trust: ca.Cert.Raw, Seed: pattern(0x20, 64), Randomness: pattern(0x80, 32),
+		Prologue: []byte("shared-altsd\x01")}
+	rpc := [2]uint32{2, 1}
+	record := []string{RecordProtocol}
+	v.Initiator = vectorSide{Machine: "alpha.example.com", Account: "alice", StaticPrivate: pattern(0x01, 32),
+		EphemeralPrivate: pattern(0x41, 32), Params: vectorParams{[]string{"h2", "grpc"}, record, rpc, rpc, 1 << 20, []string{}}}
+	v.Responder = vectorSide{Machine: "beta.example.com", Account: "bob", StaticPrivate: pattern(0x61, 32),
+		EphemeralPrivate: pattern(0xa1, 32),
+		Params:           vectorParams{[]string{"grpc"}, record, rpc, [2]uint32{1, 0}, 0, []string{"tcp"}}}
+	for _, s := range []*vectorSide{&v.Initiator, &v.Responder} {
+		if keyType == testca.RSA2048 && s == &v.Responder {
+			keyType = testca.RSA3072 // testca has one key of each size
+		}
+		issued, err := ca.Issue(testca.Leaf{Hosts: []string{s.Machine}, KeyType: keyType,
+			NotBefore: vectorTime.AddDate(0, -1, 0), NotAfter: vectorTime.AddDate(0, 2, 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cred, err := certbind.ParseCredential(issued.PEM(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := x25519Key(t, s.StaticPrivate)
+		s.StaticPublic = key.PublicKey().Bytes()
+		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: s.Machine, Trust: vectorTrust(t, v.Trust),
+			Now: func() time.Time { return vectorTime },
+			NewStatic: func() (pub, priv [32]byte, err error) {
+				return [32]byte(s.StaticPublic), [32]byte(s.StaticPrivate), nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := m.Attest(s.Account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := certbind.ParseIdentity(a.Identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Certificate, s.Identity, s.Statement, s.Signature = issued.Cert.Raw, a.Identity, id.Statement, id.Signature
+		s.SignatureInput = certbind.SignatureInput(id.Statement)
+		s.EphemeralPublic = x25519Key(t, s.EphemeralPrivate).PublicKey().Bytes()
+	}
+	return v
+}
+
+// handshake gives the side in its role, verifying by a real certbind.Machine at the time of the vectors.
+func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
+	t.Helper()
+	s, keys := &v.Responder, &fixedKeys{randomness: v.Randomness}
+	if initiator {
+		s, keys = &v.Initiator, &fixedKeys{seed: v.Seed}
+	}
+	keys.ephemeral = s.EphemeralPrivate
+	h, err := newHandshake(Config{
+		Initiator: initiator,
+		Static:    &certbind.Attestation{Public: [32]byte(s.StaticPublic), Private: [32]byte(s.StaticPrivate), Identity: s.Identity},
+		Verifier:  vectorVerifier(t, v.Trust),
+		Params:    s.Params.params(),
+	}, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+// vectorVerifier is a third machine, with the same trust.
+func vectorVerifier(t *testing.T, trust []byte) *certbind.Machine {
+	t.Helper()
+	ca, err := testca.NewCA(testca.Options{NotBefore: vectorTime.AddDate(-1, 0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := ca.Issue(testca.Leaf{Hosts: []string{"judge.example.com"}, NotBefore: vectorTime.Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := certbind.ParseCredential(issued.PEM(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: "judge.example.com",
+		Trust: vectorTrust(t, trust), Now: func() time.Time { return vectorTime }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// fill computes what follows from the keys: the package writes the frames, the reference implementation reads each and
+// gives chaining keys and hashes.
+func (v *vector) fill(t *testing.T) {
+	t.Helper()
+	i, r := v.handshake(t, true), v.handshake(t, false)
+	frames := run(t, i, r)
+	ref := [2]*refParty{
+		newRef(true, refName, v.Prologue, x25519Key(t, v.Initiator.StaticPrivate), x25519Key(t, v.Initiator.EphemeralPrivate)),
+		newRef(false, refName, v.Prologue, x25519Key(t, v.Responder.StaticPrivate), x25519Key(t, v.Responder.EphemeralPrivate)),
+	}
+	dk, err := (&fixedKeys{seed: v.Seed}).mlkem768()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Encaps = dk.EncapsulationKey().Bytes()
+	v.PSK, v.Ciphertext = (&fixedKeys{randomness: v.Randomness}).encapsulate(dk.EncapsulationKey())
+	ref[0].psk, ref[1].psk = v.PSK, v.PSK
+	v.Responder.Negotiation = appendOffer(nil, v.Responder.Params.params())
+	v.Initiator.Negotiation = appendChoice(nil, choice{"grpc", RecordProtocol, v.Initiator.Params.params().RPCVersions, 1 << 20, ""})
+	payloads := [][]byte{
+		v.Encaps,
+		(&message2{v.Ciphertext, v.Responder.Identity, v.Responder.Negotiation}).append(nil),
+		(&message3{v.Initiator.Identity, v.Initiator.Negotiation}).append(nil),
+	}
+	v.Start = vectorState{ref[0].ck, ref[0].h}
+	v.Messages = nil
+	for n, f := range frames[:3] {
+		w, rd := ref[n%2], ref[1-n%2]
+		if msg := w.write(n, payloads[n]); !bytes.Equal(msg, f[headerSize:]) {
+			t.Fatalf("%s: the reference writes another message %d", v.Name, n+1)
+		}
+		if got, err := rd.read(n, f[headerSize:]); err != nil || !bytes.Equal(got, payloads[n]) {
+			t.Fatalf("%s: the reference cannot read message %d: %v", v.Name, n+1, err)
+		}
+		if !bytes.Equal(w.h, rd.h) || !bytes.Equal(w.ck, rd.ck) {
+			t.Fatalf("%s: the sides differ after message %d", v.Name, n+1)
+		}
+		v.Messages = append(v.Messages, vectorStep{f, payloads[n], vectorState{w.ck, w.h}})
+	}
+	if !bytes.Equal(ref[0].split(), i.result.KeyData[:]) {
+		t.Fatalf("%s: the reference has other key data", v.Name)
+	}
+	id := sha256.Sum256(frames[0])
+	v.Status, v.KeyData, v.HandshakeID = frames[3], ref[0].split(), fmt.Sprintf("%x", id[:8])
+	if v.HandshakeID != i.ID() {
+		t.Fatalf("%s: the handshake ID is %s", v.Name, i.ID())
+	}
+	if p := r.result.Peer; p.Machine != v.Initiator.Machine || p.Account != v.Initiator.Account {
+		t.Fatalf("%s: the responder's peer is %s", v.Name, p)
+	}
+}
+
+// at gives the receiver of the frame in that place, everything before it received.
+func (v *vector) at(t *testing.T, place int) *Handshake {
+	h := v.handshake(t, place%2 == 0)
+	switch place {
+	case 2, 4:
+		h.first(t)
+		if place == 4 {
+			h.ok(t, v.Messages[1].Frame)
+		}
+	case 3:
+		h.ok(t, v.Messages[0].Frame)
+	}
+	return h
+}
+
+// negatives gives the inputs of the negative cases.
+func (v *vector) negatives() (list []negative) {
+	frames := [][]byte{v.Messages[0].Frame, v.Messages[1].Frame, v.Messages[2].Frame, v.Status}
+	for n, f := range frames {
+		add := func(name string, input []byte) {
+			list = append(list, negative{Name: fmt.Sprintf("frame %d: %s", n+1, name), Place: n + 1, Input: input})
+		}
+		edit := func(name string, at int, to byte) {
+			b := slices.Clone(f)
+			b[at] = to
+			add(name, b)
+		}
+		edit("magic", 3, 'T')
+		edit("type 0", 5, 0)
+		edit("type 5", 5, 5)
+		edit("length 0", 7, 0)
+		list[len(list)-1].Input[6] = 0
+		add("length 65535", slices.Concat(f[:6], []byte{0xff, 0xff}))
+		add("the frame of the place before", slices.Clone(frames[(n+3)%4]))
+		if n < 3 {
+			edit("version 0", 4, 0)
+			edit("version 2", 4, 2)
+			edit("first byte of the body", 8, f[8]^1)
+			edit("last bit", len(f)-1, f[len(f)-1]^1)
+		}
+		for _, c := range []reason.Code{reason.UnsupportedVersion, reason.UnknownCA, reason.Internal, 65535} {
+			add("status "+c.String(), StatusFrame(c))
+		}
+	}
+	for _, s := range []string{"\x16\x03\x01\x00\x05hello", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n", "SSH-2.0-x\r\n",
+		"\x00\x00\x00\x00\x00\x00\x00\x00", "\x10\x00\x00\x00\x06\x00\x00\x00"} {
+		list = append(list, negative{Name: fmt.Sprintf("%.4q first", s), Place: 1, Input: []byte(s)})
+	}
+	return list
+}
+
+// The file is what this package and the reference implementation compute from its keys and identities.
+func TestVectors(t *testing.T) {
+	if *update {
+		f := &vectorFile{Protocol: refName, Version: 1, Time: vectorTime}
+		for _, keyType := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048} {
+			f.Vectors = append(f.Vectors, newVector(t, keyType))
+		}
+		writeVectors(t, f)
+	}
+	was, err := os.ReadFile(vectorPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f vectorFile
+	if err := json.Unmarshal(was, &f); err != nil {
+		t.Fatal(err)
+	}
+	if is := f.compute(t); !bytes.Equal(is, was) {
+		t.Fatalf("%s is not what its keys give: %d bytes computed, %d in the file", vectorPath, len(is), len(was))
+	}
+}
+
+func writeVectors(t *testing.T, f *vectorFile) {
+	if err := os.WriteFile(vectorPath, f.compute(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compute fills in all that follows and gives the file.
+func (f *vectorFile) compute(t *testing.T) []byte {
+	t.Helper()
+	for _, v := range f.Vectors {
+		v.fill(t)
+	}
+	v := f.Vectors[0]
+	f.Negative = v.negatives()
+	for n := range f.Negative {
+		c := &f.Negative[n]
+		_, out, err := v.at(t, c.Place).Feed(c.Input)
+		e, ok := err.(*reason.Error)
+		if !ok {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		c.Code, c.ByPeer, c.Answer = e.Code.String(), e.ByPeer, out
+	}
+	b, err := json.MarshalIndent(f, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, '\n')
+}
+
+// Two machines with certificates, statements and the cache of verified peers, all real.
+func TestRealMachines(t *testing.T) {
+	ca, err := testca.NewCA(testca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := testca.NewCA(testca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine := func(name string, issuer *testca.CA) *certbind.Machine {
+		issued, err := issuer.Issue(testca.Leaf{Hosts: []string{name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cred, err := certbind.ParseCredential(issued.PEM(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: ca.PEM(), Source: "ca.pem"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	realSide := func(m *certbind.Machine, account string) *side {
+		return &side{account + "@" + m.Name(), m, func() *certbind.Attestation {
+			a, err := m.Attest(account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a
+		}}
+	}
+	alpha, beta := machine("alpha.example.com", ca), machine("beta.example.com", ca)
+	alice, bob := realSide(alpha, "alice"), realSide(beta, "bob")
+	for n := range 2 {
+		i, r := alice.start(t, true), bob.start(t, false)
+		run(t, i, r)
+		a, b := i.Result().Peer, r.Result().Peer
+		if a.String() != bob.name || b.String() != alice.name || b.Attributes[0].Value != "1000" {
+			t.Errorf("peers %s and %s", a, b)
+		}
+		if cached := n == 1; a.Cached != cached || b.Cached != cached {
+			t.Errorf("handshake %d: cached %v and %v", n, a.Cached, b.Cached)
+		}
+	}
+	// An identity under another CA, and alice's identity with another key.
+	mallory := realSide(machine("mallory.example.com", other), "alice")
+	i, r := mallory.start(t, true), bob.start(t, false)
+	st := r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.UnknownCA, "")
+	i.refused(t, st, reason.UnknownCA, "the peer's daemon refused")
+	i, r = alice.start(t, true), mallory.start(t, false)
+	i.refused(t, r.ok(t, i.first(t)), reason.UnknownCA, "")
+	i = mallory.start(t, true, func(c *Config) { c.Static.Identity = alice.attest().Identity })
+	r = bob.start(t, false)
+	r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.StatementInvalid, "")
+}
