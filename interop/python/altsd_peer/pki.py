@@ -26,10 +26,11 @@ from .identity import Certificate, RevocationList, Signer, Trust
 DAEMON = "daemon.example.test"
 PEER = "peer.example.test"
 LIMIT = "limited.test"
-ODD_NAMES = ["localhost", "x.localhost", "under_score.example.test", "*.wild.example.test", "10.1.2.3",
-             "trailing.example.test.", "-hyphen.example.test", "hyphen-.example.test", "digits.123", "UPPER.example.test",
-             "a" * 64 + ".example.test", PEER]
-NOW = None
+ODD_NAMES = {"localhost": "localhost", "under-localhost": "x.localhost", "underscore": "under_score.example.test",
+             "literal-wildcard": "*.wild.example.test", "dotted-quad": "10.1.2.3",
+             "trailing-dot": "trailing.example.test.", "leading-hyphen": "-hyphen.example.test",
+             "hyphen-at-end": "hyphen-.example.test", "last-label-digits": "digits.123",
+             "upper-case": "UPPER.example.test", "label-of-64": "a" * 64 + ".example.test"}
 
 
 def new_key(kind):
@@ -149,7 +150,8 @@ def make_pki(directory):
         b.leaf("daemon-" + kind, r, "rsa2048" if kind == "rsa" else kind, (DAEMON,), note="a machine certificate")
         b.leaf("peer-" + kind, r, "rsa2048" if kind == "rsa" else kind, note="good")
     b.leaf("peer-other", root, names=("other.example.test",), note="good, another machine")
-    b.leaf("peer-odd-names", root, names=ODD_NAMES)
+    for odd, name in ODD_NAMES.items():
+        b.leaf("peer-odd-" + odd, root, names=(name,))
     b.leaf("peer-wildcard", root, names=("*.example.test",))
     b.leaf("peer-no-san", root, names=())
     b.leaf("peer-ip-san", root, names=(), sans=[x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])

@@ -1,0 +1,15 @@
+"""Greets. Start it with: shared-altsd exec -- python3 greeter_client.py host:50051 alice@host.example.com
+
+The second argument is the account that the server has to be.
+"""
+
+import sys
+
+import grpc
+import helloworld_pb2
+import helloworld_pb2_grpc
+
+credentials = grpc.alts_channel_credentials([sys.argv[2]])
+with grpc.secure_channel(sys.argv[1], credentials) as channel:
+    reply = helloworld_pb2_grpc.GreeterStub(channel).SayHello(helloworld_pb2.HelloRequest(name='world'), timeout=30)
+print(reply.message)

@@ -1,0 +1,110 @@
+"""The Python program of the interoperability tests: stock gRPC, under shared-altsd exec.
+
+    greeter_peer.py server ADDRESS
+    greeter_peer.py client TARGET ACCOUNT,ACCOUNT...
+
+It does what interop/cpp/peer.cc does. gRPC for Python shows a client nothing of its server's identity, and nobody the
+attributes: "-" stands for them.
+"""
+
+import concurrent.futures
+import hashlib
+import sys
+
+import grpc
+import interop_pb2_grpc
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue, UInt64Value
+
+CHUNK = 1 << 20
+OPTIONS = [('grpc.max_receive_message_length', -1)]
+# The pattern of interop.proto repeats after 65536 bytes.
+PATTERN = bytes((i >> 8 ^ i) & 255 for i in range(65536)) * (CHUNK // 65536)
+
+
+def chunks(size):
+    for at in range(0, size, CHUNK):
+        yield BytesValue(value=PATTERN[:min(CHUNK, size - at)])
+
+
+def digest(stream):
+    sha = hashlib.sha256()
+    for chunk in stream:
+        sha.update(chunk.value)
+    return sha.hexdigest()
+
+
+class Interop(interop_pb2_grpc.InteropServicer):
+    def Greet(self, request, context):
+        return StringValue(value=context.auth_context()['service_account'][0].decode() + ' -')
+
+    def Upload(self, requests, context):
+        return StringValue(value=digest(requests))
+
+    def Download(self, request, context):
+        yield from chunks(request.value)
+
+
+def serve(address):
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(), options=OPTIONS)
+    interop_pb2_grpc.add_InteropServicer_to_server(Interop(), server)
+    port = server.add_secure_port(address, grpc.alts_server_credentials())
+    server.start()
+    print('port', port, flush=True)
+    sys.stdin.read()
+    server.stop(None)
+
+
+class Client:
+    def __init__(self, target, accounts):
+        self.target, self.accounts = target, accounts
+        self.channel = self.new_channel()
+
+    def new_channel(self):
+        credentials = grpc.alts_channel_credentials(self.accounts)
+        # Otherwise gRPC gives channels with the same credentials one connection.
+        return grpc.secure_channel(self.target, credentials, OPTIONS + [('grpc.use_local_subchannel_pool', 1)])
+
+    def greet(self, channel):
+        return interop_pb2_grpc.InteropStub(channel).Greet(StringValue(), timeout=60).value + ' - -'
+
+    def channels(self, n):
+        def one(_):
+            with self.new_channel() as channel:
+                return self.greet(channel)
+        with concurrent.futures.ThreadPoolExecutor(n) as pool:
+            answers = set(pool.map(one, range(n)))
+        assert len(answers) == 1, answers
+        return answers.pop()
+
+    def do(self, command, n):
+        stub = interop_pb2_grpc.InteropStub(self.channel)
+        if command == 'new':
+            self.channel.close()
+            self.channel = self.new_channel()
+            return ''
+        if command == 'greet':
+            return self.greet(self.channel)
+        if command == 'upload':
+            return stub.Upload(chunks(n), timeout=60).value
+        if command == 'download':
+            return digest(stub.Download(UInt64Value(value=n), timeout=60))
+        if command == 'channels':
+            return self.channels(n)
+        raise ValueError(command)
+
+
+def run_client(target, accounts):
+    client = Client(target, accounts.split(','))
+    for line in sys.stdin:
+        command, n = (line.split() + ['0'])[:2]
+        try:
+            answer = 'ok ' + client.do(command, int(n))
+        except grpc.RpcError as error:
+            answer = f'error {error.code().value[0]} {error.details()}'
+        print(answer.replace('\n', ' '), flush=True)
+
+
+if sys.argv[1] == 'server':
+    serve(sys.argv[2])
+else:
+    run_client(sys.argv[2], sys.argv[3])
