@@ -1,0 +1,215 @@
+package certbind
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+)
+
+const alpha = "alpha.example.com"
+
+func newCA(t testing.TB, o testca.Options) *testca.CA {
+	t.Helper()
+	ca, err := testca.NewCA(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func intermediate(t testing.TB, ca *testca.CA, o testca.Options) *testca.CA {
+	t.Helper()
+	i, err := ca.Intermediate(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func issue(t testing.TB, ca *testca.CA, l testca.Leaf) *testca.Issued {
+	t.Helper()
+	i, err := ca.Issue(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func crlOf(t testing.TB, ca *testca.CA, o testca.CRLOptions, revoked ...*x509.Certificate) CRLFile {
+	t.Helper()
+	var serials []*big.Int
+	for _, c := range revoked {
+		serials = append(serials, c.SerialNumber)
+	}
+	der, err := ca.CRL(serials, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return CRLFile{Data: der, Source: "test.crl"}
+}
+
+func trusting(cas ...*testca.CA) TrustConfig {
+	var cfg TrustConfig
+	for _, ca := range cas {
+		cfg.CAs = append(cfg.CAs, CA{PEM: ca.PEM(), Source: "ca.pem"})
+	}
+	return cfg
+}
+
+func newTrust(t testing.TB, cfg TrustConfig) *Trust {
+	t.Helper()
+	trust, err := NewTrust(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust
+}
+
+func credential(t testing.TB, i *testca.Issued) *Credential {
+	t.Helper()
+	c, err := ParseCredential(i.PEM(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A claim is an identity in the making: everything good, for a test to make one thing bad.
+type claim struct {
+	Statement
+	id   Identity
+	now  time.Time
+	used [32]byte // the static key that Noise authenticated
+}
+
+// newClaim makes a good claim of alice at the leaf's first DNS name. intermediates are sent after the leaf.
+func newClaim(i *testca.Issued, intermediates ...*testca.CA) *claim {
+	now := time.Now().Truncate(time.Second)
+	c := &claim{now: now}
+	c.StaticKey = [32]byte{1, 2, 3}
+	c.used = c.StaticKey
+	c.Leaf = sha256.Sum256(i.Cert.Raw)
+	c.Machine = alpha
+	if len(i.Cert.DNSNames) > 0 {
+		c.Machine = i.Cert.DNSNames[0]
+	}
+	c.Account = "alice"
+	c.Attributes = []Attribute{{"uid", "1000"}}
+	c.NotBefore, c.NotAfter = now.Add(-5*time.Minute), now.Add(time.Hour)
+	c.id.Certificates = [][]byte{i.Cert.Raw}
+	for _, ca := range intermediates {
+		c.id.Certificates = append(c.id.Certificates, ca.Cert.Raw)
+	}
+	return c
+}
+
+// sign marshals the claim's statement and signs it with the issued key.
+func (c *claim) sign(t testing.TB, i *testca.Issued) []byte {
+	t.Helper()
+	var err error
+	if c.id.Statement, err = c.Statement.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	if c.id.Signature, err = signStatement(i.Key, c.id.Statement); err != nil {
+		c.id.Signature = []byte{1} // a key without a scheme: verification must not come so far
+	}
+	b, err := c.id.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func wantCode(t testing.TB, err error, want reason.Code) {
+	t.Helper()
+	if got := reason.Of(err); got != want {
+		t.Fatalf("got code %v (%v), want %v", got, err, want)
+	}
+	var e *reason.Error
+	if want != reason.Accepted && (!errors.As(err, &e) || e.Detail == "") {
+		t.Fatalf("the error %v has no detail", err)
+	}
+}
+
+// testClock is a clock that tests set.
+type testClock struct{ t time.Time }
+
+func (c *testClock) now() time.Time { return c.t }
+
+func newMachine(t testing.TB, cfg MachineConfig) *Machine {
+	t.Helper()
+	m, err := NewMachine(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// pair makes a machine that trusts its own CA, so that it can attest and verify.
+func pair(t testing.TB, keyType string, clock *testClock) (*Machine, *testca.CA, *testca.Issued) {
+	t.Helper()
+	ca := newCA(t, testca.Options{})
+	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: keyType})
+	cfg := MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca))}
+	if clock != nil {
+		cfg.Now = clock.now
+	}
+	return newMachine(t, cfg), ca, i
+}
+
+func attest(t testing.TB, m *Machine, account string, attrs ...Attribute) *Attestation {
+	t.Helper()
+	a, err := m.Attest(account, attrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func crlPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+// withoutNextUpdate takes the nextUpdate field out of a revocation list; its signature is then wrong.
+func withoutNextUpdate(t testing.TB, der []byte) []byte {
+	t.Helper()
+	var outer struct {
+		TBS struct {
+			Version    int
+			Algorithm  asn1.RawValue
+			Issuer     asn1.RawValue
+			ThisUpdate asn1.RawValue
+			NextUpdate asn1.RawValue
+			Revoked    asn1.RawValue `asn1:"optional"`
+			Extensions asn1.RawValue `asn1:"optional,explicit,tag:0"`
+		}
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &outer); err != nil {
+		t.Fatal(err)
+	}
+	type shortTBS struct {
+		Version    int
+		Algorithm  asn1.RawValue
+		Issuer     asn1.RawValue
+		ThisUpdate asn1.RawValue
+	}
+	out, err := asn1.Marshal(struct {
+		TBS       shortTBS
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}{shortTBS{outer.TBS.Version, outer.TBS.Algorithm, outer.TBS.Issuer, outer.TBS.ThisUpdate}, outer.Algorithm, outer.Signature})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
