@@ -6,8 +6,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A decoder reads a payload from its beginning. The first thing that breaks a bound is kept as err, and everything after
-// it reads as empty, so that a caller may read all fields and look at err once, in end.
+// A decoder reads a payload from its beginning. The first thing that breaks a bound is kept as err, and everything
+// after it reads as empty, so that a caller may read all fields and look at err once, in end.
 type decoder struct {
 	b   []byte
 	err error

@@ -19,8 +19,8 @@ const (
 	statusSize   = 4
 )
 
-// magic begins every frame. Read as a little-endian length of the ALTS record protocol it is over 1 MiB, so that a record
-// layer that meets a late handshake frame fails at once.
+// magic begins every frame. Read as a little-endian length of the ALTS record protocol it is over 1 MiB, so that a
+// record layer that meets a late handshake frame fails at once.
 const magic = "salt"
 
 // A frameType is the sixth byte of a header.
@@ -72,8 +72,8 @@ func putHeader(b []byte, version byte, t frameType, n int) {
 	binary.BigEndian.PutUint16(b[6:], uint16(n))
 }
 
-// A frameReader takes frames from bytes that arrive in any segmentation. Nothing of a body is stored, and no room is made
-// for one, before its header has passed. The zero value is ready for the first frame.
+// A frameReader takes frames from bytes that arrive in any segmentation. Nothing of a body is stored, and no room is
+// made for one, before its header has passed. The zero value is ready for the first frame.
 type frameReader struct {
 	raw     [headerSize]byte // the header so far
 	nraw    int              // how much of raw is there
@@ -82,10 +82,10 @@ type frameReader struct {
 	partial []byte // the body so far; its capacity is the body's length; nil while none of it was stored
 }
 
-// read takes what it can from in and says how much that was. When a frame is whole it returns its body, true, and is ready
-// for the next frame; hdr and raw stay as they are until then. The body may be a part of in, so it is valid only as long
-// as in is. check judges a header as soon as it is there; its error ends the reading, as does a byte that is not the
-// magic's (an *foreignError).
+// read takes what it can from in and says how much that was. When a frame is whole it returns its body, true, and is
+// ready for the next frame; hdr and raw stay as they are until then. The body may be a part of in, so it is valid
+// only as long as in is. check judges a header as soon as it is there; its error ends the reading, as does a byte
+// that is not the magic's (an *foreignError).
 func (r *frameReader) read(in []byte, check func(header) error) (n int, body []byte, whole bool, err error) {
 	if !r.checked {
 		for r.nraw < headerSize {
@@ -164,7 +164,8 @@ func looksLike(b []byte) protocol {
 	case strings.Trim(s, "\x00") == "":
 		return protocol{"zero bytes", "check the port number, and what stands between the two machines"}
 	}
-	for _, m := range []string{"GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", "DELETE ", "CONNECT ", "PATCH ", "TRACE ", "HTTP/1."} {
+	for _, m := range []string{"GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", "DELETE ", "CONNECT ", "PATCH ", "TRACE ",
+		"HTTP/1."} {
 		if has(m, 1) {
 			return protocol{"HTTP", "check the port number, and whether a proxy stands between the two"}
 		}

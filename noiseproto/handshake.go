@@ -15,7 +15,7 @@ import (
 // A Verifier proves whom a static key speaks for: *certbind.Machine.
 type Verifier interface {
 	// Verify does docs/protocol.md, section 5.5. static is the peer's key as Noise authenticated it. Its errors are
-	// *reason.Error; any other error counts as reason.Internal. It must not keep identity.
+	// *reason.Error; any other error counts as reason.Internal.
 	Verify(identity []byte, static [32]byte) (*certbind.Peer, error)
 }
 
@@ -74,8 +74,8 @@ func (s state) expects() frameType {
 		stateWaitStatus: frameStatus}[s]
 }
 
-// A Handshake is one handshake in either role. It is not safe for concurrent use. It is made by New and must be ended by
-// Close, which does no harm more than once.
+// A Handshake is one handshake in either role. It is not safe for concurrent use. It is made by New and must be ended
+// by Close, which does no harm more than once.
 type Handshake struct {
 	initiator  bool
 	verifier   Verifier
@@ -102,7 +102,8 @@ type Handshake struct {
 	received      int
 }
 
-// New prepares a handshake. An error is a *reason.Error that says what the local application or administrator must change.
+// New prepares a handshake. An error is a *reason.Error that says what the local application or administrator must
+// change.
 func New(c Config) (*Handshake, error) { return newHandshake(c, freshKeys{}) }
 
 func newHandshake(c Config, source keySource) (*Handshake, error) {
@@ -128,10 +129,12 @@ func (h *Handshake) prepare(p Params) (err error) {
 	case h.static == nil || subtle.ConstantTimeCompare(h.static.Private[:], make([]byte, keySize)) == 1:
 		return reason.Errorf(reason.Internal, "a handshake needs an attestation of its own that was not wiped")
 	case len(h.static.Identity) < 1 || len(h.static.Identity) > maxIdentitySize:
-		return reason.Errorf(reason.Internal, "this machine's identity has %d bytes, it must have 1 to %d; shorten its certificate chain",
+		return reason.Errorf(reason.Internal,
+			"this machine's identity has %d bytes, it must have 1 to %d; shorten its certificate chain",
 			len(h.static.Identity), maxIdentitySize)
 	case h.minVersion > highestVersion:
-		return reason.Errorf(reason.Internal, "the least version demanded is %d, but this daemon serves only %s; lower the demand",
+		return reason.Errorf(reason.Internal,
+			"the least version demanded is %d, but this daemon serves only %s; lower the demand",
 			h.minVersion, versions(lowestVersion, highestVersion))
 	}
 	if h.params, err = p.local(); err != nil || h.initiator {
@@ -144,14 +147,15 @@ func (h *Handshake) prepare(p Params) (err error) {
 	}
 	m := message2{make([]byte, mlkem.CiphertextSize768), h.static.Identity, h.offer}
 	if n := message2Overhead + m.size(); n > messageMax {
-		return reason.Errorf(reason.LocalAccount, "identity and offer make message 2 %d bytes long, it may have %d; shorten the "+
-			"machine's certificate chain or the list of protocols", n, messageMax)
+		return reason.Errorf(reason.LocalAccount,
+			"identity and offer make message 2 %d bytes long, it may have %d; shorten the "+
+				"machine's certificate chain or the list of protocols", n, messageMax)
 	}
 	return nil
 }
 
-// Start gives the initiator's first frame, message 1, to be sent. A responder has nothing to say first: nil. A second call
-// is an error.
+// Start gives the initiator's first frame, message 1, to be sent. A responder has nothing to say first: nil. A second
+// call is an error.
 func (h *Handshake) Start() ([]byte, error) {
 	if !h.initiator && h.state != stateFailed {
 		return nil, nil
@@ -168,10 +172,11 @@ func (h *Handshake) Start() ([]byte, error) {
 	return out, nil
 }
 
-// Feed takes bytes from the peer in any segmentation. consumed says how many of in belong to the handshake: all, unless it
-// ends inside in; what is left then belongs to the record protocol. out holds frames to send; with an error it holds at
-// most one status frame for the peer, which the caller may send or not. After Feed, Done says whether there is a result.
-// Any error is final, is a *reason.Error, and comes again from each later call. Feed keeps nothing of in.
+// Feed takes bytes from the peer in any segmentation. consumed says how many of in belong to the handshake: all,
+// unless it ends inside in; what is left then belongs to the record protocol. out holds frames to send; with an error
+// it holds at most one status frame for the peer, which the caller may send or not. After Feed, Done says whether
+// there is a result. Any error is final, is a *reason.Error, and comes again from each later call. Feed keeps nothing
+// of in.
 func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 	if h.state == stateStart {
 		out, err = h.fail(reason.Errorf(reason.Internal, "bytes of the peer's came before the handshake was started"))
@@ -213,9 +218,9 @@ func (h *Handshake) ID() string { return h.id }
 // Started reports whether any byte of the peer's has arrived.
 func (h *Handshake) Started() bool { return h.started }
 
-// Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It gives the status frame that
-// tells the peer; nil if nothing was said yet, or if the handshake has ended already, in either way, so that nothing
-// reaches a record layer or a peer that speaks something else.
+// Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It gives the status frame
+// that tells the peer; nil if nothing was said yet, or if the handshake has ended already, in either way, so that
+// nothing reaches a record layer or a peer that speaks something else.
 func (h *Handshake) Abort(c reason.Code) []byte {
 	if h.state == stateStart || h.state >= stateDone {
 		h.Close()
@@ -232,11 +237,14 @@ func (h *Handshake) Close() {
 	}
 }
 
-// fail makes err final: it drops the Noise state, wipes the keys and gives the status frame for the peer, nil for one that
-// refused us first or does not speak this protocol.
+// fail makes err final: it drops the Noise state, wipes the keys and gives the status frame for the peer, nil for one
+// that refused us first or does not speak this protocol.
 func (h *Handshake) fail(err error) (out []byte, final error) {
 	if h.state == stateFailed {
 		return nil, h.err
+	}
+	if none, ok := err.(*reason.Error); ok && none == nil { // a nil pointer in an interface, by a slip of a callback's
+		err = errors.New("a check failed without saying why")
 	}
 	var e *reason.Error
 	if f := (*foreignError)(nil); errors.As(err, &f) {
@@ -266,7 +274,8 @@ func (h *Handshake) checkHeader(f header) error {
 		}
 	}
 	if lo, hi := f.typ.bounds(); f.length < lo || f.length > hi {
-		return reason.Errorf(reason.Malformed, "the peer sent a %s of %d bytes, it must have %d to %d", f.typ, f.length, lo, hi)
+		return reason.Errorf(reason.Malformed, "the peer sent a %s of %d bytes, it must have %d to %d", f.typ, f.length, lo,
+			hi)
 	}
 	return nil
 }
@@ -281,7 +290,8 @@ func (h *Handshake) checkVersion(v byte) error {
 			"the peer speaks version %d of the protocol, this daemon serves %s; upgrade the older of the two machines",
 			v, versions(h.minVersion, highestVersion))
 	case v != h.version:
-		return reason.Errorf(reason.UnsupportedVersion, "the peer answered in version %d of the protocol, version %d was begun", v, h.version)
+		return reason.Errorf(reason.UnsupportedVersion,
+			"the peer answered in version %d of the protocol, version %d was begun", v, h.version)
 	}
 	return nil
 }
@@ -411,7 +421,8 @@ func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
 	}
 	ek, err := mlkem.NewEncapsulationKey768(payload) // length and modulus, FIPS 203, section 7.2
 	if err != nil {
-		return nil, reason.Errorf(reason.DecryptionFailed, "the peer's ML-KEM encapsulation key is not valid; its daemon is at fault: %w", err)
+		return nil, reason.Errorf(reason.DecryptionFailed,
+			"the peer's ML-KEM encapsulation key is not valid; its daemon is at fault: %w", err)
 	}
 	psk, ciphertext := h.source.encapsulate(ek)
 
@@ -517,8 +528,9 @@ func (h *Handshake) endNoise() {
 
 // undecipherable is the refusal of a Noise message that does not authenticate or holds a key of low order.
 func undecipherable(message int, err error) error {
-	return reason.Errorf(reason.DecryptionFailed, "message %d of the peer's does not decrypt; something between the two machines "+
-		"changes bytes or joins connections: %w", message, err)
+	return reason.Errorf(reason.DecryptionFailed,
+		"message %d of the peer's does not decrypt; something between the two machines "+
+			"changes bytes or joins connections: %w", message, err)
 }
 
 // handshakeID gives the first 8 bytes, in hexadecimal, of the SHA-256 of the first frame.

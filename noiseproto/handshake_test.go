@@ -85,7 +85,8 @@ func TestHandshake(t *testing.T) {
 		b.RecordProtocol != RecordProtocol || a.TransportProtocol != "t2" || b.TransportProtocol != "t2" {
 		t.Errorf("chosen: %+v, %+v", a, b)
 	}
-	if a.PeerMaxFrameSize != 0 || b.PeerMaxFrameSize != 7 || a.PeerRPCVersions != (RPCVersions{Version{2, 2}, Version{1, 9}}) ||
+	if a.PeerMaxFrameSize != 0 || b.PeerMaxFrameSize != 7 ||
+		a.PeerRPCVersions != (RPCVersions{Version{2, 2}, Version{1, 9}}) ||
 		b.PeerRPCVersions != (RPCVersions{Version{3, 0}, Version{2, 1}}) {
 		t.Errorf("passed on: %+v, %+v", a, b)
 	}
@@ -185,8 +186,7 @@ func TestTruncated(t *testing.T) {
 // Every state, every wrong frame.
 func TestOrderAndLength(t *testing.T) {
 	alpha, beta := sides(t)
-	var m [4][]byte
-	m = run(t, alpha.start(t, true), beta.start(t, false))
+	m := run(t, alpha.start(t, true), beta.start(t, false))
 	states := []struct {
 		name string
 		want frameType
@@ -275,11 +275,13 @@ func newFixedTranscript(t testing.TB) *fixedTranscript {
 }
 
 func (f *fixedTranscript) initiator(t testing.TB) *Handshake {
-	return f.alpha.startKeys(t, true, &fixedKeys{ephemeral: bytes.Repeat([]byte{3}, 32), seed: bytes.Repeat([]byte{4}, 64)})
+	return f.alpha.startKeys(t, true,
+		&fixedKeys{ephemeral: bytes.Repeat([]byte{3}, 32), seed: bytes.Repeat([]byte{4}, 64)})
 }
 
 func (f *fixedTranscript) responder(t testing.TB) *Handshake {
-	return f.beta.startKeys(t, false, &fixedKeys{ephemeral: bytes.Repeat([]byte{5}, 32), randomness: bytes.Repeat([]byte{6}, 32)})
+	return f.beta.startKeys(t, false,
+		&fixedKeys{ephemeral: bytes.Repeat([]byte{5}, 32), randomness: bytes.Repeat([]byte{6}, 32)})
 }
 
 // receiver gives the side that takes frame i, in the state that expects it.
@@ -404,7 +406,8 @@ func TestLowOrderPoints(t *testing.T) {
 		ref := newRefInitiator(t, alpha)
 		ref.ePub = p
 		h := beta.start(t, false)
-		out := h.refused(t, frame(1, frameMessage1, ref.write(0, ref.dk.EncapsulationKey().Bytes())), reason.DecryptionFailed, "low order")
+		out := h.refused(t, frame(1, frameMessage1, ref.write(0, ref.dk.EncapsulationKey().Bytes())),
+			reason.DecryptionFailed, "low order")
 		if statusOf(t, out) != reason.DecryptionFailed {
 			t.Error("wrong status")
 		}
@@ -500,8 +503,8 @@ func TestReferencePeers(t *testing.T) {
 	}
 }
 
-// The psk is what ML-KEM gave: neither an empty psk nor one of zeros passes, nor message 3 without it, and a responder that sent another
-// ciphertext cannot read message 3.
+// The psk is what ML-KEM gave: neither an empty psk nor one of zeros passes, nor message 3 without it, and a
+// responder that sent another ciphertext cannot read message 3.
 func TestPSKIsDemanded(t *testing.T) {
 	alpha, beta := sides(t)
 	for _, psk := range [][]byte{nil, make([]byte, 32)} {
@@ -512,7 +515,8 @@ func TestPSKIsDemanded(t *testing.T) {
 		}
 		ref.toMessage3(t, h)
 		ref.psk = psk
-		out := h.refused(t, frame(1, frameMessage3, ref.write(2, ref.payload3(t, alpha, nil))), reason.DecryptionFailed, "message 3")
+		out := h.refused(t, frame(1, frameMessage3, ref.write(2, ref.payload3(t, alpha, nil))), reason.DecryptionFailed,
+			"message 3")
 		if statusOf(t, out) != reason.DecryptionFailed {
 			t.Error("wrong status")
 		}
@@ -533,7 +537,8 @@ func TestBadEncapsulationKey(t *testing.T) {
 		ref := newRefInitiator(t, alpha)
 		ek := ref.dk.EncapsulationKey().Bytes()
 		ek[at], ek[at+1], ek[at+2] = 0xff, 0xff, 0xff
-		out := beta.start(t, false).refused(t, frame(1, frameMessage1, ref.write(0, ek)), reason.DecryptionFailed, "encapsulation key is not valid")
+		out := beta.start(t, false).refused(t, frame(1, frameMessage1, ref.write(0, ek)), reason.DecryptionFailed,
+			"encapsulation key is not valid")
 		if statusOf(t, out) != reason.DecryptionFailed {
 			t.Error("wrong status")
 		}
@@ -587,9 +592,11 @@ func TestOffers(t *testing.T) {
 		code reason.Code
 		want string
 	}{
-		{func(p *Params) { p.ApplicationProtocols = []string{"h3"} }, reason.NoApplicationProtocol, `speaks ["grpc"], the peer's ["h3"]`},
+		{func(p *Params) { p.ApplicationProtocols = []string{"h3"} }, reason.NoApplicationProtocol,
+			`speaks ["grpc"], the peer's ["h3"]`},
 		{func(p *Params) { p.RecordProtocols = []string{"ALTSRP_GMAC_128"} }, reason.NoRecordProtocol, "ALTSRP_GMAC_128"},
-		{func(p *Params) { p.RPCVersions = RPCVersions{Version{2, 0}, Version{1, 0}} }, reason.NoRPCVersion, "2.1 to 2.1, the peer's 1.0 to 2.0"},
+		{func(p *Params) { p.RPCVersions = RPCVersions{Version{2, 0}, Version{1, 0}} }, reason.NoRPCVersion,
+			"2.1 to 2.1, the peer's 1.0 to 2.0"},
 		{func(p *Params) { p.RPCVersions = RPCVersions{Version{9, 0}, Version{3, 0}} }, reason.NoRPCVersion, "upgrade"},
 	} {
 		i := alpha.start(t, true)
@@ -646,8 +653,10 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		{"reason", verify(nil, reason.Errorf(reason.UnknownCA, "no CA")), reason.UnknownCA, "no CA (unknown_ca)"},
-		{"wrapped reason", verify(nil, fmt.Errorf("so: %w", reason.Errorf(reason.CertificateExpired, "old"))), reason.CertificateExpired, "old"},
+		{"wrapped reason", verify(nil, fmt.Errorf("so: %w", reason.Errorf(reason.CertificateExpired, "old"))),
+			reason.CertificateExpired, "old"},
 		{"other error", verify(&certbind.Peer{}, errors.New("broken")), reason.Internal, "broken"},
+		{"nil reason", verify(&certbind.Peer{}, (*reason.Error)(nil)), reason.Internal, "without saying why"},
 		{"no peer", verify(nil, nil), reason.Internal, "no peer"},
 		{"accepting error", verify(nil, reason.Errorf(reason.Accepted, "odd")), reason.Internal, "odd"},
 		{"target", authorize(reason.Errorf(reason.TargetMismatch, "not alice")), reason.TargetMismatch, "not alice"},
@@ -703,7 +712,8 @@ func TestVersions(t *testing.T) {
 
 	i = alpha.start(t, true)
 	i.first(t)
-	out := i.refused(t, []byte("salt\x09\x04\x00\x04\x00\x01\x03\x09"), reason.UnsupportedVersion, "it serves versions 3 to 9, this daemon spoke 1;")
+	out := i.refused(t, []byte("salt\x09\x04\x00\x04\x00\x01\x03\x09"), reason.UnsupportedVersion,
+		"it serves versions 3 to 9, this daemon spoke 1;")
 	if out != nil || !i.err.(*reason.Error).ByPeer {
 		t.Error("a refusal was answered, or is not marked as the peer's")
 	}
@@ -735,7 +745,8 @@ func TestForeignPeers(t *testing.T) {
 			if out := h.refused(t, []byte(c.bytes), reason.Malformed, c.want); out != nil {
 				t.Errorf("%q was answered by %x", c.bytes, out)
 			}
-			if !errors.Is(h.err, ErrForeign) || !bytes.HasPrefix([]byte(h.err.Error()), []byte(role+" at the other end speaks ")) {
+			if !errors.Is(h.err, ErrForeign) ||
+				!bytes.HasPrefix([]byte(h.err.Error()), []byte(role+" at the other end speaks ")) {
 				t.Errorf("%q: %v", c.bytes, h.err)
 			}
 			if h.Abort(reason.TimedOut) != nil {
@@ -748,7 +759,8 @@ func TestForeignPeers(t *testing.T) {
 	h.ok(t, []byte("sa"))
 	h.refused(t, []byte("mba"), reason.Malformed, "first bytes are 73 61 6d 62")
 	h = beta.start(t, false)
-	if out := h.refused(t, append(alpha.start(t, true).first(t), "GET / HTTP/1.1"...), reason.Malformed, "HTTP"); out != nil {
+	if out := h.refused(t, append(alpha.start(t, true).first(t), "GET / HTTP/1.1"...), reason.Malformed,
+		"HTTP"); out != nil {
 		t.Errorf("answered by %x", out)
 	}
 }
@@ -809,13 +821,16 @@ func TestNew(t *testing.T) {
 		{"no identity", func(c *Config) { c.Static.Identity = nil }, reason.Internal},
 		{"long identity", func(c *Config) { c.Static.Identity = make([]byte, maxIdentitySize+1) }, reason.Internal},
 		{"unknown version", func(c *Config) { c.MinVersion = 2 }, reason.Internal},
-		{"no record protocol", func(c *Config) { c.Params.RecordProtocols = []string{"ALTSRP_GMAC_128"} }, reason.NoRecordProtocol},
+		{"no record protocol", func(c *Config) { c.Params.RecordProtocols = []string{"ALTSRP_GMAC_128"} },
+			reason.NoRecordProtocol},
 		{"no application protocol", func(c *Config) { c.Params.ApplicationProtocols = nil }, reason.NoApplicationProtocol},
 		{"empty protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{""} }, reason.LocalAccount},
-		{"long protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{fmt.Sprintf("%065d", 1)} }, reason.LocalAccount},
+		{"long protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{fmt.Sprintf("%065d", 1)} },
+			reason.LocalAccount},
 		{"space", func(c *Config) { c.Params.TransportProtocols = []string{"a b"} }, reason.LocalAccount},
 		{"too many", func(c *Config) { c.Params.ApplicationProtocols = long(17) }, reason.LocalAccount},
-		{"long offer", func(c *Config) { c.Params.ApplicationProtocols = long(16); c.Params.TransportProtocols = long(16) }, reason.LocalAccount},
+		{"long offer", func(c *Config) { c.Params.ApplicationProtocols = long(16); c.Params.TransportProtocols = long(16) },
+			reason.LocalAccount},
 		{"long message 2", func(c *Config) {
 			c.Params.ApplicationProtocols, c.Params.TransportProtocols = long(16), long(14)
 			c.Static.Identity = make([]byte, maxIdentitySize)

@@ -65,7 +65,8 @@ func (d *dh25519) DH(private, public []byte) ([]byte, error) {
 	}
 	secret, err := key.ECDH(peer)
 	if err != nil {
-		return nil, reason.Errorf(reason.DecryptionFailed, "an X25519 key of the peer's has low order; its daemon is at fault: %w", err)
+		return nil, reason.Errorf(reason.DecryptionFailed,
+			"an X25519 key of the peer's has low order; its daemon is at fault: %w", err)
 	}
 	return secret, nil
 }
@@ -75,7 +76,8 @@ func prologue(version byte) []byte { return append([]byte("shared-altsd"), versi
 
 // newNoise gives the Noise state of Noise_XXpsk3_25519_AESGCM_SHA256 with the psk still to be set, and the DH function
 // that holds its ephemeral key.
-func newNoise(version byte, initiator bool, static *certbind.Attestation, source keySource) (*noise.HandshakeState, *dh25519, error) {
+func newNoise(version byte, initiator bool, static *certbind.Attestation, source keySource) (*noise.HandshakeState,
+	*dh25519, error) {
 	dh := &dh25519{DHFunc: noise.DH25519, source: source}
 	hs, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite:           noise.NewCipherSuite(dh, noise.CipherAESGCM, noise.HashSHA256),

@@ -40,8 +40,8 @@ func (r RPCVersions) common(s RPCVersions) bool {
 	return lo.compare(hi) <= 0
 }
 
-// Params is what the local application offers (responder) or prefers (initiator). docs/protocol.md, section 6. Lists are in
-// order of preference.
+// Params is what the local application offers (responder) or prefers (initiator). docs/protocol.md, section 6. Lists
+// are in order of preference.
 type Params struct {
 	ApplicationProtocols []string // 1 to 16, each of 1 to 64 bytes from 0x21 to 0x7e
 	RecordProtocols      []string // must hold RecordProtocol; all others are left out
@@ -59,7 +59,8 @@ func (p Params) local() (Params, error) {
 	}
 	p.RecordProtocols = []string{RecordProtocol}
 	if len(p.ApplicationProtocols) == 0 {
-		return p, reason.Errorf(reason.NoApplicationProtocol, "the application names no application protocol; gRPC names \"grpc\"")
+		return p, reason.Errorf(reason.NoApplicationProtocol,
+			"the application names no application protocol; gRPC names \"grpc\"")
 	}
 	var err error
 	if p.ApplicationProtocols, err = localList("application", p.ApplicationProtocols); err != nil {
@@ -81,7 +82,8 @@ func localList(what string, names []string) ([]string, error) {
 			continue
 		}
 		if len(list) == maxListEntries {
-			return nil, reason.Errorf(reason.LocalAccount, "the application names more than %d %s protocols", maxListEntries, what)
+			return nil, reason.Errorf(reason.LocalAccount, "the application names more than %d %s protocols", maxListEntries,
+				what)
 		}
 		list = append(list, n)
 	}
@@ -141,7 +143,8 @@ func parseOffer(b []byte) (Params, error) {
 func (d *decoder) list(what string, least int) []string {
 	n := d.u8(what)
 	if d.err == nil && (n < least || n > maxListEntries) {
-		d.err = reason.Errorf(reason.Malformed, "the peer's %s has %d entries, it must have %d to %d", what, n, least, maxListEntries)
+		d.err = reason.Errorf(reason.Malformed, "the peer's %s has %d entries, it must have %d to %d", what, n, least,
+			maxListEntries)
 	}
 	if d.err != nil {
 		return nil
@@ -201,8 +204,8 @@ func parseChoice(b []byte) (choice, error) {
 	return c, nil
 }
 
-// choose picks, for an initiator that prefers mine, from the peer's offer: the first entry of each of its own lists that
-// the offer has.
+// choose picks, for an initiator that prefers mine, from the peer's offer: the first entry of each of its own lists
+// that the offer has.
 func choose(mine, offer Params) (choice, error) {
 	c := choice{
 		application:  first(mine.ApplicationProtocols, offer.ApplicationProtocols),
@@ -218,7 +221,8 @@ func choose(mine, offer Params) (choice, error) {
 			offer.ApplicationProtocols)
 	case c.record == "":
 		return choice{}, reason.Errorf(reason.NoRecordProtocol,
-			"no record protocol in common: this daemon speaks %q, the peer offers %q", mine.RecordProtocols, offer.RecordProtocols)
+			"no record protocol in common: this daemon speaks %q, the peer offers %q", mine.RecordProtocols,
+			offer.RecordProtocols)
 	}
 	return c, commonRPC(mine.RPCVersions, offer.RPCVersions)
 }
@@ -243,7 +247,8 @@ func (c choice) check(mine Params) error {
 		what = "a transport"
 	}
 	if what != "" {
-		return reason.Errorf(reason.BadChoice, "the peer chose %s protocol that it was not offered; its daemon is at fault", what)
+		return reason.Errorf(reason.BadChoice, "the peer chose %s protocol that it was not offered; its daemon is at fault",
+			what)
 	}
 	return commonRPC(mine.RPCVersions, c.rpcVersions)
 }
@@ -253,7 +258,8 @@ func commonRPC(mine, theirs RPCVersions) error {
 		return nil
 	}
 	return reason.Errorf(reason.NoRPCVersion,
-		"no RPC protocol version in common: this application speaks %d.%d to %d.%d, the peer's %d.%d to %d.%d; upgrade the older gRPC library",
+		"no RPC protocol version in common: this application speaks %d.%d to %d.%d, the peer's %d.%d to %d.%d; "+
+			"upgrade the older gRPC library",
 		mine.Min.Major, mine.Min.Minor, mine.Max.Major, mine.Max.Minor,
 		theirs.Min.Major, theirs.Min.Minor, theirs.Max.Major, theirs.Max.Minor)
 }

@@ -46,7 +46,8 @@ func TestEncodings(t *testing.T) {
 				t.Errorf("cut at %d: %v", n, err)
 			}
 		}
-		if err := parse([]byte(whole + "\x00")); reason.Of(err) != reason.Malformed || !strings.Contains(err.Error(), "1 bytes follow") {
+		if err := parse([]byte(whole + "\x00")); reason.Of(err) != reason.Malformed ||
+			!strings.Contains(err.Error(), "1 bytes follow") {
 			t.Errorf("with a byte more: %v", err)
 		}
 	}

@@ -18,9 +18,9 @@ import (
 	"github.com/flynn/noise"
 )
 
-// refParty is a second implementation of Noise_XXpsk3_25519_AESGCM_SHA256, written from the Noise specification (revision
-// 34, sections 5 and 9) with nothing but the standard library. It checks the library, and plays the peer that breaks the
-// rules: it takes any psk, any key and any payload.
+// refParty is a second implementation of Noise_XXpsk3_25519_AESGCM_SHA256, written from the Noise specification
+// (revision 34, sections 5 and 9) with nothing but the standard library. It checks the library, and plays the peer
+// that breaks the rules: it takes any psk, any key and any payload.
 type refParty struct {
 	initiator bool
 	s, e      *ecdh.PrivateKey
@@ -224,7 +224,8 @@ func TestPublicVectors(t *testing.T) {
 			}
 			return hs
 		}
-		hs := [2]*noise.HandshakeState{state(true, v.InitStatic, v.InitEphemeral), state(false, v.RespStatic, v.RespEphemeral)}
+		hs := [2]*noise.HandshakeState{state(true, v.InitStatic, v.InitEphemeral),
+			state(false, v.RespStatic, v.RespEphemeral)}
 		ref := [2]*refParty{
 			newRef(true, refName, v.Prologue, x25519Key(t, v.InitStatic), x25519Key(t, v.InitEphemeral)),
 			newRef(false, refName, v.Prologue, x25519Key(t, v.RespStatic), x25519Key(t, v.RespEphemeral)),

@@ -10,8 +10,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// keyTable is a Verifier with no certificates: the identity is the static key and the name that it speaks for. It lets the
-// tests of the handshake run without the cost of signatures; TestRealMachines does without it.
+// keyTable is a Verifier with no certificates: the identity is the static key and the name that it speaks for. It
+// lets the tests of the handshake run without the cost of signatures; TestRealMachines does without it.
 type keyTable struct{}
 
 func (keyTable) Verify(identity []byte, static [32]byte) (*certbind.Peer, error) {

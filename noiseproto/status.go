@@ -39,7 +39,8 @@ type status struct {
 // parseStatus reads the body of a status frame.
 func parseStatus(body []byte) (status, error) {
 	if len(body) != statusSize {
-		return status{}, reason.Errorf(reason.Malformed, "the peer sent a status of %d bytes, it must have %d", len(body), statusSize)
+		return status{}, reason.Errorf(reason.Malformed, "the peer sent a status of %d bytes, it must have %d", len(body),
+			statusSize)
 	}
 	return status{reason.Code(binary.BigEndian.Uint16(body)), body[2], body[3]}, nil
 }
@@ -48,7 +49,7 @@ func parseStatus(body []byte) (status, error) {
 func (s status) refusal(mine byte) *reason.Error {
 	e := &reason.Error{Code: s.code, ByPeer: true}
 	if s.code == reason.UnsupportedVersion {
-		e.Detail = fmt.Sprintf("it serves %s, this daemon spoke %d; bring both machines to a release that has a version in common",
+		e.Detail = fmt.Sprintf("it serves %s, this daemon spoke %d; bring both machines to releases that share a version",
 			versions(s.lowest, s.highest), mine)
 	}
 	return e

@@ -73,7 +73,8 @@ type vectorParams struct {
 
 func (p vectorParams) params() Params {
 	return Params{p.ApplicationProtocols, p.RecordProtocols,
-		RPCVersions{Version{p.RPCMax[0], p.RPCMax[1]}, Version{p.RPCMin[0], p.RPCMin[1]}}, p.MaxFrameSize, p.TransportProtocols}
+		RPCVersions{Version{p.RPCMax[0], p.RPCMax[1]},
+			Version{p.RPCMin[0], p.RPCMin[1]}}, p.MaxFrameSize, p.TransportProtocols}
 }
 
 type vectorState struct {
@@ -132,7 +133,8 @@ func newVector(t *testing.T, keyType string) *vector {
 	rpc := [2]uint32{2, 1}
 	record := []string{RecordProtocol}
 	v.Initiator = vectorSide{Machine: "alpha.example.com", Account: "alice", StaticPrivate: pattern(0x01, 32),
-		EphemeralPrivate: pattern(0x41, 32), Params: vectorParams{[]string{"h2", "grpc"}, record, rpc, rpc, 1 << 20, []string{}}}
+		EphemeralPrivate: pattern(0x41, 32), Params: vectorParams{[]string{"h2", "grpc"}, record, rpc, rpc, 1 << 20,
+			[]string{}}}
 	v.Responder = vectorSide{Machine: "beta.example.com", Account: "bob", StaticPrivate: pattern(0x61, 32),
 		EphemeralPrivate: pattern(0xa1, 32),
 		Params:           vectorParams{[]string{"grpc"}, record, rpc, [2]uint32{1, 0}, 0, []string{"tcp"}}}
@@ -151,8 +153,9 @@ func newVector(t *testing.T, keyType string) *vector {
 		}
 		key := x25519Key(t, s.StaticPrivate)
 		s.StaticPublic = key.PublicKey().Bytes()
-		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: s.Machine, Trust: vectorTrust(t, v.Trust),
-			Now: func() time.Time { return vectorTime },
+		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: s.Machine,
+			Trust: vectorTrust(t, v.Trust),
+			Now:   func() time.Time { return vectorTime },
 			NewStatic: func() (pub, priv [32]byte, err error) {
 				return [32]byte(s.StaticPublic), [32]byte(s.StaticPrivate), nil
 			}})
@@ -184,9 +187,10 @@ func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
 	keys.ephemeral = s.EphemeralPrivate
 	h, err := newHandshake(Config{
 		Initiator: initiator,
-		Static:    &certbind.Attestation{Public: [32]byte(s.StaticPublic), Private: [32]byte(s.StaticPrivate), Identity: s.Identity},
-		Verifier:  vectorVerifier(t, v.Trust),
-		Params:    s.Params.params(),
+		Static: &certbind.Attestation{Public: [32]byte(s.StaticPublic), Private: [32]byte(s.StaticPrivate),
+			Identity: s.Identity},
+		Verifier: vectorVerifier(t, v.Trust),
+		Params:   s.Params.params(),
 	}, keys)
 	if err != nil {
 		t.Fatal(err)
@@ -225,8 +229,10 @@ func (v *vector) fill(t *testing.T) {
 	i, r := v.handshake(t, true), v.handshake(t, false)
 	frames := run(t, i, r)
 	ref := [2]*refParty{
-		newRef(true, refName, v.Prologue, x25519Key(t, v.Initiator.StaticPrivate), x25519Key(t, v.Initiator.EphemeralPrivate)),
-		newRef(false, refName, v.Prologue, x25519Key(t, v.Responder.StaticPrivate), x25519Key(t, v.Responder.EphemeralPrivate)),
+		newRef(true, refName, v.Prologue, x25519Key(t, v.Initiator.StaticPrivate),
+			x25519Key(t, v.Initiator.EphemeralPrivate)),
+		newRef(false, refName, v.Prologue, x25519Key(t, v.Responder.StaticPrivate),
+			x25519Key(t, v.Responder.EphemeralPrivate)),
 	}
 	dk, err := (&fixedKeys{seed: v.Seed}).mlkem768()
 	if err != nil {
@@ -236,7 +242,8 @@ func (v *vector) fill(t *testing.T) {
 	v.PSK, v.Ciphertext = (&fixedKeys{randomness: v.Randomness}).encapsulate(dk.EncapsulationKey())
 	ref[0].psk, ref[1].psk = v.PSK, v.PSK
 	v.Responder.Negotiation = appendOffer(nil, v.Responder.Params.params())
-	v.Initiator.Negotiation = appendChoice(nil, choice{"grpc", RecordProtocol, v.Initiator.Params.params().RPCVersions, 1 << 20, ""})
+	v.Initiator.Negotiation = appendChoice(nil,
+		choice{"grpc", RecordProtocol, v.Initiator.Params.params().RPCVersions, 1 << 20, ""})
 	payloads := [][]byte{
 		v.Encaps,
 		(&message2{v.Ciphertext, v.Responder.Identity, v.Responder.Negotiation}).append(nil),
@@ -314,7 +321,8 @@ func (v *vector) negatives() (list []negative) {
 			add("status "+c.String(), StatusFrame(c))
 		}
 	}
-	for _, s := range []string{"\x16\x03\x01\x00\x05hello", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n", "SSH-2.0-x\r\n",
+	for _, s := range []string{"\x16\x03\x01\x00\x05hello", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n",
+		"SSH-2.0-x\r\n",
 		"\x00\x00\x00\x00\x00\x00\x00\x00", "\x10\x00\x00\x00\x06\x00\x00\x00"} {
 		list = append(list, negative{Name: fmt.Sprintf("%.4q first", s), Place: 1, Input: []byte(s)})
 	}
