@@ -11,6 +11,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
 func sides(t testing.TB) (alpha, beta *side) {
@@ -690,7 +691,7 @@ func TestStolenIdentity(t *testing.T) {
 	mallory := newSide(t, "mallory.example.com", "mallory")
 	i := mallory.start(t, true, func(c *Config) { c.Static.Identity = alpha.attest().Identity })
 	r := beta.start(t, false)
-	r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.StatementInvalid, "another static key")
+	r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.StatementInvalid, "static key")
 }
 
 func TestVersions(t *testing.T) {
@@ -858,9 +859,46 @@ func TestNew(t *testing.T) {
 
 // The largest frames that the protocol allows go through.
 func TestLargestIdentity(t *testing.T) {
-	alpha, beta := sides(t)
+	alpha := sideWithKey(t, "alpha.example.com", "alice", bytes.Repeat([]byte{1}, 32))
+	beta := sideWithKey(t, "beta.example.com", "bob", bytes.Repeat([]byte{2}, 32))
 	big := func(c *Config) {
 		c.Static.Identity = append(slices.Clone(c.Static.Identity), make([]byte, maxIdentitySize-len(c.Static.Identity))...)
 	}
 	run(t, alpha.start(t, true, big), beta.start(t, false, big))
+}
+
+// The binding as the handshake meets it: the second time a peer comes it is in the cache, and one under another CA,
+// or with another's identity, is refused.
+func TestBinding(t *testing.T) {
+	ca, err := testCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := testca.NewCA(testca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice, bob := newSide(t, "alpha.example.com", "alice"), newSide(t, "beta.example.com", "bob")
+	for n := range 2 {
+		i, r := alice.start(t, true), bob.start(t, false)
+		run(t, i, r)
+		a, b := i.Result().Peer, r.Result().Peer
+		if a.String() != bob.name || b.String() != alice.name || b.Attributes[0].Value != "1000" {
+			t.Errorf("peers %s and %s", a, b)
+		}
+		if cached := n == 1; a.Cached != cached || b.Cached != cached {
+			t.Errorf("handshake %d: cached %v and %v", n, a.Cached, b.Cached)
+		}
+	}
+	// An identity under another CA, and alice's identity with another key.
+	mallory := sideOf(t, newMachine(t, "mallory.example.com", other, ca), "alice")
+	i, r := mallory.start(t, true), bob.start(t, false)
+	st := r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.UnknownCA, "")
+	i.refused(t, st, reason.UnknownCA, "the peer's daemon refused")
+	i, r = alice.start(t, true), mallory.start(t, false)
+	i.refused(t, r.ok(t, i.first(t)), reason.UnknownCA, "")
+
+	i = mallory.start(t, true, func(c *Config) { c.Static.Identity = alice.attest().Identity })
+	r = bob.start(t, false)
+	r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.StatementInvalid, "")
 }

@@ -1,17 +1,18 @@
 package noiseproto
 
 import (
-	"crypto/rand"
 	"crypto/subtle"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-// keyTable is a Verifier with no certificates: the identity is the static key and the name that it speaks for. It
-// lets the tests of the handshake run without the cost of signatures; TestRealMachines does without it.
+// keyTable is a Verifier with no certificates: the identity is the static key and the name that it speaks for. It is
+// for handshakes that must come out the same every time, or whose identity has a size that no certificates give.
 type keyTable struct{}
 
 func (keyTable) Verify(identity []byte, static [32]byte) (*certbind.Peer, error) {
@@ -29,15 +30,52 @@ type side struct {
 	attest   func() *certbind.Attestation // a new copy each time
 }
 
+// testCA is the CA of all sides that newSide makes.
+var testCA = sync.OnceValues(func() (*testca.CA, error) { return testca.NewCA(testca.Options{}) })
+
+// newSide makes a machine with its certificate, which trusts testCA, and takes an account of it.
 func newSide(t testing.TB, machine, account string) *side {
 	t.Helper()
-	a := certbind.Attestation{}
-	if _, err := rand.Read(a.Private[:]); err != nil {
+	ca, err := testCA()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return sideWithKey(t, machine, account, a.Private[:])
+	return sideOf(t, newMachine(t, machine, ca, ca), account)
 }
 
+// newMachine makes a machine whose certificate issuer has signed and that trusts the CA trusted.
+func newMachine(t testing.TB, name string, issuer, trusted *testca.CA) *certbind.Machine {
+	t.Helper()
+	issued, err := issuer.Issue(testca.Leaf{Hosts: []string{name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := certbind.ParseCredential(issued.PEM(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: trusted.PEM(), Source: "ca.pem"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func sideOf(t testing.TB, m *certbind.Machine, account string) *side {
+	return &side{account + "@" + m.Name(), m, func() *certbind.Attestation {
+		a, err := m.Attest(account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}}
+}
+
+// sideWithKey makes a side that keyTable judges.
 func sideWithKey(t testing.TB, machine, account string, private []byte) *side {
 	a := certbind.Attestation{Private: [32]byte(private), Public: [32]byte(x25519Key(t, private).PublicKey().Bytes())}
 	a.Identity = append(a.Public[:len(a.Public):len(a.Public)], account+"@"+machine...)
