@@ -9,7 +9,7 @@ import grpc
 import helloworld_pb2
 import helloworld_pb2_grpc
 
-credentials = grpc.alts_channel_credentials([sys.argv[2]])
+credentials = grpc.alts_channel_credentials([sys.argv[2].encode()])
 with grpc.secure_channel(sys.argv[1], credentials) as channel:
     reply = helloworld_pb2_grpc.GreeterStub(channel).SayHello(helloworld_pb2.HelloRequest(name='world'), timeout=30)
 print(reply.message)

@@ -56,7 +56,8 @@ def serve(address):
 
 class Client:
     def __init__(self, target, accounts):
-        self.target, self.accounts = target, accounts
+        # gRPC takes account names as bytes only, though its documentation says strings.
+        self.target, self.accounts = target, [a.encode() for a in accounts]
         self.channel = self.new_channel()
 
     def new_channel(self):

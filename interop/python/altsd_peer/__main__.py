@@ -92,7 +92,7 @@ def do_conformance(args):
     pki = PKI(args.pki)
     env = Env(pki, args.app[0], args.account, args.timeout)
     if args.self:
-        target = conformance.SelfTarget(pki, args.timeout)
+        target = conformance.SelfTarget(pki, args.timeout / 2)
     elif args.connect:
         target = conformance.ConnectTarget(args.connect, args.timeout)
     else:
@@ -157,7 +157,8 @@ def main(argv=None):
     p.add_argument("--account", default="mallory", help="account that the honest handshakes show")
     p.add_argument("--only", help="regular expression on the names")
     p.add_argument("--list", action="store_true", help="print the table as JSON")
-    p.add_argument("--slow", action="store_true", help="also the cases that wait for the other side's deadline")
+    p.add_argument("--slow", action="store_true", help="also the cases that wait for the other side's deadline, which "
+                   "--timeout must then exceed")
     p.add_argument("--strict", action="store_true", help="demand a status of an initiator that fails, too")
     p.add_argument("--survival", type=int, default=10, metavar="N", help="an honest handshake after every N cases")
     p.add_argument("--timeout", type=float, default=10)

@@ -533,7 +533,7 @@ INITIATOR = (
     [("foreign-" + n, "3", NO_ANSWER, dict(raw1=d)) for n, d in FOREIGN.items()]
     + [("nothing-then-eof", "3", CUT, dict(raw1=b"", eof=True)),
        ("magic-then-eof", "3", CUT, dict(raw1=MAGIC, eof=True)),
-       ("status-first", "7.2", (2, "closed"), dict(raw1=Status(22).frame())),
+       ("status-first", "3", ("closed", 2, "silent"), dict(raw1=Status(22).frame(), eof=True)),
        ("message-3-first", "3", 2, dict(raw1=_body(MESSAGE_3, 1232))),
        ("message-2-first", "3", 2, dict(raw1=_body(MESSAGE_2, 1232))),
        ("message-1-of-random-bytes", "4.1", 3, dict(raw1=_body(MESSAGE_1, 1232))),

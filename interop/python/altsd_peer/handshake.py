@@ -180,11 +180,6 @@ class Responder(_Machine):
         super().__init__(config, trace)
         self.state, self.expected = "wait-1", MESSAGE_1
 
-    def _on_status(self, status):
-        if self.state == "wait-1":
-            raise Refusal(MALFORMED, "a status in the place of message 1")
-        super()._on_status(status)
-
     def _on_message(self, body, whole):
         if self.state == "wait-1":
             return self._on_message_1(body, whole)
