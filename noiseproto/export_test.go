@@ -11,6 +11,7 @@ type fixedKeys struct {
 	ephemeral  []byte // X25519 private key, 32 bytes
 	seed       []byte // d || z of ML-KEM key generation, 64 bytes
 	randomness []byte // m of ML-KEM encapsulation, 32 bytes
+	secret     []byte // what encapsulate gave out, to see that it is wiped
 }
 
 func (k *fixedKeys) x25519() (*ecdh.PrivateKey, error) {
@@ -30,5 +31,6 @@ func (k *fixedKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, cipherte
 	if err != nil {
 		panic(err)
 	}
+	k.secret = secret
 	return secret, ciphertext
 }

@@ -766,6 +766,20 @@ func TestForeignPeers(t *testing.T) {
 	}
 }
 
+// The shared secret is wiped as soon as Noise has it.
+func TestSecretIsWiped(t *testing.T) {
+	alpha, beta := sides(t)
+	keys := &fixedKeys{ephemeral: bytes.Repeat([]byte{5}, 32), randomness: bytes.Repeat([]byte{6}, 32)}
+	r := beta.startKeys(t, false, keys)
+	i := alpha.start(t, true)
+	m2 := r.ok(t, i.first(t))
+	if !bytes.Equal(keys.secret, make([]byte, 32)) {
+		t.Error("the shared secret was left")
+	}
+	i.ok(t, r.ok(t, i.ok(t, m2)))
+	checkResults(t, i, r)
+}
+
 func TestMisuse(t *testing.T) {
 	alpha, beta := sides(t)
 	i := alpha.start(t, true)
