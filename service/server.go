@@ -44,6 +44,8 @@ type Config struct {
 	Logger *slog.Logger
 	// OnFinish, if set, is called at the end of each handshake, for metrics. It must not block.
 	OnFinish func(Record)
+	// Register, if set, adds services of the daemon's own beside the handshaker, on the same sockets (CallerFromContext).
+	Register func(grpc.ServiceRegistrar)
 }
 
 const (
@@ -129,6 +131,9 @@ func New(c Config) (*Server, error) {
 		}},
 		Metadata: "grpc/gcp/handshaker.proto",
 	}, s)
+	if c.Register != nil {
+		c.Register(s.grpc)
+	}
 	return s, nil
 }
 
