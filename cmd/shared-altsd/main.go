@@ -27,7 +27,10 @@ type command struct {
 }
 
 // commands is the table of subcommands, in the order of the help.
-var commands = []*command{serveCommand, checkCommand, demoCommand, devCACommand, execCommand}
+var commands = []*command{
+	serveCommand, checkCommand, statusCommand, reloadCommand, whoamiCommand, pingCommand, pongCommand, demoCommand, devCACommand,
+	execCommand,
+}
 
 // A usageError is a mistake on the command line or in the config file: one line that names the flag and the cure.
 type usageError struct{ text string }
@@ -168,7 +171,7 @@ usage: shared-altsd COMMAND [FLAGS] [ARGUMENTS]
 
 `)
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-11s%s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `
   shared-altsd COMMAND --help     what a command does, with all its flags
@@ -192,7 +195,7 @@ func writeCommandHelp(w io.Writer, c *command) {
 	if c.args != "" {
 		usage += " " + c.args
 	}
-	fmt.Fprintf(w, "usage: %s\n\n%s\n", usage, strings.TrimSpace(c.about))
+	fmt.Fprintf(w, "usage: %s\n\n%s\n", usage, reflow(c.about))
 	options, _ := c.setup()
 	group := ""
 	for i := range options {

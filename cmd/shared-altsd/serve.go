@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -65,6 +66,7 @@ type serveConfig struct {
 	statement      time.Duration
 	drain          time.Duration
 	limits         service.Limits
+	metrics        metricsAddr
 	logLevel       string
 	logFormat      string
 }
@@ -114,6 +116,9 @@ func (c *serveConfig) options() []option {
 	)
 	o = append(o, c.limitOptions(limits)...)
 	return append(o,
+		option{name: "metrics", arg: "ADDR|unix:PATH", group: logs, set: c.metrics.set,
+			help: "Serve metrics for Prometheus at http://ADDR/metrics, a loopback address and port such as 127.0.0.1:9464, or " +
+				"on a UNIX socket. A socket of systemd's with FileDescriptorName=metrics does the same."},
 		option{name: "log-level", arg: "LEVEL", def: "info", group: logs,
 			set:  setChoice(&c.logLevel, "debug", "info", "warn", "error"),
 			help: "Least level that is logged: debug, info, warn or error. The log goes to standard error."},
@@ -242,7 +247,9 @@ type daemon struct {
 	machine *certbind.Machine
 	server  *service.Server
 	files   *reloader
+	admin   *admin
 	sockets []servedSocket
+	metrics net.Listener // nil for none
 }
 
 // A servedSocket is a listening socket and whom it serves.
@@ -296,9 +303,12 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 		return nil, err
 	}
 	d.files = newReloader(&c.files, identity, d.machine, log)
+	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain, Groups: c.publishGroups})
+	d.admin = newAdmin(d.machine, accounts, d.files, log)
+	d.files.observe = d.admin.reloaded
 	d.server, err = service.New(service.Config{
 		Machine:             d.machine,
-		Accounts:            service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain, Groups: c.publishGroups}),
+		Accounts:            accounts,
 		PublishGroups:       c.publishGroups,
 		AllowDomainAccounts: c.files.allowDomain,
 		SecureNaming:        c.secureNaming,
@@ -306,6 +316,8 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 		HandshakeTimeout:    c.handshake,
 		Limits:              c.limits,
 		Logger:              log,
+		OnFinish:            d.admin.finish,
+		Register:            d.admin.register,
 	})
 	if err != nil {
 		return nil, err
@@ -335,8 +347,11 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 
 // listen takes over the sockets of the service manager and binds those of --socket that are not among them.
 func (d *daemon) listen() error {
-	given, err := inheritedSockets()
+	given, metrics, err := inheritedSockets()
 	if err != nil {
+		return err
+	}
+	if d.metrics, err = d.config.metrics.listen(metrics); err != nil {
 		return err
 	}
 	specs := d.config.sockets
@@ -386,13 +401,23 @@ func (d *daemon) closeSockets() {
 			d.log.Warn("closing a socket", "socket", s.path, "error", err)
 		}
 	}
+	if d.metrics != nil {
+		d.metrics.Close() // an error says that it was closed with its server
+	}
 }
 
 // run serves until a signal or a failure ends it. All that happens from time to time happens in its loop, so that the
 // watchdog of the service manager sees it when that loop hangs.
 func (d *daemon) run(signals <-chan os.Signal) error {
 	defer d.closeSockets()
-	failed := make(chan error, len(d.sockets))
+	failed := make(chan error, len(d.sockets)+1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		if err := d.admin.run(ctx, d.server, d.metrics); err != nil {
+			failed <- err
+		}
+	}()
 	for _, s := range d.sockets {
 		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
 	}
@@ -443,6 +468,7 @@ func (d *daemon) hangup() {
 // drain takes no new handshakes and lets those in flight finish, until --drain-timeout or a second signal.
 func (d *daemon) drain(s os.Signal, signals <-chan os.Signal) {
 	d.notify.stopping()
+	d.admin.drain()
 	d.log.Info("stopping", "signal", s.String(), "waits up to", d.config.drain.String())
 	ctx, cancel := context.WithTimeout(context.Background(), d.config.drain)
 	defer cancel()

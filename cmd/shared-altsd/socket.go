@@ -271,34 +271,42 @@ type inherited struct {
 	path string
 }
 
+// metricsName is the FileDescriptorName= of a socket unit for metrics.
+const metricsName = "metrics"
+
 // inheritedSockets takes over the sockets that the service manager passed, checks that each is a listening UNIX stream
-// socket with a path, and clears the variables so that no child takes them for its own.
-func inheritedSockets() ([]inherited, error) {
+// socket with a path, and clears the variables so that no child takes them for its own. One may be for metrics.
+func inheritedSockets() (list []inherited, metrics net.Listener, err error) {
 	pid, fds, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		os.Unsetenv(v)
 	}
 	if pid != strconv.Itoa(os.Getpid()) || fds == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	const first, most = 3, 64
 	n, err := strconv.Atoi(fds)
 	if err != nil || n < 0 || n > most {
-		return nil, fmt.Errorf("LISTEN_FDS=%q of the environment is not a number from 0 to %d", fds, most)
+		return nil, nil, fmt.Errorf("LISTEN_FDS=%q of the environment is not a number from 0 to %d", fds, most)
 	}
 	fdNames := strings.Split(names, ":")
-	var list []inherited
 	for i := range n {
 		s := inherited{}
 		if i < len(fdNames) {
 			s.name = fdNames[i]
 		}
+		if s.name == metricsName && metrics == nil {
+			if metrics, err = inheritMetrics(first + i); err != nil {
+				return nil, nil, fmt.Errorf("socket %d of the service manager (%q): %w", i+1, s.name, err)
+			}
+			continue
+		}
 		if s.UnixListener, s.path, err = inherit(first + i); err != nil {
-			return nil, fmt.Errorf("socket %d of the service manager (%q): %w", i+1, s.name, err)
+			return nil, nil, fmt.Errorf("socket %d of the service manager (%q): %w", i+1, s.name, err)
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list, metrics, nil
 }
 
 func inherit(fd int) (*net.UnixListener, string, error) {

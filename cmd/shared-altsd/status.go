@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
+)
+
+// adminTimeout bounds a question to the daemon; it may have to look up the caller's account.
+const adminTimeout = 20 * time.Second
+
+var statusCommand = &command{
+	name:    "status",
+	summary: "say what the daemon of this machine is doing",
+	about: `
+Asks the daemon: is it up, as whom does it speak, what does it know of its certificate, CAs and revocation lists, how many
+handshakes came out how. Root and the daemon's own account are told the last failures as well. Exit status 1 if there is no
+daemon, or if peers would refuse this machine.
+
+  shared-altsd status
+  sudo shared-altsd status --json`,
+	setup: func() ([]option, func([]string) error) {
+		d, asJSON := new(daemonFlags), false
+		return append(d.options(), jsonOption(&asJSON)), func(args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown argument %q: status takes flags alone; see --help", args[0])
+			}
+			return printStatus(d, asJSON, os.Stdout)
+		}
+	},
+}
+
+// daemonFlags are the flags of commands that talk to the daemon.
+type daemonFlags struct {
+	socket string
+	uid    int
+}
+
+func (d *daemonFlags) options() []option {
+	const group = "The daemon:"
+	return []option{
+		{name: "socket", arg: "PATH", group: group,
+			set: func(v string) error { d.socket = v; return checkSocketPath(v) },
+			help: "Socket of the daemon. Without it the variable " + altscreds.SocketVariable + ", then " +
+				altscreds.DefaultSocket + "."},
+		{name: "daemon-uid", arg: "UID", group: group, set: setInt(&d.uid, 0, 1<<31-1),
+			help: "Uid that the daemon may run as, besides root and the caller. Under systemd it is not needed: there the " +
+				"socket is root's."},
+	}
+}
+
+func jsonOption(p *bool) option {
+	return option{name: "json", group: "Output:", set: setSwitch(p), help: "Print JSON, for scripts."}
+}
+
+func (d *daemonFlags) path() string {
+	switch {
+	case d.socket != "":
+		return d.socket
+	case os.Getenv(altscreds.SocketVariable) != "":
+		return os.Getenv(altscreds.SocketVariable)
+	}
+	return altscreds.DefaultSocket
+}
+
+// connect gives a connection to the daemon's admin service, which is made at the first call. Only a daemon of root's, of
+// the caller's own or of --daemon-uid is believed (rule 28).
+func (d *daemonFlags) connect() (*grpc.ClientConn, error) {
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", d.path())
+		if err != nil {
+			return nil, err
+		}
+		cred, err := peercred.FromConn(conn.(*net.UnixConn))
+		if err == nil && cred.UID != 0 && int(cred.UID) != os.Geteuid() && int(cred.UID) != d.uid {
+			err = fmt.Errorf("it is served by uid %d, which is neither root nor this account: if that is the daemon, give "+
+				"--daemon-uid %d", cred.UID, cred.UID)
+		}
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
+	return grpc.NewClient("passthrough:///shared-altsd", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial), grpc.WithDisableServiceConfig())
+}
+
+// ask calls the admin service once.
+func (d *daemonFlags) ask(call func(context.Context, adminpb.AdminClient) error) error {
+	// Asked for first, because grpc's own words for a socket that is not there are long.
+	if err := unix.Access(d.path(), unix.W_OK); err != nil {
+		return noDaemon(d.path(), err)
+	}
+	conn, err := d.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	err = call(ctx, adminpb.NewAdminClient(conn))
+	if st, ok := status.FromError(err); ok && err != nil {
+		return errors.New(strings.TrimPrefix(st.Message(), "connection error: desc = "))
+	}
+	return err
+}
+
+func noDaemon(path string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("no daemon: there is no socket %s: start it ('systemctl start shared-altsd'), or give --socket", path)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("this account may not use the socket %s: ask for membership of its group", path)
+	}
+	return fmt.Errorf("the socket %s: %w", path, err)
+}
+
+func printStatus(d *daemonFlags, asJSON bool, w io.Writer) error {
+	var s *adminpb.StatusResponse
+	err := d.ask(func(ctx context.Context, c adminpb.AdminClient) (err error) {
+		s, err = c.Status(ctx, &adminpb.StatusRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := writeJSON(w, plain(s.ProtoReflect())); err != nil {
+			return err
+		}
+	} else {
+		writeStatus(w, s)
+	}
+	for _, f := range s.Faults {
+		if !f.Warning {
+			return exitStatus(1)
+		}
+	}
+	return nil
+}
+
+// plain gives a message as maps, lists and numbers with every field in it, which protojson would not: it makes strings of
+// 64-bit numbers.
+func plain(m protoreflect.Message) map[string]any {
+	out := make(map[string]any)
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		value := func(v protoreflect.Value) any {
+			if f.Message() != nil {
+				return plain(v.Message())
+			}
+			return v.Interface()
+		}
+		if !f.IsList() {
+			out[string(f.Name())] = value(m.Get(f))
+			continue
+		}
+		list := []any{}
+		for j := range m.Get(f).List().Len() {
+			list = append(list, value(m.Get(f).List().Get(j)))
+		}
+		out[string(f.Name())] = list
+	}
+	return out
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
+	now := time.Unix(s.NowUnix, 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%-12s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("daemon", "%s since %s, version %s", s.State, stamp(s.StartedUnix), s.Version)
+	line("machine", "%s", s.Machine)
+	if s.CallerAccount != "" {
+		line("you", "%s@%s", s.CallerAccount, s.Machine)
+	} else {
+		line("you", "refused: %s", s.CallerRefused)
+	}
+	line("accounts", "from %s", s.AccountSource)
+	c := s.Certificate
+	line("certificate", "%s key, serial %s, issued by %q", c.Key, c.Serial, c.Issuer)
+	line("", "SHA-256 %s", c.Fingerprint)
+	for _, e := range s.Expiries {
+		what := map[string]string{"leaf": "this machine's certificate", "chain": "intermediate CA " + e.Name, "ca": "trusted CA " + e.Name,
+			"crl": "revocation list " + e.Name}[e.Kind]
+		line("valid until", "%s%s: %s", stamp(e.NotAfterUnix), remaining(time.Unix(e.NotAfterUnix, 0).Sub(now)), what)
+	}
+	counters := func(what string, c *adminpb.Counters) {
+		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(), c.GetInFlight(), c.GetWaiting())
+	}
+	counters("as client", s.Initiator)
+	counters("as server", s.Responder)
+	line("connections", "%d of local applications", s.Connections)
+	r := s.Reloads
+	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(), stamp(r.GetLastSuccessUnix()))
+	if !r.GetLastOk() {
+		text := "the last one was refused; its reason is in the log"
+		if r.GetLastError() != "" {
+			text = "the last one was refused: " + oneLine(r.GetLastError())
+		}
+		line("", "%s", text)
+	}
+	for _, f := range s.Faults {
+		kind := "fault"
+		if f.Warning {
+			kind = "warning"
+		}
+		line(kind, "%s", oneLine(f.What))
+		line("", "cure: %s", oneLine(f.Cure))
+	}
+	if s.Privileged {
+		for _, f := range s.LastFailures {
+			side := "server"
+			if f.Initiator {
+				side = "client"
+			}
+			line("failed", "%s %s %s, %s with %s, handshake %s", stamp(f.Unix), f.Reason, or(f.Account, "(no account)"), side,
+				or(f.Peer, "an unverified peer"), or(f.HandshakeId, "-"))
+			line("", "%s", oneLine(f.Text))
+		}
+	} else {
+		line("failures", "are shown to root")
+	}
+}
+
+func or(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+func stamp(unix int64) string { return time.Unix(unix, 0).UTC().Format("2006-01-02 15:04:05Z") }
+
+var reloadCommand = &command{
+	name:    "reload",
+	summary: "have the daemon read its files again, and say how that went",
+	about: `
+Asks the daemon to bring certificate, key, CAs and revocation lists into force together, and waits for the outcome. Exit
+status 1, with the reason, if it refused them and goes on with what it had. Only for root and the daemon's own account.
+
+With --credentials, this command reads the file and hands its content to the daemon, which then need not be able to read
+it. That is how the systemd unit renews a key that it gave the daemon by LoadCredential=, whose copy never changes.
+
+  shared-altsd reload
+  shared-altsd reload --credentials /etc/shared-altsd/machine.pem`,
+	setup: func() ([]option, func([]string) error) {
+		d := new(daemonFlags)
+		var credentials, key string
+		const group = "Certificates:"
+		options := append(d.options(),
+			option{name: "credentials", arg: "FILE", group: group, set: setString(&credentials),
+				help: "PEM file with this machine's certificate chain and private key, to be handed to the daemon."},
+			option{name: "key", arg: "FILE", group: group, set: setString(&key),
+				help: "PEM file with the private key, if it is not in --credentials."})
+		return options, func(args []string) error {
+			switch {
+			case len(args) > 0:
+				return usagef("unknown argument %q: reload takes flags alone; see --help", args[0])
+			case key != "" && credentials == "":
+				return usagef("--key without --credentials: give the certificate as well")
+			}
+			return askReload(d, credentials, key)
+		}
+	},
+}
+
+func askReload(d *daemonFlags, credentials, key string) error {
+	req := &adminpb.ReloadRequest{}
+	defer func() { clear(req.Credentials) }()
+	for _, file := range []struct{ flag, path string }{{"--credentials", credentials}, {"--key", key}} {
+		if file.path == "" {
+			continue
+		}
+		// A key in a file that others may read or write is refused here as it is by serve.
+		data, warning, err := readKeyFile(file.path, file.flag == "--key" || key == "")
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.flag, err)
+		}
+		if warning != "" {
+			fmt.Fprintln(os.Stderr, "warning: "+warning)
+		}
+		req.Credentials = append(append(req.Credentials, data...), '\n')
+		clear(data)
+	}
+	if len(req.Credentials) > maxHandedCredentials {
+		return fmt.Errorf("--credentials: more than %d bytes: this is not the file that was meant", maxHandedCredentials)
+	}
+	return d.ask(func(ctx context.Context, c adminpb.AdminClient) error {
+		resp, err := c.Reload(ctx, req)
+		if err == nil {
+			fmt.Printf("in force: certificate %s of %s, valid until %s\n", resp.Serial, resp.Machine, stamp(resp.NotAfterUnix))
+		}
+		return err
+	})
+}
