@@ -14,9 +14,9 @@ const (
 	maxCachedPerLeaf = 256
 )
 
-// A cache keeps successful verifications under one trust: a reload makes a new cache with its new trust, so that nothing
-// found under the old one can be used. The key is the SHA-256 of the whole identity; a key of less would mix up what
-// differs in the rest (one static key, for instance, serves many accounts).
+// A cache keeps successful verifications under one trust: a reload makes a new cache with its new trust, so that
+// nothing found under the old one can be used. The key is the SHA-256 of the whole identity; a key of less would mix
+// up what differs in the rest (one static key, for instance, serves many accounts).
 type cache struct {
 	mu      sync.Mutex
 	entries map[[32]byte]*list.Element
@@ -36,8 +36,8 @@ func newCache() *cache {
 
 func cacheKey(identity []byte) [32]byte { return sha256.Sum256(identity) }
 
-// get gives the peer of an earlier success if it still holds: the same static key authenticated by Noise now, and the time
-// within everything that was used. Otherwise nil; then a full verification finds the reason.
+// get gives the peer of an earlier success if it still holds: the same static key authenticated by Noise now, and the
+// time within everything that was used. Otherwise nil; then a full verification finds the reason.
 func (c *cache) get(key, static [32]byte, now time.Time) *Peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,9 +33,9 @@ var cures = map[reason.Code]string{
 // maxExpiryNotice is how long before its end a certificate is warned about at the most.
 const maxExpiryNotice = 30 * 24 * time.Hour
 
-// Check says what peers with the same trust would say of a machine's credential at a time: each fault with its cure, none
-// if all is well. name is the machine's name, or empty to have it chosen as without --machine-name; a nil trust leaves
-// out what needs one.
+// Check says what peers with the same trust would say of a machine's credential at a time: each fault with its cure,
+// none if all is well. name is the machine's name, or empty to have it chosen as without --machine-name; a nil trust
+// leaves out what needs one.
 func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	var faults []Fault
 	fault := func(warning bool, cure, format string, args ...any) {
@@ -44,14 +44,16 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	if name == "" {
 		var err error
 		if name, err = c.MachineName("", ""); err != nil {
-			fault(false, "name the machine with --machine-name, or have the certificate issued with its DNS name alone", "%v", err)
+			fault(false, "name the machine with --machine-name, or have the certificate issued with its DNS name alone",
+				"%v", err)
 		}
 	} else if err := ValidMachineName(name); err != nil {
 		fault(false, "choose another machine name", "%v", err)
 		name = ""
 	} else if !hasName(c.Leaf, name) {
 		fault(false, "have the certificate issued with that name, or choose one of its names with --machine-name",
-			"the certificate does not have the machine's name, %q, among its DNS names (%s)", name, listNames(machineNames(c.Leaf)))
+			"the certificate does not have the machine's name, %q, among its DNS names (%s)",
+			name, listNames(machineNames(c.Leaf)))
 		name = ""
 	}
 	if sig, err := c.Sign([]byte("check")); err != nil {
@@ -69,8 +71,8 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	return append(faults, t.check(now)...)
 }
 
-// checkOwnChain does to the machine's own chain what a peer does in steps 2 and 6 of section 5.5. Without a name there is
-// no telling which CAs may vouch, and only the leaf is judged.
+// checkOwnChain does to the machine's own chain what a peer does in steps 2 and 6 of section 5.5. Without a name
+// there is no telling which CAs may vouch, and only the leaf is judged.
 func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 	certs, err := parseCertificates(c.Chain)
 	if err != nil {
@@ -89,8 +91,8 @@ func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 	return err
 }
 
-// checkExpiry tells of the leaf's time, and warns before the end of each certificate: when a quarter of its life is left,
-// but not more than 30 days before.
+// checkExpiry tells of the leaf's time, and warns before the end of each certificate: when a quarter of its life is
+// left, but not more than 30 days before.
 func checkExpiry(c *Credential, now time.Time) []Fault {
 	var faults []Fault
 	for i, cert := range c.Certificates {
@@ -121,7 +123,8 @@ func checkExpiry(c *Credential, now time.Time) []Fault {
 	return faults
 }
 
-// check tells of CAs out of their time and of revocation lists out of date: peers of theirs are, or will be, refused here.
+// check tells of CAs out of their time and of revocation lists out of date: peers of theirs are, or will be, refused
+// here.
 func (t *Trust) check(now time.Time) []Fault {
 	var faults []Fault
 	for _, g := range t.groups {

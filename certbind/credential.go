@@ -13,8 +13,8 @@ import (
 
 // A Credential is the machine's private key with the certificates that speak for it. It does not change once made.
 type Credential struct {
-	// Chain is what travels: 1 to 4 certificates in DER, leaf first, each next one issued the one before it, without the
-	// root; 16384 bytes in all.
+	// Chain is what travels: 1 to 4 certificates in DER, leaf first, each next one issued the one before it, without
+	// the root; 16384 bytes in all.
 	Chain [][]byte
 	// Leaf is the certificate of the key, Certificates the whole of Chain.
 	Leaf         *x509.Certificate
@@ -23,9 +23,10 @@ type Credential struct {
 	Signer crypto.Signer
 }
 
-// ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the key
-// stands in certPEM. Keys are PKCS #8, PKCS #1 or SEC 1, not encrypted. The leaf is the certificate of the key; the chain
-// is put in order by issuer, and a root at its end is left out. Errors name cause and cure and hold no key material.
+// ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the
+// key stands in certPEM. Keys are PKCS #8, PKCS #1 or SEC 1, not encrypted. The leaf is the certificate of the key;
+// the chain is put in order by issuer, and a root at its end is left out. Errors name cause and cure and hold no key
+// material.
 func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	blocks, err := pemBlocks(certPEM)
 	if err != nil {
@@ -65,12 +66,14 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	}
 	switch {
 	case len(signers) == 0:
-		return nil, errors.New("the machine's credentials hold no private key; add it to the file, or name its file with --key")
+		return nil, errors.New("the machine's credentials hold no private key; " +
+			"add it to the file, or name its file with --key")
 	case len(signers) > 1:
 		return nil, fmt.Errorf("the machine's credentials hold %d private keys; leave only the one of the certificate",
 			len(signers))
 	case len(certs) == 0:
-		return nil, errors.New("the machine's credentials hold no certificate; add the machine's and those between it and the CA")
+		return nil, errors.New("the machine's credentials hold no certificate; " +
+			"add the machine's and those between it and the CA")
 	}
 	chain, err := orderChain(certs, signers[0].Public())
 	if err != nil {
@@ -83,9 +86,9 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		size += len(cert.Raw)
 	}
 	if len(chain) > maxCertificates || size > maxCertificateBytes {
-		return nil, fmt.Errorf("the machine's chain has %d certificates of %d bytes in all without the root, and peers accept "+
-			"%d and %d; have the certificate issued by a CA nearer to the root", len(chain), size, maxCertificates,
-			maxCertificateBytes)
+		return nil, fmt.Errorf("the machine's chain has %d certificates of %d bytes in all without the root, and peers "+
+			"accept %d and %d; have the certificate issued by a CA nearer to the root",
+			len(chain), size, maxCertificates, maxCertificateBytes)
 	}
 	return c, nil
 }
@@ -117,7 +120,8 @@ func parseKey(b *pem.Block) (crypto.Signer, error) {
 		return nil, errors.New("it is a key that cannot sign (X25519 or the like); use P-256, P-384, Ed25519 or RSA")
 	}
 	if err := acceptableKey(signer.Public(), maxLeafRSABits); err != nil {
-		return nil, fmt.Errorf("peers do not accept it: %w; make a new key, P-256 for instance, and a certificate for it", err)
+		return nil, fmt.Errorf("peers do not accept it: %w; make a new key, P-256 for instance, and a certificate for it",
+			err)
 	}
 	return signer, nil
 }
@@ -139,15 +143,15 @@ func orderChain(certs []*x509.Certificate, key crypto.PublicKey) ([]*x509.Certif
 		return nil, fmt.Errorf("the private key belongs to none of the %d certificates; name the key that the certificate "+
 			"was made for", len(certs))
 	case len(chain) > 1:
-		return nil, fmt.Errorf("%d certificates are of the private key; leave only the one to use, which is mostly the newest",
-			len(chain))
+		return nil, fmt.Errorf("%d certificates are of the private key; "+
+			"leave only the one to use, which is mostly the newest", len(chain))
 	}
 	for len(rest) > 0 {
 		child := chain[len(chain)-1]
 		i := slices.IndexFunc(rest, func(c *x509.Certificate) bool { return issued(c, child) })
 		if i < 0 {
-			return nil, fmt.Errorf("%d certificates (one with the subject %q) issued none of the chain from the machine's own up; "+
-				"remove them, or add the certificate between", len(rest), rest[0].Subject)
+			return nil, fmt.Errorf("%d certificates (one with the subject %q) issued none of the chain "+
+				"from the machine's own up; remove them, or add the certificate between", len(rest), rest[0].Subject)
 		}
 		chain = append(chain, rest[i])
 		rest = slices.Delete(rest, i, i+1)
@@ -164,9 +168,9 @@ func selfSigned(c *x509.Certificate) bool {
 		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
-// MachineName gives the name that this machine goes by: override if it is set, which must be one of the leaf's DNS SANs;
-// else the only DNS SAN that can name a machine; else fqdn, the host's own name, if it is one of several. SANs have no
-// stable order, so that the first of them is no choice.
+// MachineName gives the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
+// SANs; else the only DNS SAN that can name a machine; else fqdn, the host's own name, if it is one of several. SANs
+// have no stable order, so that the first of them is no choice.
 func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	names := machineNames(c.Leaf)
 	if override != "" {
@@ -185,16 +189,16 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 			return "", errors.New("the machine's certificate has only wildcard DNS names, and a wildcard names no machine; " +
 				"have it issued with the machine's own DNS name")
 		}
-		return "", errors.New("the machine's certificate has no DNS name (subject alternative name) that can name a machine; " +
-			"have it issued with the machine's DNS name")
+		return "", errors.New("the machine's certificate has no DNS name (subject alternative name) " +
+			"that can name a machine; have it issued with the machine's DNS name")
 	case 1:
 		return names[0], nil
 	}
 	if host := strings.TrimSuffix(asciiLower(fqdn), "."); slices.Contains(names, host) {
 		return host, nil
 	}
-	return "", fmt.Errorf("the machine's certificate has several DNS names (%s), and the host's own name, %q, is none of them; "+
-		"choose one with --machine-name", listNames(names), fqdn)
+	return "", fmt.Errorf("the machine's certificate has several DNS names (%s), and the host's own name, %q, "+
+		"is none of them; choose one with --machine-name", listNames(names), fqdn)
 }
 
 func listNames(names []string) string {

@@ -28,17 +28,18 @@ type crl struct {
 	revoked map[string]struct{} // serial numbers, big-endian
 	source  string
 
-	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only keys of
-	// certificates whose path has been verified, so that strangers cannot fill it; the bound is for certainty.
+	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only
+	// keys of certificates whose path has been verified, so that strangers cannot fill it; the bound is for
+	// certainty.
 	mu     sync.Mutex
 	signed map[[32]byte]bool
 }
 
 const maxSignedMemo = 1024
 
-// parseCRLs reads a file of lists and refuses each that would have to be read with more knowledge than this package has:
-// a list with a critical extension, a list of changes (delta) or of a part of the certificates (issuing distribution
-// point). Go's parser accepts all of these, and a lookup in them would find too little.
+// parseCRLs reads a file of lists and refuses each that would have to be read with more knowledge than this package
+// has: a list with a critical extension, a list of changes (delta) or of a part of the certificates (issuing
+// distribution point). Go's parser accepts all of these, and a lookup in them would find too little.
 func parseCRLs(f CRLFile) ([]*crl, error) {
 	ders := [][]byte{f.Data}
 	if bytes.Contains(f.Data, []byte("-----BEGIN ")) {
@@ -83,10 +84,11 @@ func parseCRL(der []byte) (*crl, error) {
 		case ext.Id.Equal(oidDeltaIndicator):
 			return nil, errors.New("it is a delta list, which holds changes only; use the complete list")
 		case ext.Id.Equal(oidIssuingDistributionPoint):
-			return nil, errors.New("it has an issuing distribution point, so that it may cover a part of the certificates only; " +
-				"use a complete list")
+			return nil, errors.New("it has an issuing distribution point, so that it may cover " +
+				"a part of the certificates only; use a complete list")
 		case ext.Critical:
-			return nil, fmt.Errorf("it has the critical extension %v, which is not known here; use a plain complete list", ext.Id)
+			return nil, fmt.Errorf("it has the critical extension %v, which is not known here; use a plain complete list",
+				ext.Id)
 		}
 	}
 	revoked := make(map[string]struct{}, len(list.RevokedCertificateEntries))
@@ -104,8 +106,8 @@ func parseCRL(der []byte) (*crl, error) {
 	return &crl{list: list, revoked: revoked, signed: make(map[[32]byte]bool)}, nil
 }
 
-// signedBy reports whether the issuer's key has signed the list. Only the key counts: a CA's name may belong to two keys,
-// and an issuer without the cRLSign usage bit still means what it lists.
+// signedBy reports whether the issuer's key has signed the list. Only the key counts: a CA's name may belong to two
+// keys, and an issuer without the cRLSign usage bit still means what it lists.
 func (l *crl) signedBy(issuer *x509.Certificate) bool {
 	spki := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
 	l.mu.Lock()

@@ -12,12 +12,14 @@
 //	  | names
 //	static key: authenticated by Noise in the handshake at hand
 //
-// So a handshake that Noise has authenticated with that static key, and whose statement verifies, is with account@machine,
-// as far as the machine and the CA are honest. Root on a machine can speak for every account there, and for none elsewhere.
+// So a handshake that Noise has authenticated with that static key, and whose statement verifies, is with
+// account@machine, as far as the machine and the CA are honest. Root on a machine can speak for every account there,
+// and for none elsewhere.
 //
 // # The identity payload
 //
-// Integers are big-endian; opaque8 and opaque16 are a length of one or two bytes and that many bytes, in the bounds given.
+// Integers are big-endian; opaque8 and opaque16 are a length of one or two bytes and that many bytes, in the bounds
+// given.
 //
 //	identity, at most 21504 bytes:
 //	  count             1 byte, 1 to 4
@@ -39,68 +41,72 @@
 //
 // # The signature
 //
-// It is made over 64 bytes of 0x20, the 33 bytes "shared-altsd v1 machine statement", one byte 0x00, and the statement. The
-// leaf's key fixes the scheme, and nothing is negotiated:
+// It is made over 64 bytes of 0x20, the 33 bytes "shared-altsd v1 machine statement", one byte 0x00, and the
+// statement. The leaf's key fixes the scheme, and nothing is negotiated:
 //
 //	ECDSA P-256       SHA-256, ASN.1 DER
 //	ECDSA P-384       SHA-384, ASN.1 DER
 //	Ed25519           pure, 64 bytes
 //	RSA 2048 to 4096  exponent 65537, RSASSA-PSS with SHA-256, MGF1 with SHA-256, salt of exactly 32 bytes
 //
-// The prefix keeps the signature apart from all others that a host key makes. TLS 1.3 uses the same 64 spaces with context
-// strings of its own; TLS 1.2 signs two nonces and parameters, whose first 32 bytes may be chosen by a peer but not the
-// next 32 as well.
+// The prefix keeps the signature apart from all others that a host key makes. TLS 1.3 uses the same 64 spaces with
+// context strings of its own; TLS 1.2 signs two nonces and parameters, whose first 32 bytes may be chosen by a peer
+// but not the next 32 as well.
 //
 // # Verification
 //
-// Machine.Verify refuses at the first check that fails, in this order, with a *reason.Error whose code the peer is told.
-// Everything cheap comes first; no signature is verified before step 6, and the leaf's key is not used before step 7.
+// Machine.Verify refuses at the first check that fails, in this order, with a *reason.Error whose code the peer is
+// told. Everything cheap comes first; no signature is verified before step 6, and the leaf's key is not used before
+// step 7.
 //
 //  1. Format: each bound above. Defends the memory and every later step. (Malformed; StatementInvalid)
-//  2. Bounds on certificates: each parses; keys are P-256, P-384, Ed25519, or RSA with the exponent 65537 and 2048 to 4096
-//     bits (leaf) or 8192 (above); signatures are with SHA-2 by RSA or ECDSA, or Ed25519. Defends the processor: one RSA
-//     signature with a modulus of 64 KB takes seconds, and anybody who can connect can send one. (CertificateUnacceptable)
-//  3. Static key and leaf are those of the statement. Defends against a replay of a captured identity, which is not secret:
-//     without the private static key it is worth nothing; and against a statement beside another certificate of the same
-//     key. (StatementInvalid)
-//  4. Window: now is in it, it is at most 24 hours long, and ends no later than the leaf. Bounds what a stolen static key is
-//     good for. (StatementExpired; CertificateExpired or CertificateNotYetValid if that is the leaf's time)
-//  5. Names: machine is valid and exactly one of the leaf's DNS SANs, where wildcards never match; account and attributes are
-//     valid. Defends logs, user databases and those who compare names. (MachineNameMismatch, AccountUnacceptable)
-//  6. Chain: the leaf is no CA, does not have a trusted CA's key, has digitalSignature, and an extended key usage that is
-//     absent or any, serverAuth or clientAuth, with the OID of TrustConfig.RequireEKU besides if set; so that a CA, an
-//     e-mail or a code-signing certificate speaks for nobody. Then RFC 5280 by crypto/x509, with name constraints, to a CA
-//     that is trusted for this machine name; then, path by path, intermediates' extended key usage and revocation. One
-//     path that keeps every rule is enough. (UnknownCA, CertificateExpired, CertificateNotYetValid, MachineNameMismatch,
-//     CertificateUnacceptable, CertificateRevoked, RevocationUnknown)
+//  2. Bounds on certificates: each parses; keys are P-256, P-384, Ed25519, or RSA with the exponent 65537 and 2048 to
+//     4096 bits (leaf) or 8192 (above); signatures are with SHA-2 by RSA or ECDSA, or Ed25519. Defends the processor:
+//     one RSA signature with a huge modulus takes seconds, and anybody who can connect can send one.
+//     (CertificateUnacceptable)
+//  3. Static key and leaf are those of the statement. Defends against a replay of a captured identity, which is not
+//     secret: without the private static key it is worth nothing; and against a statement beside another certificate
+//     of the same key. (StatementInvalid)
+//  4. Window: now is in it, it is at most 24 hours long, and ends no later than the leaf. Bounds what a stolen static
+//     key is good for. (StatementExpired; CertificateExpired or CertificateNotYetValid if that is the leaf's time)
+//  5. Names: machine is valid and exactly one of the leaf's DNS SANs, where wildcards never match; account and
+//     attributes are valid. Defends logs, user databases and those who compare names. (MachineNameMismatch,
+//     AccountUnacceptable)
+//  6. Chain: the leaf is no CA, does not have a trusted CA's key, has digitalSignature, and an extended key usage
+//     that is absent or any, serverAuth or clientAuth, with the OID of TrustConfig.RequireEKU besides if set; so that
+//     a CA, an e-mail or a code-signing certificate speaks for nobody. Then RFC 5280 by crypto/x509, with name
+//     constraints, to a CA that is trusted for this machine name; then, path by path, intermediates' extended key
+//     usage and revocation. One path that keeps every rule is enough. (UnknownCA, CertificateExpired,
+//     CertificateNotYetValid, MachineNameMismatch, CertificateUnacceptable, CertificateRevoked, RevocationUnknown)
 //  7. Signature of the statement. (StatementInvalid)
 //
 // No error holds text of the peer's but a machine name that has passed step 5.
 //
 // # Revocation
 //
-// Lists are read when a Trust is made. A list is refused that does not parse; that has no nextUpdate; that has a critical
-// extension, in itself or in an entry; that is a delta or has an issuing distribution point, critical or not; that is not
-// signed with SHA-2 or Ed25519; or that has the name of a configured CA and not its signature. In a verification, each certificate of
-// a path but the trust anchor is looked up in each list that its issuer's key has signed: the key counts, not the name, and
-// not whether the issuer has cRLSign, since a list that is skipped would be a revocation unseen. A list past its
-// nextUpdate refuses all that its issuer issued, unless TrustConfig.CRLStaleOK; what it revokes is revoked in any case. A
-// list from the future (thisUpdate after now) is used: its issuer has signed it, and a clock that is behind should not cut
-// off every peer. Check warns of it.
+// Lists are read when a Trust is made. A list is refused that does not parse; that has no nextUpdate; that has a
+// critical extension, in itself or in an entry; that is a delta or has an issuing distribution point, critical or
+// not; that is not signed with SHA-2 or Ed25519; or that has the name of a configured CA and not its signature. In a
+// verification, each certificate of a path but the trust anchor is looked up in each list that its issuer's key has
+// signed: the key counts, not the name, and not whether the issuer has cRLSign, since a list that is skipped would be
+// a revocation unseen. A list past its nextUpdate refuses all that its issuer issued, unless TrustConfig.CRLStaleOK;
+// what it revokes is revoked in any case. A list from the future (thisUpdate after now) is used: its issuer has
+// signed it, and a clock that is behind should not cut off every peer. Check warns of it.
 //
 // # The cache
 //
-// Successes, and only these, are kept under the SHA-256 of the whole identity: at most 4096, and 256 for one leaf, oldest
-// out first. A hit checks anew that the static key is the one that Noise authenticated now, and that the time is within
-// everything used: statement, certificates of the path, revocation lists. It parses no certificate and verifies no
-// signature. A reload puts a new, empty cache in force with the new trust, so nothing found under another trust is used.
+// Successes, and only these, are kept under the SHA-256 of the whole identity: at most 4096, and 256 for one leaf,
+// oldest out first. A hit checks anew that the static key is the one that Noise authenticated now, and that the time
+// is within everything used: statement, certificates of the path, revocation lists. It parses no certificate and
+// verifies no signature. A reload puts a new, empty cache in force with the new trust, so nothing found under another
+// trust is used.
 //
 // # Attestation
 //
 // A Machine makes its static key in memory and never stores it. Machine.Attest hands out a snapshot of static key and
-// identity that belong together, as a copy for one handshake, so that rotation and reload wipe the Machine's own copy and
-// disturb no handshake. A statement begins 5 minutes before it is signed, lasts for MachineConfig.Window, ends no later than
-// the leaf, is signed anew after half of its life or when leaf, static key, account's attributes or the clock say so, and
-// is never handed out with less than 5 minutes left. If the key fails to sign, the statement in hand is used to its end.
-// At most 4096 statements are kept, one an account.
+// identity that belong together, as a copy for one handshake, so that rotation and reload wipe the Machine's own copy
+// and disturb no handshake. A statement begins 5 minutes before it is signed, lasts for MachineConfig.Window, ends no
+// later than the leaf, is signed anew after half of its life or when leaf, static key, account's attributes or the
+// clock say so, and is never handed out with less than 5 minutes left. If the key fails to sign, the statement in
+// hand is used to its end. At most 4096 statements are kept, one an account.
 package certbind

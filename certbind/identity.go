@@ -48,8 +48,8 @@ func (id *Identity) Marshal() ([]byte, error) {
 	return b, nil
 }
 
-// ParseIdentity splits an identity and checks every bound of section 5. Nothing in it is parsed further or verified. The
-// result aliases b. The error is a *reason.Error, Malformed.
+// ParseIdentity splits an identity and checks every bound of section 5. Nothing in it is parsed further or verified.
+// The result aliases b. The error is a *reason.Error, Malformed.
 func ParseIdentity(b []byte) (*Identity, error) {
 	id, err := parseIdentity(b)
 	if err != nil {

@@ -71,8 +71,8 @@ type state struct {
 	cache *cache
 }
 
-// A statementSlot holds an account's current statement. Its lock is held while signing, so that concurrent callers of an
-// account wait for one signature, and callers of other accounts do not wait.
+// A statementSlot holds an account's current statement. Its lock is held while signing, so that concurrent callers of
+// an account wait for one signature, and callers of other accounts do not wait.
 type statementSlot struct {
 	mu                         sync.Mutex
 	attributes                 []byte // as they were signed
@@ -140,8 +140,8 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 
 var errNoCredential = errors.New("a machine needs a credential and a trust")
 
-// RotateStatic replaces the static key and drops the statements about the old one, which is wiped. Attestations that have
-// been handed out hold copies and are not touched.
+// RotateStatic replaces the static key and drops the statements about the old one, which is wiped. Attestations that
+// have been handed out hold copies and are not touched.
 func (m *Machine) RotateStatic() error { return m.swap(nil, nil) }
 
 // swap puts a new state in force with a fresh static key. nil for c and t keeps both, and the cache with them.
@@ -161,8 +161,8 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 	case c == nil || t == nil:
 		return errNoCredential
 	case !hasName(c.Leaf, m.name):
-		return fmt.Errorf("the certificate does not have the machine's name, %q, among its DNS names; have it issued with that "+
-			"name, or restart the daemon to take a new one", m.name)
+		return fmt.Errorf("the certificate does not have the machine's name, %q, among its DNS names; "+
+			"have it issued with that name, or restart the daemon to take a new one", m.name)
 	default:
 		next.credential, next.leaf, next.trust, next.cache = c, sha256.Sum256(c.Leaf.Raw), t, newCache()
 	}
@@ -187,8 +187,9 @@ type Attestation struct {
 func (a *Attestation) Wipe() { clear(a.Private[:]) }
 
 // Attest gives what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
-// there is no statement about the same account, attributes, static key and leaf before half of its life (docs/protocol.md,
-// section 5.6). Errors are *reason.Error: AccountUnacceptable, CertificateExpired, CertificateNotYetValid, Internal.
+// there is no statement about the same account, attributes, static key and leaf before half of its life
+// (docs/protocol.md, section 5.6). Errors are *reason.Error: AccountUnacceptable, CertificateExpired,
+// CertificateNotYetValid, Internal.
 func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error) {
 	now := m.now()
 	m.mu.Lock()
@@ -253,8 +254,8 @@ func ownTime(c *Credential, now time.Time) error {
 	return nil
 }
 
-// slot finds or makes the account's place among the statements. If there are too many, some other is dropped: its account
-// costs one more signature, no more.
+// slot finds or makes the account's place among the statements. If there are too many, some other is dropped: its
+// account costs one more signature, no more.
 func (m *Machine) slot(s *state, account string) *statementSlot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -299,9 +300,9 @@ func (m *Machine) sign(slot *statementSlot, s *state, account string, attrs []At
 	return nil
 }
 
-// Verify checks a peer's identity (docs/protocol.md, section 5.5) against the static key that Noise authenticated and the
-// trust in force now. Every error is a *reason.Error. A success is kept, so that the same identity costs no certificate
-// work again while nothing has changed.
+// Verify checks a peer's identity (docs/protocol.md, section 5.5) against the static key that Noise authenticated and
+// the trust in force now. Every error is a *reason.Error. A success is kept, so that the same identity costs no
+// certificate work again while nothing has changed.
 func (m *Machine) Verify(identity []byte, static [32]byte) (*Peer, error) {
 	now := m.now()
 	s := m.state.Load()

@@ -22,8 +22,9 @@ const (
 	maxAttributesField = 3072
 )
 
-// ValidMachineName reports why s is not a machine name: an ASCII host name in lower case of at most 253 bytes, not an IP
-// address, not localhost or under it, no trailing dot (docs/protocol.md, section 5.2). The error holds no part of s.
+// ValidMachineName reports why s is not a machine name: an ASCII host name in lower case of at most 253 bytes, not an
+// IP address, not localhost or under it, no trailing dot (docs/protocol.md, section 5.2). The error holds no part of
+// s.
 func ValidMachineName(s string) error {
 	if s == "" {
 		return errors.New("a machine name is empty")
@@ -56,8 +57,9 @@ func ValidMachineName(s string) error {
 	return nil
 }
 
-// ValidAccount reports why s is not an account name: 1 to 64 bytes of [a-z0-9_][a-z0-9._$+-]*; with allowDomain also '@'
-// and '\' after the first byte, and up to 128 bytes (docs/protocol.md, section 5.3). The error holds no part of s.
+// ValidAccount reports why s is not an account name: 1 to 64 bytes of [a-z0-9_][a-z0-9._$+-]*; with allowDomain also
+// '@' and '\' after the first byte, and up to 128 bytes (docs/protocol.md, section 5.3). The error holds no part of
+// s.
 func ValidAccount(s string, allowDomain bool) error {
 	limit := maxAccount
 	if allowDomain {

@@ -18,8 +18,8 @@ const (
 	maxWindow = 24 * time.Hour
 )
 
-// An Attribute is one signed property of an account: a name of 1 to 32 bytes [a-z][a-z0-9_-]*, and a value of up to 2048
-// bytes 0x20 to 0x7e (docs/protocol.md, section 5.4).
+// An Attribute is one signed property of an account: a name of 1 to 32 bytes [a-z][a-z0-9_-]*, and a value of up to
+// 2048 bytes 0x20 to 0x7e (docs/protocol.md, section 5.4).
 type Attribute struct{ Name, Value string }
 
 // A Statement says that a static key speaks for an account on a machine during a window of time. It is signed with the
@@ -152,12 +152,12 @@ func parseTime(b []byte) (time.Time, error) {
 	return time.Unix(int64(t), 0).UTC(), nil
 }
 
-// signatureContext keeps a signature over a statement apart from any other that the same key may make. The 64 spaces, as
-// in TLS 1.3 (RFC 8446, section 4.4.3), keep it apart from protocols whose signed bytes begin with a chosen nonce.
+// signatureContext keeps a signature over a statement apart from any other that the same key may make. The 64 spaces,
+// as in TLS 1.3 (RFC 8446, section 4.4.3), keep it apart from protocols whose signed bytes begin with a chosen nonce.
 const signatureContext = "shared-altsd v1 machine statement"
 
-// SignatureInput gives the bytes that the machine's key signs: 64 spaces, the context string, a zero byte, the statement
-// (docs/protocol.md, section 5.1).
+// SignatureInput gives the bytes that the machine's key signs: 64 spaces, the context string, a zero byte, the
+// statement (docs/protocol.md, section 5.1).
 func SignatureInput(statement []byte) []byte {
 	in := make([]byte, 0, 64+len(signatureContext)+1+len(statement))
 	for range 64 {

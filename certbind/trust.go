@@ -14,8 +14,8 @@ import (
 type TrustConfig struct {
 	CAs  []CA
 	CRLs []CRLFile
-	// RequireEKU is an extended key usage that each leaf must name, nil for none. It is recommended: without it whoever can
-	// read a host's TLS key speaks for every account there.
+	// RequireEKU is an extended key usage that each leaf must name, nil for none. It is recommended: without it
+	// whoever can read a host's TLS key speaks for every account there.
 	RequireEKU asn1.ObjectIdentifier
 	// AllowDomainAccounts accepts account names with '@' and '\', up to 128 bytes.
 	AllowDomainAccounts bool
@@ -92,7 +92,8 @@ func newGroup(ca CA) (caGroup, error) {
 	}
 	if ca.System {
 		if len(g.names) == 0 {
-			return g, errors.New("the system's pool may vouch for any machine in the world; limit it, as in --ca example.com=system")
+			return g, errors.New("the system's pool may vouch for any machine in the world; " +
+				"limit it, as in --ca example.com=system")
 		}
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -191,9 +192,9 @@ func (t *Trust) isAnchor(cert *x509.Certificate) bool {
 	return false
 }
 
-// ParseCAFlag reads the value of --ca: FILE, or names joined by commas, '=' and FILE. FILE may be the word "system", the
-// system's pool, which must be limited to names. Names are put in lower case. What stands before '=' and holds a '/' is
-// part of a file's name.
+// ParseCAFlag reads the value of --ca: FILE, or names joined by commas, '=' and FILE. FILE may be the word "system",
+// the system's pool, which must be limited to names. Names are put in lower case. What stands before '=' and holds a
+// '/' is part of a file's name.
 func ParseCAFlag(v string) (names []string, file string, err error) {
 	limit, file, found := strings.Cut(v, "=")
 	if !found || strings.Contains(limit, "/") {

@@ -63,7 +63,8 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 			"it used: a statement captured from another machine, or a daemon mixed up by a restart")
 	}
 	if st.Leaf != leafHash {
-		return nil, reason.Errorf(reason.StatementInvalid, "the peer's statement is for another certificate than the one it sent")
+		return nil, reason.Errorf(reason.StatementInvalid,
+			"the peer's statement is for another certificate than the one it sent")
 	}
 	// Step 4: window.
 	if err := checkWindow(st, leaf, now); err != nil {
@@ -227,8 +228,8 @@ func (t *Trust) checkLeaf(leaf *x509.Certificate) error {
 	return nil
 }
 
-// namesPurpose reports whether the extended key usage is absent, or has any, serverAuth or clientAuth. Either will do in
-// either role: public CAs have dropped clientAuth.
+// namesPurpose reports whether the extended key usage is absent, or has any, serverAuth or clientAuth. Either will do
+// in either role: public CAs have dropped clientAuth.
 func namesPurpose(c *x509.Certificate) bool {
 	return !hasEKU(c) || slices.ContainsFunc(c.ExtKeyUsage, func(u x509.ExtKeyUsage) bool {
 		return u == x509.ExtKeyUsageAny || u == x509.ExtKeyUsageServerAuth || u == x509.ExtKeyUsageClientAuth
@@ -275,7 +276,8 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 }
 
 // checkRevocation looks up each certificate of the path but the anchor in each list that its issuer's key has signed.
-// Every list is asked before a stale one is reported: a revocation says more. It shortens p to the ends of the lists used.
+// Every list is asked before a stale one is reported: a revocation says more. It shortens p to the ends of the lists
+// used.
 func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now time.Time) *reason.Error {
 	var stale *crl
 	for i, cert := range path[:len(path)-1] {
@@ -332,8 +334,8 @@ func (t *Trust) chainError(err error, leaf *x509.Certificate, machine string, op
 		return reason.Errorf(reason.UnknownCA, "the CA of the chain is trusted, but not for machine %q: "+
 			"--ca limits it to other names", machine)
 	}
-	return reason.Errorf(reason.UnknownCA, "the certificate of machine %q does not lead to a CA that is trusted here (--ca); "+
-		"add the CA here, or the intermediate certificates there", machine)
+	return reason.Errorf(reason.UnknownCA, "the certificate of machine %q does not lead to a CA that is trusted "+
+		"here (--ca); add the CA here, or the intermediate certificates there", machine)
 }
 
 func expired(who string, c *x509.Certificate) *reason.Error {
@@ -342,7 +344,8 @@ func expired(who string, c *x509.Certificate) *reason.Error {
 }
 
 func notYetValid(who string, c *x509.Certificate) *reason.Error {
-	return reason.Errorf(reason.CertificateNotYetValid, "%s is valid only from %s; check both clocks", who, stamp(c.NotBefore))
+	return reason.Errorf(reason.CertificateNotYetValid, "%s is valid only from %s; check both clocks",
+		who, stamp(c.NotBefore))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

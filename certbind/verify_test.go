@@ -169,8 +169,8 @@ func TestRule11CostlyCertificates(t *testing.T) {
 			caWith(testca.HugeRSA(16000, 65537))[1]}, reason.CertificateUnacceptable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Whether a signature was looked at is seen by the order of the checks: the static key, of step 3, is wrong too,
-			// and must not be what is refused; no signature is verified before step 6.
+			// Whether a signature was looked at is seen by the order of the checks: the static key, of step 3, is
+			// wrong too, and must not be what is refused; no signature is verified before step 6.
 			c := newClaim(good)
 			c.id.Certificates = tc.certs
 			c.Leaf = sha256.Sum256(tc.certs[0])

@@ -11,7 +11,8 @@ type reader struct {
 	err  error
 }
 
-// opaque8 and opaque16 read a field of lo to hi bytes after its length of one or two bytes. The result aliases the input.
+// opaque8 and opaque16 read a field of lo to hi bytes after its length of one or two bytes. The result aliases the
+// input.
 func (r *reader) opaque8(name string, lo, hi int) []byte  { return r.opaque(name, 1, lo, hi) }
 func (r *reader) opaque16(name string, lo, hi int) []byte { return r.opaque(name, 2, lo, hi) }
 

@@ -21,11 +21,15 @@ type CRLOptions struct {
 
 // Extensions that make a list one that must be refused (RFC 5280, sections 5.2.4, 5.2.5 and 5.3.3).
 var (
-	DeltaIndicator           = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{0x02, 0x01, 0x01}}
-	IssuingDistributionPoint = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0x00}}
-	CertificateIssuer        = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0x00}}
-	UnknownCritical          = pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Critical: true, Value: []byte{0x05, 0x00}}
+	DeltaIndicator           = critical([]byte{0x02, 0x01, 0x01}, 2, 5, 29, 27)
+	IssuingDistributionPoint = critical([]byte{0x30, 0x00}, 2, 5, 29, 28)
+	CertificateIssuer        = critical([]byte{0x30, 0x00}, 2, 5, 29, 29)
+	UnknownCritical          = critical([]byte{0x05, 0x00}, 1, 3, 6, 1, 4, 1, 32473, 1)
 )
+
+func critical(value []byte, oid ...int) pkix.Extension {
+	return pkix.Extension{Id: asn1.ObjectIdentifier(oid), Critical: true, Value: value}
+}
 
 // CRL signs a revocation list with the serial numbers, in DER.
 func (ca *CA) CRL(serials []*big.Int, o CRLOptions) ([]byte, error) {

@@ -1,6 +1,6 @@
-// Package testca is a throwaway certificate authority: for tests, for the demo and for dev-ca. Every option that makes a
-// certificate unacceptable is there because a test needs that defect. It is no CA for production: keys are in memory or
-// in plain files, and nothing limits what it signs.
+// Package testca is a throwaway certificate authority: for tests, for the demo and for dev-ca. Every option that
+// makes a certificate unacceptable is there because a test needs that defect. It is no CA for production: keys are in
+// memory or in plain files, and nothing limits what it signs.
 package testca
 
 import (
@@ -56,8 +56,8 @@ type Options struct {
 	ExtraExtensions    []pkix.Extension
 }
 
-// Leaf describes a machine certificate. The zero value, with a host, gives a good one: P-256, digitalSignature, serverAuth
-// and clientAuth, valid from an hour ago for 90 days.
+// Leaf describes a machine certificate. The zero value, with a host, gives a good one: P-256, digitalSignature,
+// serverAuth and clientAuth, valid from an hour ago for 90 days.
 type Leaf struct {
 	Hosts       []string // DNS SANs as they are, wildcards too; none gives no SAN extension
 	IPs         []net.IP
