@@ -110,6 +110,11 @@ def do_vectors(args):
     return vectors.main(args.file)
 
 
+def do_relay(args):
+    from . import relay  # the only part that needs python3-grpcio
+    return relay.main(args)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python3 -m altsd_peer", description="A second implementation of the "
                                      "shared-altsd protocol, and its conformance suite.")
@@ -145,6 +150,16 @@ def main(argv=None):
     p = sub.add_parser("vectors", help="checks a file of test vectors (docs/vectors.md)")
     p.add_argument("file")
     p.set_defaults(run=do_vectors)
+
+    p = sub.add_parser("relay", help="puts a daemon behind a TCP address, or makes it dial one (needs python3-grpcio)")
+    p.add_argument("mode", choices=("serve", "dial"))
+    p.add_argument("address", type=address, metavar="HOST:PORT")
+    p.add_argument("--socket", required=True, help="the daemon's socket")
+    p.add_argument("--app", default="grpc")
+    p.add_argument("--target", action="append", metavar="ACCOUNT@MACHINE", help="dial: whom the client asks for")
+    p.add_argument("--count", type=int, default=1, help="dial: how often; 0 is until nobody listens any more")
+    p.add_argument("--timeout", type=float, default=30)
+    p.set_defaults(run=do_relay)
 
     p = sub.add_parser("conformance", help="the hostile peer: plays every case and checks what comes")
     p.add_argument("--pki", help="the directory of make-pki that the daemon was started with")

@@ -162,7 +162,10 @@ def run(target, env, cases, survival=10, strict=False, verbose=True, out=sys.std
     began = time.monotonic()
 
     def honest(after):
-        got = one(target, role, env, {})
+        try:
+            got = one(target, role, env, {})
+        except OSError as err:
+            got = "no connection (%s)" % type(err).__name__
         if got != "accepted":
             failures.append({"name": "survival after " + after, "expect": ["accepted"], "got": got})
             out.write("FAIL survival after %s: %s\n" % (after, got))
@@ -175,6 +178,8 @@ def run(target, env, cases, survival=10, strict=False, verbose=True, out=sys.std
             got = one(target, role, env, case.how)
         except OSError as err:
             got = "no connection (%s)" % type(err).__name__
+        except KeyError as err:
+            got = "no honest handshake has given the %s that this case replays" % err
         if case.allows(got, strict):
             passed += 1
             if verbose:
