@@ -31,7 +31,8 @@ func TestCheck(t *testing.T) {
 	limited := trusting(root)
 	limited.CAs[0].Names = []string{"example.org"}
 	stale := testca.CRLOptions{ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(-time.Minute)}
-	subEnding := intermediate(t, root, testca.Options{Name: "ending", NotAfter: now.Add(time.Hour), NotBefore: now.Add(-time.Hour * 100)})
+	subEnding := intermediate(t, root, testca.Options{Name: "ending", NotAfter: now.Add(time.Hour),
+		NotBefore: now.Add(-time.Hour * 100)})
 	subOld := intermediate(t, root, testca.Options{Name: "over", NotAfter: now.Add(-time.Minute)})
 	constrained := intermediate(t, root, testca.Options{PermittedDNS: []string{"example.org"}})
 	mismatched := leaf(testca.Leaf{})
@@ -45,33 +46,44 @@ func TestCheck(t *testing.T) {
 		cfg     *TrustConfig
 		want    []string // parts of the faults, in order; a '~' before one that is a warning
 	}{
-		"good":                {good, "", &cfg, nil},
-		"good, named":         {good, alpha, &cfg, nil},
-		"no trust":            {good, alpha, nil, nil},
-		"another name":        {good, "beta.example.com", &cfg, []string{"does not have the machine's name"}},
-		"not a name":          {good, "BETA", &cfg, []string{"lower-case"}},
-		"wildcard":            {leaf(testca.Leaf{Hosts: []string{"*.example.com"}}), "", &cfg, []string{"wildcard"}},
-		"no name":             {credential(t, issue(t, root, testca.Leaf{})), "", &cfg, []string{"no DNS name"}},
-		"several names":       {leaf(testca.Leaf{Hosts: []string{"a.b", "c.d"}}), "", &cfg, []string{"several"}},
-		"no digitalSignature": {leaf(testca.Leaf{KeyUsage: x509.KeyUsageKeyAgreement}), "", &cfg, []string{"digitalSignature"}},
-		"CA as leaf":          {leaf(testca.Leaf{IsCA: true}), "", &cfg, []string{"is a CA"}},
-		"wrong EKU":           {leaf(testca.Leaf{EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}), "", &cfg, []string{"extended key usage"}},
-		"expired":             {leaf(testca.Leaf{NotAfter: now.Add(-time.Minute)}), "", &cfg, []string{"has expired"}},
-		"not yet":             {leaf(testca.Leaf{NotBefore: now.Add(time.Minute)}), "", &cfg, []string{"valid only from"}},
-		"expires soon":        {leaf(testca.Leaf{NotAfter: now.Add(time.Minute)}), "", &cfg, []string{"~expires soon"}},
-		"intermediate soon":   {credential(t, issue(t, subEnding, testca.Leaf{Hosts: hosts})), "", &cfg, []string{`~"CN=ending" expires soon`}},
-		"intermediate over":   {credential(t, issue(t, subOld, testca.Leaf{Hosts: hosts})), "", &cfg, []string{"a CA of the chain has expired"}},
-		"name constraint":     {credential(t, issue(t, constrained, testca.Leaf{Hosts: hosts})), "", &cfg, []string{"name constraint"}},
-		"unknown CA":          {credential(t, issue(t, young, testca.Leaf{Hosts: hosts})), "", &cfg, []string{"does not lead to a CA"}},
-		"CA for other names":  {good, "", &limited, []string{"limits it"}},
-		"revoked":             {good, "", ptr(withCRL(testca.CRLOptions{}, false, good.Leaf)), []string{"revoked"}},
-		"stale list":          {good, "", ptr(withCRL(stale, false)), []string{"due to be replaced", "due to be replaced"}},
-		"stale list allowed":  {good, "", ptr(withCRL(stale, true)), []string{"~due to be replaced"}},
-		"list of the future":  {good, "", ptr(withCRL(testca.CRLOptions{ThisUpdate: now.Add(time.Hour)}, false)), []string{"~future"}},
-		"CAs out of time":     {good, "", ptr(trusting(root, old, young)), []string{"~has expired", "~valid only from"}},
-		"another key":         {mismatched, "", &cfg, []string{"does not sign for"}},
-		"key not acceptable":  {p521, "", &cfg, []string{"does not sign for", "P-256 and P-384"}},
-		"leaf of a bad name":  {leaf(testca.Leaf{Hosts: []string{"localhost"}, IsCA: true}), "", &cfg, []string{"no DNS name", "is a CA"}},
+		"good":          {good, "", &cfg, nil},
+		"good, named":   {good, alpha, &cfg, nil},
+		"no trust":      {good, alpha, nil, nil},
+		"another name":  {good, "beta.example.com", &cfg, []string{"does not have the machine's name"}},
+		"not a name":    {good, "BETA", &cfg, []string{"lower-case"}},
+		"wildcard":      {leaf(testca.Leaf{Hosts: []string{"*.example.com"}}), "", &cfg, []string{"wildcard"}},
+		"no name":       {credential(t, issue(t, root, testca.Leaf{})), "", &cfg, []string{"no DNS name"}},
+		"several names": {leaf(testca.Leaf{Hosts: []string{"a.b", "c.d"}}), "", &cfg, []string{"several"}},
+		"no digitalSignature": {leaf(testca.Leaf{KeyUsage: x509.KeyUsageKeyAgreement}), "", &cfg,
+			[]string{"digitalSignature"}},
+		"CA as leaf": {leaf(testca.Leaf{IsCA: true}), "", &cfg, []string{"is a CA"}},
+		"wrong EKU": {leaf(testca.Leaf{EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}), "", &cfg,
+			[]string{"extended key usage"}},
+		"expired": {leaf(testca.Leaf{NotAfter: now.Add(-time.Minute)}), "", &cfg, []string{"has expired"}},
+		"not yet": {leaf(testca.Leaf{NotBefore: now.Add(time.Minute)}), "", &cfg,
+			[]string{"valid only from"}},
+		"expires soon": {leaf(testca.Leaf{NotAfter: now.Add(time.Minute)}), "", &cfg, []string{"~expires soon"}},
+		"intermediate soon": {credential(t, issue(t, subEnding, testca.Leaf{Hosts: hosts})), "", &cfg,
+			[]string{`~"CN=ending" expires soon`}},
+		"intermediate over": {credential(t, issue(t, subOld, testca.Leaf{Hosts: hosts})), "", &cfg,
+			[]string{"a CA of the chain has expired"}},
+		"name constraint": {credential(t, issue(t, constrained, testca.Leaf{Hosts: hosts})), "", &cfg,
+			[]string{"name constraint"}},
+		"unknown CA": {credential(t, issue(t, young, testca.Leaf{Hosts: hosts})), "", &cfg,
+			[]string{"does not lead to a CA"}},
+		"CA for other names": {good, "", &limited, []string{"limits it"}},
+		"revoked":            {good, "", ptr(withCRL(testca.CRLOptions{}, false, good.Leaf)), []string{"revoked"}},
+		"stale list": {good, "", ptr(withCRL(stale, false)),
+			[]string{"due to be replaced", "due to be replaced"}},
+		"stale list allowed": {good, "", ptr(withCRL(stale, true)), []string{"~due to be replaced"}},
+		"list of the future": {good, "", ptr(withCRL(testca.CRLOptions{ThisUpdate: now.Add(time.Hour)}, false)),
+			[]string{"~future"}},
+		"CAs out of time": {good, "", ptr(trusting(root, old, young)),
+			[]string{"~has expired", "~valid only from"}},
+		"another key":        {mismatched, "", &cfg, []string{"does not sign for"}},
+		"key not acceptable": {p521, "", &cfg, []string{"does not sign for", "P-256 and P-384"}},
+		"leaf of a bad name": {leaf(testca.Leaf{Hosts: []string{"localhost"}, IsCA: true}), "", &cfg,
+			[]string{"no DNS name", "is a CA"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var trust *Trust
@@ -84,7 +96,8 @@ func TestCheck(t *testing.T) {
 			}
 			for n, f := range faults {
 				text, warning := strings.CutPrefix(tc.want[n], "~")
-				if !strings.Contains(f.What, text) || f.Warning != warning || f.Cure == "" || !strings.HasSuffix(f.String(), f.Cure) {
+				if !strings.Contains(f.What, text) || f.Warning != warning || f.Cure == "" ||
+					!strings.HasSuffix(f.String(), f.Cure) {
 					t.Errorf("got %+v, want %q", f, tc.want[n])
 				}
 			}

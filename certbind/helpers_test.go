@@ -207,7 +207,8 @@ func withoutNextUpdate(t testing.TB, der []byte) []byte {
 		TBS       shortTBS
 		Algorithm asn1.RawValue
 		Signature asn1.BitString
-	}{shortTBS{outer.TBS.Version, outer.TBS.Algorithm, outer.TBS.Issuer, outer.TBS.ThisUpdate}, outer.Algorithm, outer.Signature})
+	}{shortTBS{outer.TBS.Version, outer.TBS.Algorithm, outer.TBS.Issuer, outer.TBS.ThisUpdate}, outer.Algorithm,
+		outer.Signature})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,8 @@ func TestRule10EndOfLeaf(t *testing.T) {
 	clock := &testClock{now}
 	ca := newCA(t, testca.Options{})
 	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, NotBefore: now, NotAfter: now.Add(time.Hour)})
-	m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca)), Now: clock.now})
+	m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca)),
+		Now: clock.now})
 	for _, tc := range []struct {
 		at   time.Duration
 		want reason.Code
@@ -156,7 +157,8 @@ func TestRule10FailingSigner(t *testing.T) {
 	c := credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}}))
 	signer := &flakySigner{Signer: c.Signer}
 	c.Signer = signer
-	m := newMachine(t, MachineConfig{Credential: c, Name: alpha, Trust: newTrust(t, trusting(ca)), Now: clock.now, Window: time.Hour})
+	m := newMachine(t, MachineConfig{Credential: c, Name: alpha, Trust: newTrust(t, trusting(ca)), Now: clock.now,
+		Window: time.Hour})
 	first := attest(t, m, "alice")
 	signer.err = errors.New("the token was pulled out")
 	if _, err := m.Attest("bob", nil); !errors.Is(err, signer.err) || reason.Of(err) != reason.Internal {
@@ -183,16 +185,18 @@ func TestAttestRefuses(t *testing.T) {
 		account string
 		attrs   []Attribute
 	}{
-		"capitals":        {"Alice", nil},
-		"domain":          {"alice@corp", nil},
-		"empty":           {"", nil},
-		"user":            {"alice", []Attribute{{"user", "bob"}}},
-		"machine":         {"alice", []Attribute{{"machine", "b"}}},
-		"not in order":    {"alice", []Attribute{{"b", ""}, {"a", ""}}},
-		"value too long":  {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
-		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))}, {"b", string(bytes.Repeat([]byte("x"), 2000))}}},
+		"capitals":       {"Alice", nil},
+		"domain":         {"alice@corp", nil},
+		"empty":          {"", nil},
+		"user":           {"alice", []Attribute{{"user", "bob"}}},
+		"machine":        {"alice", []Attribute{{"machine", "b"}}},
+		"not in order":   {"alice", []Attribute{{"b", ""}, {"a", ""}}},
+		"value too long": {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
+		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))},
+			{"b", string(bytes.Repeat([]byte("x"), 2000))}}},
 	} {
-		if _, err := m.Attest(tc.account, tc.attrs); name != "more than 3 KiB" && reason.Of(err) != reason.AccountUnacceptable || err == nil {
+		if _, err := m.Attest(tc.account, tc.attrs); name != "more than 3 KiB" &&
+			reason.Of(err) != reason.AccountUnacceptable || err == nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -204,7 +208,8 @@ func TestAttestRefuses(t *testing.T) {
 func TestNewMachineRefuses(t *testing.T) {
 	ca := newCA(t, testca.Options{})
 	good := MachineConfig{
-		Credential: credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}})), Name: alpha, Trust: newTrust(t, trusting(ca)),
+		Credential: credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}})), Name: alpha,
+		Trust: newTrust(t, trusting(ca)),
 	}
 	if _, err := NewMachine(good); err != nil {
 		t.Fatal(err)
@@ -322,7 +327,8 @@ func TestRule15CacheListEnds(t *testing.T) {
 	cfg := trusting(ca)
 	end := clock.t.Add(20 * time.Minute)
 	cfg.CRLs = []CRLFile{crlOf(t, ca, testca.CRLOptions{NextUpdate: end})}
-	m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, cfg), Now: clock.now})
+	m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, cfg),
+		Now: clock.now})
 	a := attest(t, m, "alice")
 	for range 2 {
 		if _, err := m.Verify(a.Identity, a.Public); err != nil {
@@ -458,7 +464,8 @@ func TestRule16Concurrency(t *testing.T) {
 					t.Errorf("got %v, %v", p, err)
 					return
 				}
-				if k, err := ecdh.X25519().NewPrivateKey(a.Private[:]); err != nil || !bytes.Equal(k.PublicKey().Bytes(), a.Public[:]) {
+				if k, err := ecdh.X25519().NewPrivateKey(a.Private[:]); err != nil ||
+					!bytes.Equal(k.PublicKey().Bytes(), a.Public[:]) {
 					t.Error("a snapshot mixes two static keys")
 					return
 				}

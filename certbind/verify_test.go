@@ -21,7 +21,8 @@ func TestRule09SchemeByKey(t *testing.T) {
 	ca := newCA(t, testca.Options{})
 	trust := newTrust(t, trusting(ca))
 	other := map[string]crypto.Signer{}
-	for _, k := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048, testca.RSA3072, testca.RSA4096} {
+	for _, k := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048, testca.RSA3072,
+		testca.RSA4096} {
 		i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: k})
 		other[k] = i.Key
 		c := newClaim(i)
@@ -48,7 +49,8 @@ func TestRule09SchemeByKey(t *testing.T) {
 			return key.Sign(rand.Reader, digest(c), &rsa.PSSOptions{SaltLength: 20, Hash: crypto.SHA256})
 		}},
 		"PSS with the longest salt": {testca.RSA2048, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256})
+			return key.Sign(rand.Reader, digest(c),
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256})
 		}},
 		"PKCS #1 v1.5": {testca.RSA2048, func(c *claim, key crypto.Signer) ([]byte, error) {
 			return key.Sign(rand.Reader, digest(c), crypto.SHA256)
@@ -94,18 +96,23 @@ func TestRule10Window(t *testing.T) {
 		at                  time.Duration
 		want                reason.Code
 	}{
-		"both ends included: first":    {testca.Leaf{}, 0, time.Hour, 0, reason.Accepted},
-		"both ends included: last":     {testca.Leaf{}, -time.Hour, 0, 0, reason.Accepted},
-		"expired":                      {testca.Leaf{}, -time.Hour, -time.Second, 0, reason.StatementExpired},
-		"not yet":                      {testca.Leaf{}, time.Second, time.Hour, 0, reason.StatementExpired},
-		"24 hours":                     {testca.Leaf{}, -time.Hour, 23 * time.Hour, 0, reason.Accepted},
-		"24 hours and a second":        {testca.Leaf{}, -time.Hour, 23*time.Hour + time.Second, 0, reason.StatementExpired},
-		"backwards":                    {testca.Leaf{}, time.Hour, -time.Hour, 0, reason.StatementExpired},
-		"as long as the leaf":          {testca.Leaf{NotAfter: now.Add(time.Hour)}, 0, time.Hour, 0, reason.Accepted},
-		"outlives the leaf":            {testca.Leaf{NotAfter: now.Add(time.Hour)}, 0, time.Hour + time.Second, 0, reason.StatementExpired},
-		"leaf expired":                 {testca.Leaf{NotAfter: now.Add(-time.Second)}, -time.Hour, -time.Second, 0, reason.CertificateExpired},
-		"leaf expired, statement good": {testca.Leaf{NotAfter: now.Add(-time.Second)}, -time.Hour, time.Hour, 0, reason.CertificateExpired},
-		"leaf not yet valid":           {testca.Leaf{NotBefore: now.Add(time.Minute)}, 0, time.Hour, 0, reason.CertificateNotYetValid},
+		"both ends included: first": {testca.Leaf{}, 0, time.Hour, 0, reason.Accepted},
+		"both ends included: last":  {testca.Leaf{}, -time.Hour, 0, 0, reason.Accepted},
+		"expired":                   {testca.Leaf{}, -time.Hour, -time.Second, 0, reason.StatementExpired},
+		"not yet":                   {testca.Leaf{}, time.Second, time.Hour, 0, reason.StatementExpired},
+		"24 hours":                  {testca.Leaf{}, -time.Hour, 23 * time.Hour, 0, reason.Accepted},
+		"24 hours and a second": {testca.Leaf{}, -time.Hour, 23*time.Hour + time.Second, 0,
+			reason.StatementExpired},
+		"backwards":           {testca.Leaf{}, time.Hour, -time.Hour, 0, reason.StatementExpired},
+		"as long as the leaf": {testca.Leaf{NotAfter: now.Add(time.Hour)}, 0, time.Hour, 0, reason.Accepted},
+		"outlives the leaf": {testca.Leaf{NotAfter: now.Add(time.Hour)}, 0, time.Hour + time.Second, 0,
+			reason.StatementExpired},
+		"leaf expired": {testca.Leaf{NotAfter: now.Add(-time.Second)}, -time.Hour, -time.Second, 0,
+			reason.CertificateExpired},
+		"leaf expired, statement good": {testca.Leaf{NotAfter: now.Add(-time.Second)}, -time.Hour, time.Hour, 0,
+			reason.CertificateExpired},
+		"leaf not yet valid": {testca.Leaf{NotBefore: now.Add(time.Minute)}, 0, time.Hour, 0,
+			reason.CertificateNotYetValid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.leaf.Hosts = []string{alpha}
@@ -144,23 +151,25 @@ func TestRule11CostlyCertificates(t *testing.T) {
 	dsa := strings.NewReplacer( // the OID of EC public keys becomes that of DSA, of the same length
 		"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", "\x06\x07\x2a\x86\x48\xce\x38\x04\x01").Replace(string(good.Cert.Raw))
 	weak := strings.NewReplacer( // ecdsa-with-SHA256 becomes ecdsa-with-SHA224, in both places
-		"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", "\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x01").Replace(string(good.Cert.Raw))
+		"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
+		"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x01").Replace(string(good.Cert.Raw))
 	for name, tc := range map[string]struct {
 		certs [][]byte
 		want  reason.Code
 	}{
-		"leaf RSA 1024":               {leafWith(testca.HugeRSA(1024, 65537)), reason.CertificateUnacceptable},
-		"leaf RSA 2047":               {leafWith(testca.HugeRSA(2047, 65537)), reason.CertificateUnacceptable},
-		"leaf RSA 4097":               {leafWith(testca.HugeRSA(4097, 65537)), reason.CertificateUnacceptable},
-		"leaf RSA 120000":             {leafWith(testca.HugeRSA(120000, 1<<31-1)), reason.CertificateUnacceptable},
-		"leaf RSA exponent 3":         {leafWith(testca.HugeRSA(2048, 3)), reason.CertificateUnacceptable},
-		"leaf RSA exponent 2^31-1":    {leafWith(testca.HugeRSA(4096, 1<<31-1)), reason.CertificateUnacceptable},
-		"leaf P-224":                  {leafType(testca.P224), reason.CertificateUnacceptable},
-		"leaf P-521":                  {leafType(testca.P521), reason.CertificateUnacceptable},
-		"leaf DSA":                    {[][]byte{[]byte(dsa)}, reason.CertificateUnacceptable},
-		"leaf signed with SHA-224":    {[][]byte{[]byte(weak)}, reason.CertificateUnacceptable},
-		"leaf of random bytes":        {[][]byte{make([]byte, 500)}, reason.CertificateUnacceptable},
-		"leaf and a byte":             {[][]byte{append(append([]byte(nil), good.Cert.Raw...), 0)}, reason.CertificateUnacceptable},
+		"leaf RSA 1024":            {leafWith(testca.HugeRSA(1024, 65537)), reason.CertificateUnacceptable},
+		"leaf RSA 2047":            {leafWith(testca.HugeRSA(2047, 65537)), reason.CertificateUnacceptable},
+		"leaf RSA 4097":            {leafWith(testca.HugeRSA(4097, 65537)), reason.CertificateUnacceptable},
+		"leaf RSA 120000":          {leafWith(testca.HugeRSA(120000, 1<<31-1)), reason.CertificateUnacceptable},
+		"leaf RSA exponent 3":      {leafWith(testca.HugeRSA(2048, 3)), reason.CertificateUnacceptable},
+		"leaf RSA exponent 2^31-1": {leafWith(testca.HugeRSA(4096, 1<<31-1)), reason.CertificateUnacceptable},
+		"leaf P-224":               {leafType(testca.P224), reason.CertificateUnacceptable},
+		"leaf P-521":               {leafType(testca.P521), reason.CertificateUnacceptable},
+		"leaf DSA":                 {[][]byte{[]byte(dsa)}, reason.CertificateUnacceptable},
+		"leaf signed with SHA-224": {[][]byte{[]byte(weak)}, reason.CertificateUnacceptable},
+		"leaf of random bytes":     {[][]byte{make([]byte, 500)}, reason.CertificateUnacceptable},
+		"leaf and a byte": {[][]byte{append(append([]byte(nil), good.Cert.Raw...), 0)},
+			reason.CertificateUnacceptable},
 		"intermediate RSA 1024":       {caWith(testca.HugeRSA(1024, 65537)), reason.CertificateUnacceptable},
 		"intermediate RSA 8193":       {caWith(testca.HugeRSA(8193, 65537)), reason.CertificateUnacceptable},
 		"intermediate RSA 120000":     {caWith(testca.HugeRSA(120000, 1<<31-1)), reason.CertificateUnacceptable},
@@ -253,34 +262,43 @@ func TestRule12Leaf(t *testing.T) {
 		require asn1.ObjectIdentifier
 		want    reason.Code
 	}{
-		"good":                    {want: reason.Accepted},
-		"serverAuth only":         {leaf: testca.Leaf{EKUs: ekus{serverAuth}}, want: reason.Accepted},
-		"clientAuth only":         {leaf: testca.Leaf{EKUs: ekus{clientAuth}}, want: reason.Accepted},
-		"any":                     {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageAny}}, want: reason.Accepted},
-		"no extended key usage":   {leaf: testca.Leaf{NoEKU: true}, want: reason.Accepted},
-		"code signing":            {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageCodeSigning}}, want: reason.CertificateUnacceptable},
-		"an unknown purpose":      {leaf: testca.Leaf{UnknownEKUs: []asn1.ObjectIdentifier{other}}, want: reason.CertificateUnacceptable},
-		"a CA":                    {leaf: testca.Leaf{IsCA: true}, want: reason.CertificateUnacceptable},
-		"no key usage":            {leaf: testca.Leaf{NoKeyUsage: true}, want: reason.CertificateUnacceptable},
-		"key encipherment only":   {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment}, want: reason.CertificateUnacceptable},
-		"two key usages":          {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature}},
+		"good":                  {want: reason.Accepted},
+		"serverAuth only":       {leaf: testca.Leaf{EKUs: ekus{serverAuth}}, want: reason.Accepted},
+		"clientAuth only":       {leaf: testca.Leaf{EKUs: ekus{clientAuth}}, want: reason.Accepted},
+		"any":                   {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageAny}}, want: reason.Accepted},
+		"no extended key usage": {leaf: testca.Leaf{NoEKU: true}, want: reason.Accepted},
+		"code signing": {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageCodeSigning}},
+			want: reason.CertificateUnacceptable},
+		"an unknown purpose": {leaf: testca.Leaf{UnknownEKUs: []asn1.ObjectIdentifier{other}},
+			want: reason.CertificateUnacceptable},
+		"a CA":         {leaf: testca.Leaf{IsCA: true}, want: reason.CertificateUnacceptable},
+		"no key usage": {leaf: testca.Leaf{NoKeyUsage: true}, want: reason.CertificateUnacceptable},
+		"key encipherment only": {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment},
+			want: reason.CertificateUnacceptable},
+		"two usages":              {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature}},
 		"the key of a trusted CA": {leaf: testca.Leaf{Key: ca.Key}, want: reason.CertificateUnacceptable},
 		"unknown critical extension": {leaf: testca.Leaf{ExtraExtensions: []pkix.Extension{testca.UnknownCritical}},
 			want: reason.CertificateUnacceptable},
-		"required, missing":       {require: own, want: reason.CertificateUnacceptable},
-		"required, there":         {leaf: testca.Leaf{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}}, require: own},
-		"required, any":           {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageAny}}, require: own, want: reason.CertificateUnacceptable},
-		"required, no EKU":        {leaf: testca.Leaf{NoEKU: true}, require: own, want: reason.CertificateUnacceptable},
-		"required is clientAuth":  {require: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}},
-		"required but serverAuth": {leaf: testca.Leaf{EKUs: ekus{serverAuth}}, require: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}, want: reason.CertificateUnacceptable},
-		"intermediate, no EKU":    {sub: &testca.Options{}},
-		"intermediate, server":    {sub: &testca.Options{EKUs: ekus{serverAuth}}},
-		"intermediate, e-mail":    {sub: &testca.Options{EKUs: ekus{x509.ExtKeyUsageEmailProtection}}, want: reason.CertificateUnacceptable},
+		"required, missing": {require: own, want: reason.CertificateUnacceptable},
+		"required, there": {leaf: testca.Leaf{EKUs: ekus{serverAuth},
+			UnknownEKUs: []asn1.ObjectIdentifier{own}}, require: own},
+		"required, any": {leaf: testca.Leaf{EKUs: ekus{x509.ExtKeyUsageAny}}, require: own,
+			want: reason.CertificateUnacceptable},
+		"required, no EKU":       {leaf: testca.Leaf{NoEKU: true}, require: own, want: reason.CertificateUnacceptable},
+		"required is clientAuth": {require: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}},
+		"required but serverAuth": {leaf: testca.Leaf{EKUs: ekus{serverAuth}},
+			require: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}, want: reason.CertificateUnacceptable},
+		"intermediate, no EKU": {sub: &testca.Options{}},
+		"intermediate, server": {sub: &testca.Options{EKUs: ekus{serverAuth}}},
+		"intermediate, e-mail": {sub: &testca.Options{EKUs: ekus{x509.ExtKeyUsageEmailProtection}},
+			want: reason.CertificateUnacceptable},
 		"intermediate, required": {leaf: testca.Leaf{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}},
 			sub: &testca.Options{EKUs: ekus{serverAuth}}, require: own, want: reason.CertificateUnacceptable},
-		"intermediate, required any": {leaf: testca.Leaf{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}},
+		"intermediate, required any": {leaf: testca.Leaf{EKUs: ekus{serverAuth},
+			UnknownEKUs: []asn1.ObjectIdentifier{own}},
 			sub: &testca.Options{EKUs: ekus{x509.ExtKeyUsageAny}}, require: own},
-		"intermediate, required there": {leaf: testca.Leaf{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}},
+		"intermediate, required there": {leaf: testca.Leaf{EKUs: ekus{serverAuth},
+			UnknownEKUs: []asn1.ObjectIdentifier{own}},
 			sub: &testca.Options{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}}, require: own},
 		"intermediate that is no CA": {sub: &testca.Options{NotCA: true}, want: reason.UnknownCA},
 		"self-signed":                {leaf: testca.Leaf{SelfSigned: true}, want: reason.UnknownCA},
@@ -343,7 +361,8 @@ func TestRule13LimitedCAs(t *testing.T) {
 	}
 	// A certificate with two names is good for the one that its CA may vouch for, and for that alone.
 	i := issue(t, ours, testca.Leaf{Hosts: []string{"a.example.com", "a.example.org"}})
-	for host, want := range map[string]reason.Code{"a.example.com": reason.Accepted, "a.example.org": reason.UnknownCA} {
+	for host, want := range map[string]reason.Code{"a.example.com": reason.Accepted,
+		"a.example.org": reason.UnknownCA} {
 		c := newClaim(i)
 		c.Machine = host
 		_, err := trust.verify(c.sign(t, i), c.used, c.now)
@@ -377,18 +396,33 @@ func TestChain(t *testing.T) {
 		send  bool
 		want  reason.Code
 	}{
-		"intermediate":             {[]*testca.CA{root}, good, testca.Leaf{}, true, reason.Accepted},
-		"intermediate not sent":    {[]*testca.CA{root}, good, testca.Leaf{}, false, reason.UnknownCA},
-		"intermediate as anchor":   {[]*testca.CA{good}, good, testca.Leaf{}, false, reason.Accepted},
-		"unknown":                  {[]*testca.CA{newCA(t, testca.Options{})}, good, testca.Leaf{}, true, reason.UnknownCA},
-		"expired intermediate":     {[]*testca.CA{root}, intermediate(t, root, testca.Options{NotAfter: past}), testca.Leaf{}, true, reason.CertificateExpired},
-		"intermediate not yet":     {[]*testca.CA{root}, intermediate(t, root, testca.Options{NotBefore: future}), testca.Leaf{}, true, reason.CertificateNotYetValid},
-		"path length":              {[]*testca.CA{newCA(t, testca.Options{MaxPathLen: -1, Key: root.Key, Name: root.Cert.Subject.CommonName})}, good, testca.Leaf{}, true, reason.UnknownCA},
-		"permitted name":           {[]*testca.CA{root}, intermediate(t, root, testca.Options{PermittedDNS: []string{"example.com"}}), testca.Leaf{}, true, reason.Accepted},
-		"name not permitted":       {[]*testca.CA{root}, intermediate(t, root, testca.Options{PermittedDNS: []string{"example.org"}}), testca.Leaf{}, true, reason.MachineNameMismatch},
-		"name excluded":            {[]*testca.CA{root}, intermediate(t, root, testca.Options{ExcludedDNS: []string{"example.com"}}), testca.Leaf{}, true, reason.MachineNameMismatch},
-		"another name not allowed": {[]*testca.CA{root}, intermediate(t, root, testca.Options{PermittedDNS: []string{"example.com"}}), testca.Leaf{Hosts: []string{alpha, "x.example.org"}}, true, reason.MachineNameMismatch},
-		"critical extension above": {[]*testca.CA{root}, intermediate(t, root, testca.Options{ExtraExtensions: []pkix.Extension{testca.UnknownCritical}}), testca.Leaf{}, true, reason.CertificateUnacceptable},
+		"intermediate":           {[]*testca.CA{root}, good, testca.Leaf{}, true, reason.Accepted},
+		"intermediate not sent":  {[]*testca.CA{root}, good, testca.Leaf{}, false, reason.UnknownCA},
+		"intermediate as anchor": {[]*testca.CA{good}, good, testca.Leaf{}, false, reason.Accepted},
+		"unknown": {[]*testca.CA{newCA(t, testca.Options{})}, good, testca.Leaf{}, true,
+			reason.UnknownCA},
+		"expired intermediate": {[]*testca.CA{root}, intermediate(t, root, testca.Options{NotAfter: past}),
+			testca.Leaf{}, true, reason.CertificateExpired},
+		"intermediate not yet": {[]*testca.CA{root}, intermediate(t, root, testca.Options{NotBefore: future}),
+			testca.Leaf{}, true, reason.CertificateNotYetValid},
+		"path length": {[]*testca.CA{newCA(t,
+			testca.Options{MaxPathLen: -1, Key: root.Key, Name: root.Cert.Subject.CommonName})}, good, testca.Leaf{},
+			true, reason.UnknownCA},
+		"permitted name": {[]*testca.CA{root},
+			intermediate(t, root, testca.Options{PermittedDNS: []string{"example.com"}}), testca.Leaf{}, true,
+			reason.Accepted},
+		"name not permitted": {[]*testca.CA{root},
+			intermediate(t, root, testca.Options{PermittedDNS: []string{"example.org"}}), testca.Leaf{}, true,
+			reason.MachineNameMismatch},
+		"name excluded": {[]*testca.CA{root},
+			intermediate(t, root, testca.Options{ExcludedDNS: []string{"example.com"}}), testca.Leaf{}, true,
+			reason.MachineNameMismatch},
+		"another name not allowed": {[]*testca.CA{root},
+			intermediate(t, root, testca.Options{PermittedDNS: []string{"example.com"}}),
+			testca.Leaf{Hosts: []string{alpha, "x.example.org"}}, true, reason.MachineNameMismatch},
+		"critical extension above": {[]*testca.CA{root},
+			intermediate(t, root, testca.Options{ExtraExtensions: []pkix.Extension{testca.UnknownCritical}}),
+			testca.Leaf{}, true, reason.CertificateUnacceptable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.leaf.Hosts == nil {
@@ -443,23 +477,37 @@ func TestRule14Revocation(t *testing.T) {
 		staleOK bool
 		want    reason.Code
 	}{
-		"no list":                  {leaf, sub, nil, false, reason.Accepted},
-		"lists without it":         {leaf, sub, []CRLFile{crlOf(t, root, none), crlOf(t, sub, none, bareLeaf.Cert)}, false, reason.Accepted},
-		"leaf revoked":             {leaf, sub, []CRLFile{crlOf(t, sub, none, leaf.Cert)}, false, reason.CertificateRevoked},
-		"intermediate revoked":     {leaf, sub, []CRLFile{crlOf(t, root, none, sub.Cert)}, false, reason.CertificateRevoked},
+		"no list": {leaf, sub, nil, false, reason.Accepted},
+		"lists without it": {leaf, sub, []CRLFile{crlOf(t, root, none), crlOf(t, sub, none, bareLeaf.Cert)},
+			false, reason.Accepted},
+		"leaf revoked": {leaf, sub, []CRLFile{crlOf(t, sub, none, leaf.Cert)}, false,
+			reason.CertificateRevoked},
+		"intermediate revoked": {leaf, sub, []CRLFile{crlOf(t, root, none, sub.Cert)}, false,
+			reason.CertificateRevoked},
 		"serial of another issuer": {leaf, sub, []CRLFile{crlOf(t, root, none, leaf.Cert)}, false, reason.Accepted},
 		"name but not key":         {leaf, sub, []CRLFile{crlOf(t, rekeyed, none, leaf.Cert)}, false, reason.Accepted},
-		"second list revokes":      {leaf, sub, []CRLFile{crlOf(t, sub, none), crlOf(t, sub, none, leaf.Cert)}, false, reason.CertificateRevoked},
-		"stale":                    {leaf, sub, []CRLFile{crlOf(t, sub, stale)}, false, reason.RevocationUnknown},
-		"stale of the root":        {leaf, sub, []CRLFile{crlOf(t, root, stale)}, false, reason.RevocationUnknown},
-		"stale, of another issuer": {leaf, sub, []CRLFile{crlOf(t, bare, testca.CRLOptions{ThisUpdate: stale.ThisUpdate, NextUpdate: stale.NextUpdate, IgnoreKeyUsage: true})}, false, reason.Accepted},
-		"stale and a fresh one":    {leaf, sub, []CRLFile{crlOf(t, sub, none), crlOf(t, sub, stale)}, false, reason.RevocationUnknown},
-		"stale but allowed":        {leaf, sub, []CRLFile{crlOf(t, sub, stale)}, true, reason.Accepted},
-		"revoked by a stale one":   {leaf, sub, []CRLFile{crlOf(t, sub, stale, leaf.Cert)}, false, reason.CertificateRevoked},
-		"revoked though allowed":   {leaf, sub, []CRLFile{crlOf(t, sub, stale, leaf.Cert)}, true, reason.CertificateRevoked},
-		"from the future":          {leaf, sub, []CRLFile{crlOf(t, sub, testca.CRLOptions{ThisUpdate: now.Add(time.Hour)})}, false, reason.Accepted},
-		"revoked in the future":    {leaf, sub, []CRLFile{crlOf(t, sub, testca.CRLOptions{ThisUpdate: now.Add(time.Hour)}, leaf.Cert)}, false, reason.CertificateRevoked},
-		"issuer without cRLSign":   {bareLeaf, bare, []CRLFile{crlOf(t, bare, testca.CRLOptions{IgnoreKeyUsage: true}, bareLeaf.Cert)}, false, reason.CertificateRevoked},
+		"second list revokes": {leaf, sub, []CRLFile{crlOf(t, sub, none), crlOf(t, sub, none, leaf.Cert)}, false,
+			reason.CertificateRevoked},
+		"stale":             {leaf, sub, []CRLFile{crlOf(t, sub, stale)}, false, reason.RevocationUnknown},
+		"stale of the root": {leaf, sub, []CRLFile{crlOf(t, root, stale)}, false, reason.RevocationUnknown},
+		"stale, of another issuer": {leaf, sub,
+			[]CRLFile{crlOf(t, bare, testca.CRLOptions{ThisUpdate: stale.ThisUpdate, NextUpdate: stale.NextUpdate,
+				IgnoreKeyUsage: true})}, false, reason.Accepted},
+		"stale and a fresh one": {leaf, sub, []CRLFile{crlOf(t, sub, none), crlOf(t, sub, stale)}, false,
+			reason.RevocationUnknown},
+		"stale but allowed": {leaf, sub, []CRLFile{crlOf(t, sub, stale)}, true, reason.Accepted},
+		"revoked by a stale one": {leaf, sub, []CRLFile{crlOf(t, sub, stale, leaf.Cert)}, false,
+			reason.CertificateRevoked},
+		"revoked though allowed": {leaf, sub, []CRLFile{crlOf(t, sub, stale, leaf.Cert)}, true,
+			reason.CertificateRevoked},
+		"from the future": {leaf, sub,
+			[]CRLFile{crlOf(t, sub, testca.CRLOptions{ThisUpdate: now.Add(time.Hour)})}, false, reason.Accepted},
+		"revoked in the future": {leaf, sub,
+			[]CRLFile{crlOf(t, sub, testca.CRLOptions{ThisUpdate: now.Add(time.Hour)}, leaf.Cert)}, false,
+			reason.CertificateRevoked},
+		"issuer without cRLSign": {bareLeaf, bare,
+			[]CRLFile{crlOf(t, bare, testca.CRLOptions{IgnoreKeyUsage: true}, bareLeaf.Cert)}, false,
+			reason.CertificateRevoked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := trusting(root)
@@ -518,23 +566,30 @@ func TestRule14RefusedLists(t *testing.T) {
 		data []byte
 		want string // part of the error; empty: accepted
 	}{
-		"good":                  {good.Data, ""},
-		"good PEM, twice":       {append(crlPEM(good.Data), crlPEM(good.Data)...), ""},
-		"another issuer":        {crlOf(t, newCA(t, testca.Options{}), testca.CRLOptions{}).Data, ""},
-		"not critical":          {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.UnknownCritical, false)}).Data, ""},
-		"critical":              {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.UnknownCritical, true)}).Data, "critical"},
-		"delta":                 {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.DeltaIndicator, true)}).Data, "delta"},
-		"delta, not critical":   {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.DeltaIndicator, false)}).Data, "delta"},
-		"partial":               {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.IssuingDistributionPoint, true)}).Data, "distribution point"},
-		"partial, not critical": {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.IssuingDistributionPoint, false)}).Data, "distribution point"},
-		"indirect":              {crlOf(t, ca, testca.CRLOptions{EntryExtensions: ext(testca.CertificateIssuer, true)}, cert).Data, "entries"},
-		"impostor":              {crlOf(t, impostor, testca.CRLOptions{}).Data, "not that CA's"},
-		"one bit of signature":  {flipped, "not that CA's"},
-		"cut":                   {good.Data[:len(good.Data)-1], "not a revocation list"},
-		"a certificate":         {ca.Cert.Raw, "not a revocation list"},
-		"a certificate in PEM":  {ca.PEM(), "PEM block"},
-		"damaged PEM":           {append(crlPEM(good.Data), "-----BEGIN X509 CRL-----\n"...), "damaged"},
-		"empty":                 {nil, "not a revocation list"},
+		"good":            {good.Data, ""},
+		"good PEM, twice": {append(crlPEM(good.Data), crlPEM(good.Data)...), ""},
+		"another issuer":  {crlOf(t, newCA(t, testca.Options{}), testca.CRLOptions{}).Data, ""},
+		"not critical": {crlOf(t, ca,
+			testca.CRLOptions{Extensions: ext(testca.UnknownCritical, false)}).Data, ""},
+		"critical": {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.UnknownCritical, true)}).Data,
+			"critical"},
+		"delta": {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.DeltaIndicator, true)}).Data,
+			"delta"},
+		"delta, not critical": {crlOf(t, ca, testca.CRLOptions{Extensions: ext(testca.DeltaIndicator, false)}).Data,
+			"delta"},
+		"partial": {crlOf(t, ca,
+			testca.CRLOptions{Extensions: ext(testca.IssuingDistributionPoint, true)}).Data, "distribution point"},
+		"partial, not critical": {crlOf(t, ca,
+			testca.CRLOptions{Extensions: ext(testca.IssuingDistributionPoint, false)}).Data, "distribution point"},
+		"indirect": {crlOf(t, ca,
+			testca.CRLOptions{EntryExtensions: ext(testca.CertificateIssuer, true)}, cert).Data, "entries"},
+		"impostor":             {crlOf(t, impostor, testca.CRLOptions{}).Data, "not that CA's"},
+		"one bit of signature": {flipped, "not that CA's"},
+		"cut":                  {good.Data[:len(good.Data)-1], "not a revocation list"},
+		"a certificate":        {ca.Cert.Raw, "not a revocation list"},
+		"a certificate in PEM": {ca.PEM(), "PEM block"},
+		"damaged PEM":          {append(crlPEM(good.Data), "-----BEGIN X509 CRL-----\n"...), "damaged"},
+		"empty":                {nil, "not a revocation list"},
 	} {
 		cfg := trusting(ca)
 		cfg.CRLs = []CRLFile{{Data: tc.data, Source: "x.crl"}}
@@ -542,7 +597,8 @@ func TestRule14RefusedLists(t *testing.T) {
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
-		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "x.crl")):
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) ||
+			!strings.Contains(err.Error(), "x.crl")):
 			t.Errorf("%s: got the error %v", name, err)
 		}
 	}
@@ -550,7 +606,8 @@ func TestRule14RefusedLists(t *testing.T) {
 	if _, err := parseCRL(withoutNextUpdate(t, good.Data)); err == nil || !strings.Contains(err.Error(), "nextUpdate") {
 		t.Errorf("a list without nextUpdate: %v", err)
 	}
-	old := []byte(strings.ReplaceAll(string(good.Data), // ecdsa-with-SHA256 becomes ecdsa-with-SHA1's neighbour, SHA-224
+	old := []byte(strings.ReplaceAll(string(good.Data),
+		// ecdsa-with-SHA256 becomes ecdsa-with-SHA1's neighbour, SHA-224
 		"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", "\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x01"))
 	if _, err := parseCRL(old); err == nil {
 		t.Error("a list signed with SHA-224 was accepted")
