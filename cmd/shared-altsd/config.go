@@ -55,7 +55,7 @@ func checkSettings(options []option, settings []setting) error {
 		}
 		if find(options, s.name) == nil {
 			at := strings.TrimSuffix(s.origin, s.name)
-			return usagef("%sunknown name %q: %s", at, s.name, strings.ReplaceAll(suggest(options, s.name), "--", ""))
+			return usagef("%sunknown name %q: %s", at, s.name, suggest(options, "", s.name))
 		}
 	}
 	return resolve(options, settings)

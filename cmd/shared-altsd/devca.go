@@ -25,7 +25,7 @@ The CA's own key is thrown away at once, so that nobody can steal it: for anothe
 overwritten. Not for production: there is no revocation and no renewal.
 
   shared-altsd dev-ca ca a.example.com b.example.com
-  # copy ca/ca.pem to both machines, ca/a.example.com.pem to the one, ca/b.example.com.pem to the other; then on each
+  # copy ca/ca.pem to both machines and each HOST.pem to its own; then on each
   shared-altsd serve --credentials HOST.pem --ca ca.pem`,
 	setup: func() ([]option, func([]string) error) {
 		ips := map[string][]net.IP{}

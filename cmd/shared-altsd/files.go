@@ -70,7 +70,7 @@ func (f *certFiles) load(name string) (*loaded, error) {
 		fqdn = hostFQDN()
 	}
 	if l.name, err = l.credential.MachineName(name, fqdn); err != nil {
-		return nil, fmt.Errorf("--credentials %s: %w", f.credentials, err)
+		return nil, fmt.Errorf("%s: %w", f.credentials, err)
 	}
 	if l.trust, err = f.loadTrust(); err != nil {
 		return nil, err
@@ -97,8 +97,11 @@ func (f *certFiles) loadCredential(l *loaded) (*certbind.Credential, error) {
 		l.warn(warning)
 	}
 	c, err := certbind.ParseCredential(certPEM, keyPEM)
+	if err != nil && f.key != "" {
+		return nil, fmt.Errorf("%s with --key %s: %w", f.credentials, f.key, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("--credentials %s: %w", f.credentials, err)
+		return nil, fmt.Errorf("%s: %w", f.credentials, err)
 	}
 	return c, nil
 }

@@ -50,7 +50,7 @@ func parseArgs(options []option, args []string, verbatim bool) (settings []setti
 		o := find(options, name)
 		switch {
 		case o == nil:
-			return nil, nil, usagef("unknown flag %q: %s", "--"+name, suggest(options, name))
+			return nil, nil, usagef("unknown flag %q: %s", "--"+name, suggest(options, "--", name))
 		case o.arg == "" && !hasValue:
 			value = "true"
 		case o.arg != "" && !hasValue:
@@ -74,13 +74,13 @@ func find(options []option, name string) *option {
 	return nil
 }
 
-// suggest names the options that begin like a name that does not exist.
-func suggest(options []option, name string) string {
+// suggest names the options that begin like a name that does not exist, with prefix before each.
+func suggest(options []option, prefix, name string) string {
 	for n := len(name); n >= 3; n-- {
 		var near []string
 		for _, o := range options {
 			if strings.HasPrefix(o.name, name[:n]) {
-				near = append(near, "--"+o.name)
+				near = append(near, prefix+o.name)
 			}
 		}
 		if near != nil {
@@ -132,9 +132,33 @@ func (o *option) writeHelp(w io.Writer) {
 		text += " (default " + o.def + ")"
 	}
 	fmt.Fprintln(w, head)
-	for _, line := range wrap(text, 100) {
+	for _, line := range wrap(text, helpWidth-8) {
 		fmt.Fprintln(w, "        "+line)
 	}
+}
+
+// helpWidth is how wide help text is, columns.
+const helpWidth = 108
+
+// reflow wraps paragraphs; lines that begin with white space stay as they are.
+func reflow(text string) string {
+	var out []string
+	var paragraph string
+	flush := func() {
+		if paragraph != "" {
+			out, paragraph = append(out, wrap(paragraph, helpWidth)...), ""
+		}
+	}
+	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		if line == "" || line[0] == ' ' {
+			flush()
+			out = append(out, line)
+			continue
+		}
+		paragraph += " " + line
+	}
+	flush()
+	return strings.Join(out, "\n")
 }
 
 // wrap breaks text into lines of at most width bytes, at spaces.

@@ -24,6 +24,8 @@ type reloader struct {
 	files   *certFiles
 	machine *certbind.Machine
 	log     *slog.Logger
+	// observe, if set, is told the outcome of each reload that read the files to the end.
+	observe func(error)
 
 	mu      sync.Mutex
 	seen    string    // identity of the files at the last poll
@@ -64,6 +66,14 @@ func (r *reloader) Reload(credential []byte) error {
 }
 
 func (r *reloader) reload(credential []byte) error {
+	err := r.tryReload(credential)
+	if r.observe != nil && !errors.Is(err, errChanging) {
+		r.observe(err)
+	}
+	return err
+}
+
+func (r *reloader) tryReload(credential []byte) error {
 	identity := r.files.identity()
 	files := *r.files
 	if credential != nil {
@@ -100,15 +110,15 @@ func (r *reloader) reload(credential []byte) error {
 	return nil
 }
 
-// noWorse refuses files that peers would refuse, as long as peers would accept what is in force. If what is in force is
-// already refused (it has expired, say), the new files can only mend that, and new CAs and revocations must not wait for it.
+// noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are judged by
+// the new CAs and revocation lists: these must not wait because they turn against this machine itself.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
 	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
-	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), r.machine.Name(), r.machine.Trust(), now)) != nil {
+	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now)) != nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %s", fault.What, fault.Cure)
+	return errors.New(fault.String())
 }
 
 func firstFault(faults []certbind.Fault) *certbind.Fault {
