@@ -82,6 +82,14 @@ type frameReader struct {
 	partial []byte // the body so far; its capacity is the body's length; nil while none of it was stored
 }
 
+// want gives how many bytes complete the header, or else the body.
+func (r *frameReader) want() int {
+	if !r.checked {
+		return headerSize - r.nraw
+	}
+	return r.hdr.length - len(r.partial)
+}
+
 // read takes what it can from in and says how much that was. When a frame is whole it returns its body, true, and is
 // ready for the next frame; hdr and raw stay as they are until then. The body may be a part of in, so it is valid
 // only as long as in is. check judges a header as soon as it is there; its error ends the reading, as does a byte

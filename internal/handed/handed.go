@@ -19,8 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrAborted is returned by Read and Write when their abort channel was closed before they were done.
-var ErrAborted = errors.New("handed: aborted")
+// A Wait says how long Read and Write wait: it returns nil once ready has given something, or else the error that they
+// then return.
+type Wait func(ready <-chan struct{}) error
 
 // ErrNotTCP is the cause of an Adopt that was given anything but a connected TCP stream socket.
 var ErrNotTCP = errors.New("not a connected TCP stream socket")
@@ -167,8 +168,8 @@ func (s *Socket) Peer() netip.AddrPort { return s.peer }
 // Local is our address.
 func (s *Socket) Local() netip.AddrPort { return s.local }
 
-// Read reads between 1 and len(b) bytes, waiting for them until abort is closed. It returns io.EOF at the peer's end.
-func (s *Socket) Read(b []byte, abort <-chan struct{}) (int, error) {
+// Read reads between 1 and len(b) bytes, waiting for them as wait says. It returns io.EOF at the peer's end.
+func (s *Socket) Read(b []byte, wait Wait) (int, error) {
 	for {
 		n, _, err := unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT)
 		switch {
@@ -177,35 +178,21 @@ func (s *Socket) Read(b []byte, abort <-chan struct{}) (int, error) {
 		case err == nil:
 			return 0, io.EOF
 		}
-		if err := s.again(err, unix.EPOLLIN|unix.EPOLLRDHUP, abort); err != nil {
+		if err := s.again(err, unix.EPOLLIN|unix.EPOLLRDHUP, wait); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// Readable waits until there is something to read, or the peer's end, without taking any of it.
-func (s *Socket) Readable(abort <-chan struct{}) error {
-	var b [1]byte
-	for {
-		_, _, err := unix.Recvfrom(s.fd, b[:], unix.MSG_DONTWAIT|unix.MSG_PEEK)
-		if err == nil {
-			return nil
-		}
-		if err := s.again(err, unix.EPOLLIN|unix.EPOLLRDHUP, abort); err != nil {
-			return err
-		}
-	}
-}
-
-// Write writes all of b, waiting for room until abort is closed.
-func (s *Socket) Write(b []byte, abort <-chan struct{}) error {
+// Write writes all of b, waiting for room as wait says.
+func (s *Socket) Write(b []byte, wait Wait) error {
 	for len(b) > 0 {
 		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == nil {
 			b = b[n:]
 			continue
 		}
-		if err := s.again(err, unix.EPOLLOUT, abort); err != nil {
+		if err := s.again(err, unix.EPOLLOUT, wait); err != nil {
 			return err
 		}
 	}
@@ -213,7 +200,7 @@ func (s *Socket) Write(b []byte, abort <-chan struct{}) error {
 }
 
 // again waits for readiness after EAGAIN; any other error is final.
-func (s *Socket) again(err error, mask uint32, abort <-chan struct{}) error {
+func (s *Socket) again(err error, mask uint32, wait Wait) error {
 	switch err {
 	case unix.EINTR:
 		return nil
@@ -225,12 +212,7 @@ func (s *Socket) again(err error, mask uint32, abort <-chan struct{}) error {
 	if err := s.control(unix.EPOLL_CTL_MOD, mask|unix.EPOLLONESHOT); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
-	select {
-	case <-s.ready:
-		return nil
-	case <-abort:
-		return ErrAborted
-	}
+	return wait(s.ready)
 }
 
 func (s *Socket) control(op int, mask uint32) error {

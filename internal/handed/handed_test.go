@@ -14,7 +14,23 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
+
+var errAborted = errors.New("aborted")
+
+// until waits for as long as abort is open.
+func until(abort <-chan struct{}) Wait {
+	return func(ready <-chan struct{}) error {
+		select {
+		case <-ready:
+			return nil
+		case <-abort:
+			return errAborted
+		}
+	}
+}
 
 func poller(t *testing.T) *Poller {
 	t.Helper()
@@ -64,9 +80,9 @@ func adopt(t *testing.T, p *Poller, fd int) *Socket {
 	return s
 }
 
-func readFull(s *Socket, b []byte, abort <-chan struct{}) error {
+func readFull(s *Socket, b []byte, wait Wait) error {
 	for len(b) > 0 {
-		n, err := s.Read(b, abort)
+		n, err := s.Read(b, wait)
 		if err != nil {
 			return err
 		}
@@ -93,7 +109,7 @@ func TestReadWrite(t *testing.T) {
 		got, _ := io.ReadAll(io.LimitReader(b, int64(len(sent))))
 		b.Write(got)
 	}()
-	if err := s.Write(sent[:5<<20], nil); err != nil {
+	if err := s.Write(sent[:5<<20], until(nil)); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -102,14 +118,14 @@ func TestReadWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(sent))
-	if err := readFull(s, got, nil); err != nil {
+	if err := readFull(s, got, until(nil)); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, sent) {
 		t.Error("bytes differ")
 	}
 	b.Close()
-	if _, err := s.Read(got, nil); err != io.EOF {
+	if _, err := s.Read(got, until(nil)); err != io.EOF {
 		t.Errorf("after the peer's end: %v, want EOF", err)
 	}
 }
@@ -184,6 +200,7 @@ func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
 		return 0
 	}
 	const n = 100
+	big := make([]byte, 32<<20)
 	before := threads()
 	for i := range n {
 		_, _, fd := pair(t)
@@ -197,12 +214,12 @@ func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
 			defer s.Close()
 			var err error
 			if i%2 == 0 {
-				_, err = s.Read(make([]byte, 10), abort)
+				_, err = s.Read(make([]byte, 10), until(abort))
 			} else {
-				err = s.Write(make([]byte, 64<<20), abort)
+				err = s.Write(big, until(abort))
 			}
-			if !errors.Is(err, ErrAborted) {
-				t.Errorf("got %v, want ErrAborted", err)
+			if !errors.Is(err, errAborted) {
+				t.Errorf("got %v, want errAborted", err)
 			}
 		}()
 	}
@@ -249,7 +266,7 @@ func TestGiverStealsBytes(t *testing.T) {
 	defer s.Close()
 	abort := make(chan struct{})
 	done := make(chan error, 1)
-	go func() { done <- readFull(s, make([]byte, 1<<20), abort) }()
+	go func() { done <- readFull(s, make([]byte, 1<<20), until(abort)) }()
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -264,23 +281,8 @@ func TestGiverStealsBytes(t *testing.T) {
 		}
 	}
 	close(abort)
-	if err := <-done; !errors.Is(err, ErrAborted) {
-		t.Errorf("got %v, want ErrAborted", err)
-	}
-}
-
-func TestReadableTakesNothing(t *testing.T) {
-	p := poller(t)
-	_, b, fd := pair(t)
-	s := adopt(t, p, fd)
-	defer s.Close()
-	go b.Write([]byte("x"))
-	if err := s.Readable(nil); err != nil {
-		t.Fatal(err)
-	}
-	var got [2]byte
-	if n, err := s.Read(got[:], nil); n != 1 || err != nil || got[0] != 'x' {
-		t.Errorf("Read gave %d bytes, %v", n, err)
+	if err := <-done; !errors.Is(err, errAborted) {
+		t.Errorf("got %v, want errAborted", err)
 	}
 }
 
@@ -312,37 +314,61 @@ func openDescriptors(t *testing.T) int {
 	return len(entries)
 }
 
-func TestSendReceive(t *testing.T) {
+func TestRequestAndAnswer(t *testing.T) {
 	p := poller(t)
-	x, y := unixPair(t)
-	a, b, dup := pair(t)
-	unix.Close(dup)
-	raw, err := a.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Send(x, []byte("hello"), raw); err != nil {
-		t.Fatal(err)
-	}
-	if c, err := Peek(y); err != nil || c != 'h' {
-		t.Fatalf("Peek gave %q, %v", c, err)
-	}
-	var buf [10]byte
-	n, fd, err := Receive(y, buf[:])
-	if err != nil || string(buf[:n]) != "hello" {
-		t.Fatalf("Receive gave %q, %v", buf[:n], err)
-	}
-	s := adopt(t, p, fd)
-	if err := s.Write([]byte("through"), nil); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	got := make([]byte, 7)
-	if _, err := io.ReadFull(b, got); err != nil || string(got) != "through" {
-		t.Errorf("the peer got %q, %v", got, err)
-	}
-	if _, err := a.Write([]byte("still")); err != nil {
-		t.Errorf("the giver's own descriptor: %v", err)
+	for _, size := range []int{1, 100, 5000, MaxMessage - 4} {
+		x, y := unixPair(t)
+		a, b, dup := pair(t)
+		unix.Close(dup)
+		raw, err := a.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := wrapperspb.Bytes(make([]byte, size))
+		rand.Read(want.Value)
+		sent := make(chan error, 1)
+		go func() { sent <- WriteRequest(x, want, raw) }()
+		if c, err := Peek(y); err != nil || c != 0 {
+			t.Fatalf("Peek gave %q, %v", c, err)
+		}
+		var got wrapperspb.BytesValue
+		fd, err := ReadRequest(y, &got)
+		if err != nil || !proto.Equal(&got, want) {
+			t.Fatalf("%d bytes: ReadRequest gave %v", size, err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		if !Alive(x) {
+			t.Error("a silent connection is not alive")
+		}
+		go func() { sent <- WriteAnswer(y, want) }()
+		got.Reset()
+		if err := ReadAnswer(x, &got); err != nil || !proto.Equal(&got, want) {
+			t.Fatalf("%d bytes: ReadAnswer gave %v", size, err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		s := adopt(t, p, fd)
+		if err := s.Write([]byte("through"), until(nil)); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		through := make([]byte, 7)
+		if _, err := io.ReadFull(b, through); err != nil || string(through) != "through" {
+			t.Errorf("the peer got %q, %v", through, err)
+		}
+		if _, err := a.Write([]byte("still")); err != nil {
+			t.Errorf("the giver's own descriptor: %v", err)
+		}
+		y.Close()
+		if Alive(x) {
+			t.Error("a closed connection is alive")
+		}
+		if _, err := Peek(x); err != io.EOF {
+			t.Errorf("Peek at the end gave %v", err)
+		}
 	}
 }
 
@@ -353,21 +379,47 @@ func TestRule27ExactlyOneDescriptor(t *testing.T) {
 		before := openDescriptors(t)
 		var oob []byte
 		if count > 0 {
-			fds := make([]int, count)
-			for i := range fds {
-				fds[i] = 0
-			}
-			oob = unix.UnixRights(fds...)
+			oob = unix.UnixRights(make([]int, count)...)
 		}
-		if _, _, err := x.WriteMsgUnix([]byte("hello"), oob, nil); err != nil {
+		if _, _, err := x.WriteMsgUnix([]byte("\x00\x00\x00\x00"), oob, nil); err != nil {
 			t.Fatal(err)
 		}
-		var buf [10]byte
-		if _, fd, err := Receive(y, buf[:]); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
-			t.Errorf("%d descriptors: Receive gave %d, %v", count, fd, err)
+		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue)); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
+			t.Errorf("%d descriptors: ReadRequest gave %d, %v", count, fd, err)
 		}
 		if after := openDescriptors(t); after != before {
 			t.Errorf("%d descriptors: %d open before, %d after", count, before, after)
 		}
+	}
+}
+
+// What breaks the format is an error at once, and the descriptor is closed.
+func TestBadRequests(t *testing.T) {
+	for name, b := range map[string]string{
+		"too long":          "\x00\x02\x00\x01",
+		"far too long":      "\xff\xff\xff\xff",
+		"bytes after it":    "\x00\x00\x00\x00x",
+		"ends in the size":  "\x00\x00",
+		"ends in the body":  "\x00\x00\x00\x05abc",
+		"HTTP/2":            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"ends in much body": "\x00\x01\xff\xffabc",
+	} {
+		x, y := unixPair(t)
+		before := openDescriptors(t)
+		if _, _, err := x.WriteMsgUnix([]byte(b), unix.UnixRights(0), nil); err != nil {
+			t.Fatal(err)
+		}
+		x.CloseWrite()
+		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue)); err == nil || err == io.EOF || fd != -1 {
+			t.Errorf("%s: ReadRequest gave %d, %v", name, fd, err)
+		}
+		if after := openDescriptors(t); after != before {
+			t.Errorf("%s: %d descriptors open before, %d after", name, before, after)
+		}
+	}
+	x, y := unixPair(t)
+	x.Close()
+	if _, err := ReadRequest(y, new(wrapperspb.BytesValue)); err != io.EOF {
+		t.Errorf("at the end: %v, want EOF", err)
 	}
 }

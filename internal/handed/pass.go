@@ -1,6 +1,7 @@
 package handed
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -8,18 +9,35 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 )
 
-// ErrNoDescriptor is returned by Receive for a message without exactly one descriptor.
-var ErrNoDescriptor = errors.New("the message does not carry exactly one descriptor")
+// The local interface by which an application hands the daemon a connected socket. It shares the UNIX socket with the
+// gRPC service: a connection that begins with Hello is ours, one that begins with "P" is HTTP/2. The daemon answers with
+// the same bytes. Then the application sends requests, each once the one before was answered: a u32 length, big-endian,
+// and a HandshakerReq with a start request, with the descriptor beside the first byte. The daemon answers each with a u32
+// length and a HandshakerResp that has the result, or a status that says why there is none.
+const (
+	// Hello begins a connection, 8 bytes.
+	Hello = "salt-fd1"
+	// MaxMessage is the most that a request or an answer may have, in bytes, without its length.
+	MaxMessage = 128 << 10
 
-// Send writes b on c, with the descriptor of conn beside its first byte. b must not be empty.
-func Send(c *net.UnixConn, b []byte, conn syscall.RawConn) error {
-	var err error
+	prefix = 4 // bytes of the length
+)
+
+// ErrNoDescriptor is returned by ReadRequest for a request without exactly one descriptor.
+var ErrNoDescriptor = errors.New("the request does not carry exactly one descriptor")
+
+// WriteRequest sends m on c, with the descriptor of conn beside its first byte.
+func WriteRequest(c *net.UnixConn, m proto.Message, conn syscall.RawConn) error {
+	b, err := encode(m)
+	if err != nil {
+		return err
+	}
 	if cerr := conn.Control(func(fd uintptr) {
 		var n int
-		n, _, err = c.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil)
-		if err == nil && n < len(b) {
+		if n, _, err = c.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil); err == nil && n < len(b) {
 			_, err = c.Write(b[n:])
 		}
 	}); cerr != nil {
@@ -28,24 +46,114 @@ func Send(c *net.UnixConn, b []byte, conn syscall.RawConn) error {
 	return err
 }
 
-// Receive reads up to len(b) bytes from c and the one descriptor that came with them. With none, or with more than one,
-// it closes what came and returns ErrNoDescriptor.
-func Receive(c *net.UnixConn, b []byte) (n, fd int, err error) {
+// WriteAnswer sends m on c.
+func WriteAnswer(c *net.UnixConn, m proto.Message) error {
+	b, err := encode(m)
+	if err != nil {
+		return err
+	}
+	defer clear(b) // it may hold a key
+	_, err = c.Write(b)
+	return err
+}
+
+func encode(m proto.Message) ([]byte, error) {
+	b, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, prefix, 512), m)
+	if err == nil && len(b) > prefix+MaxMessage {
+		err = fmt.Errorf("the message has %d bytes, more than %d", len(b)-prefix, MaxMessage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	binary.BigEndian.PutUint32(b, uint32(len(b)-prefix))
+	return b, nil
+}
+
+// ReadRequest reads a request into m and gives its descriptor, which is then the caller's to close. With no descriptor,
+// or more than one, it closes what came and returns ErrNoDescriptor. An error is final for c, except one of decoding m,
+// which comes with a descriptor. It returns io.EOF if c ended before the request.
+func ReadRequest(c *net.UnixConn, m proto.Message) (fd int, err error) {
+	buf := make([]byte, 2048) // most requests whole
+	n, fd, err := receive(c, buf)
+	if err != nil {
+		return -1, err
+	}
+	body, err := readBody(c, buf, n)
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	if err := proto.Unmarshal(body, m); err != nil {
+		return fd, fmt.Errorf("the request is no HandshakerReq: %w", err)
+	}
+	return fd, nil
+}
+
+// ReadAnswer reads an answer into m.
+func ReadAnswer(c *net.UnixConn, m proto.Message) error {
+	buf := make([]byte, 1024)
+	defer clear(buf) // it may hold a key
+	n, err := c.Read(buf)
+	if err != nil {
+		return err
+	}
+	body, err := readBody(c, buf, n)
+	if err != nil {
+		return err
+	}
+	return proto.Unmarshal(body, m)
+}
+
+// readBody completes a message of which n bytes are in buf. More bytes than the message has are an error, since neither
+// side speaks before it was answered.
+func readBody(c *net.UnixConn, buf []byte, n int) ([]byte, error) {
+	if n < prefix {
+		m, err := io.ReadFull(c, buf[n:prefix])
+		if err != nil {
+			return nil, unexpected(err)
+		}
+		n += m
+	}
+	size := prefix + int64(binary.BigEndian.Uint32(buf))
+	switch {
+	case size > prefix+MaxMessage:
+		return nil, fmt.Errorf("a message of %d bytes, more than %d", size-prefix, MaxMessage)
+	case int64(n) > size:
+		return nil, errors.New("bytes after a message that was not answered yet")
+	case size > int64(len(buf)):
+		buf = append(make([]byte, 0, size), buf[:n]...)[:size]
+	}
+	if _, err := io.ReadFull(c, buf[n:size]); err != nil {
+		return nil, unexpected(err)
+	}
+	return buf[prefix:size], nil
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func receive(c *net.UnixConn, b []byte) (n, fd int, err error) {
 	// Room for exactly one descriptor (CmsgSpace, being aligned, has room for two): the kernel drops further ones and says
 	// so with MSG_CTRUNC.
 	oob := make([]byte, unix.CmsgLen(4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(b, oob)
-	fds := descriptors(oob[:oobn])
-	if err == nil && n > 0 && len(fds) == 1 && flags&unix.MSG_CTRUNC == 0 {
+	fds := descriptors(oob[:max(oobn, 0)])
+	switch {
+	case err == nil && n > 0 && len(fds) == 1 && flags&unix.MSG_CTRUNC == 0:
 		return n, fds[0], nil
+	case errors.Is(err, io.EOF) || err == nil && n == 0 && len(fds) == 0:
+		err = io.EOF
+	case err == nil:
+		err = ErrNoDescriptor
 	}
 	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
-	if err != nil {
-		return n, -1, fmt.Errorf("reading a descriptor: %w", err)
-	}
-	return n, -1, ErrNoDescriptor
+	return n, -1, err
 }
 
 // descriptors gives all descriptors in oob, so that those that nobody asked for can be closed.
@@ -62,8 +170,8 @@ func descriptors(oob []byte) (fds []int) {
 	return fds
 }
 
-// Peek waits for the first byte on c and gives it without taking it.
-func Peek(c *net.UnixConn) (byte, error) {
+// Peek waits for the first byte on a connection and gives it without taking it. It returns io.EOF at its end.
+func Peek(c syscall.Conn) (byte, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -83,4 +191,19 @@ func Peek(c *net.UnixConn) (byte, error) {
 		return 0, io.EOF
 	}
 	return b[0], nil
+}
+
+// Alive tells whether a connection on which nobody has to speak is still open and silent.
+func Alive(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		alive = err == unix.EAGAIN
+	})
+	return alive && err == nil
 }
