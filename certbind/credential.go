@@ -163,9 +163,11 @@ func issued(parent, child *x509.Certificate) bool {
 	return bytes.Equal(parent.RawSubject, child.RawIssuer) && child.CheckSignatureFrom(parent) == nil
 }
 
+// selfSigned reports whether the certificate is a root. One in its own name whose signature algorithm peers refuse,
+// as an old root's with SHA-1, counts as such: it would do harm in a chain and is not missed.
 func selfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) &&
-		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && (acceptableSignature(c.SignatureAlgorithm) != nil ||
+		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil)
 }
 
 // MachineName gives the name that this machine goes by: override if it is set, which must be one of the leaf's DNS

@@ -157,6 +157,16 @@ func TestCredentialErrors(t *testing.T) {
 	if _, err := ParseCredential(append(i.PEM(), newCA(t, testca.Options{}).PEM()...), nil); err != nil {
 		t.Error(err)
 	}
+	// Nor does the root itself where it is signed with SHA-1, which peers would refuse in a chain.
+	rsaRoot := newCA(t, testca.Options{KeyType: testca.RSA2048})
+	// The OID of sha256WithRSAEncryption becomes that of sha1WithRSAEncryption, of the same length.
+	old := bytes.ReplaceAll(rsaRoot.Cert.Raw,
+		[]byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b"), []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05"))
+	c, err := ParseCredential(append(issue(t, rsaRoot, testca.Leaf{Hosts: []string{alpha}}).PEM(),
+		block("CERTIFICATE", old)...), nil)
+	if err != nil || len(c.Chain) != 1 {
+		t.Errorf("a root with SHA-1: %v", err)
+	}
 	// A self-signed certificate is still the leaf if the key is its own.
 	self := issue(t, root, testca.Leaf{Hosts: []string{alpha}, SelfSigned: true})
 	if c := credential(t, self); len(c.Chain) != 1 {

@@ -76,6 +76,9 @@ func marshalAttributes(attrs []Attribute) ([]byte, error) {
 		w.opaque8("attribute name", []byte(a.Name), 1, maxAttributeName)
 		w.opaque16("attribute value", []byte(a.Value), 0, maxAttributeValue)
 	}
+	if n := len(w.out); n > maxAttributesField && w.err == nil {
+		return nil, fmt.Errorf("its attributes have %d bytes in all, more than %d", n, maxAttributesField)
+	}
 	return w.bytes()
 }
 

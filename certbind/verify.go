@@ -222,7 +222,7 @@ func (t *Trust) checkLeaf(leaf *x509.Certificate) error {
 		return unacceptable("lacks the key usage digitalSignature; have it issued with that")
 	case !namesPurpose(leaf):
 		return unacceptable("has an extended key usage that is neither serverAuth nor clientAuth; have it issued with one")
-	case t.requireEKU != nil && !namesEKU(leaf, t.requireEKU):
+	case len(t.requireEKU) > 0 && !namesEKU(leaf, t.requireEKU):
 		return unacceptable("lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
 	}
 	return nil
@@ -259,7 +259,7 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable,
 				"an intermediate of the chain has an extended key usage that is neither serverAuth nor clientAuth")
 		}
-		if t.requireEKU != nil && hasEKU(c) && !namesEKU(c, t.requireEKU) &&
+		if len(t.requireEKU) > 0 && hasEKU(c) && !namesEKU(c, t.requireEKU) &&
 			!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) {
 			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable,
 				"an intermediate of the chain lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)

@@ -275,7 +275,8 @@ func TestRule12Leaf(t *testing.T) {
 		"no key usage": {leaf: testca.Leaf{NoKeyUsage: true}, want: reason.CertificateUnacceptable},
 		"key encipherment only": {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment},
 			want: reason.CertificateUnacceptable},
-		"two usages":              {leaf: testca.Leaf{KeyUsage: x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature}},
+		"two usages": {leaf: testca.Leaf{
+			KeyUsage: x509.KeyUsageDataEncipherment | x509.KeyUsageDigitalSignature}},
 		"the key of a trusted CA": {leaf: testca.Leaf{Key: ca.Key}, want: reason.CertificateUnacceptable},
 		"unknown critical extension": {leaf: testca.Leaf{ExtraExtensions: []pkix.Extension{testca.UnknownCritical}},
 			want: reason.CertificateUnacceptable},
