@@ -30,6 +30,7 @@ func single(t *testing.T) []string {
 func TestStartupLog(t *testing.T) {
 	flags := single(t)
 	p := start(t, append(flags, "--log-format", "json")...)
+	p.log.waitAfter(t, 0, "shared-altsd starts")
 	all, _ := p.log.get()
 	var line struct{ Msg, Version, Machine, Serial, Expires, Sockets, CAs, Users string }
 	for _, l := range all {
@@ -221,6 +222,7 @@ func TestSocketActivation(t *testing.T) {
 		own := filepath.Join(safeTemp(t), "own")
 		p := activate(t, "x", "1", "--socket", own)
 		p.told.waitAfter(t, 0, "READY=1")
+		p.log.waitAfter(t, 0, "shared-altsd starts")
 		if all, _ := p.log.get(); !strings.Contains(strings.Join(all, "\n"), "sockets="+own+" ") {
 			t.Errorf("it serves other sockets than its own:\n%s", p.log)
 		}
