@@ -103,7 +103,7 @@ func (e *HandshakeError) Is(target error) bool {
 
 // Timeout is true if time ran out on this side. With Temporary it makes the error a net.Error.
 func (e *HandshakeError) Timeout() bool {
-	return e.Err == ErrTimeout || e.Reason == ReasonTimedOut && !e.ByPeer
+	return e.Err == ErrTimeout || isTimeout(e.Err) || e.Reason == ReasonTimedOut && !e.ByPeer
 }
 
 // Temporary is true if a new connection may succeed with nothing changed.

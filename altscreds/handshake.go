@@ -64,9 +64,6 @@ func (s *settings) bounded(ctx context.Context, raw net.Conn, do func(context.Co
 	if !stop() || err != nil && ctx.Err() != nil {
 		return endedError(ctx, started, err)
 	}
-	if err != nil && isTimeout(err) && !errors.Is(err, ErrTimeout) {
-		return timeoutError(time.Since(started), "the peer; the deadline of the connection has passed")
-	}
 	return err
 }
 
