@@ -203,9 +203,32 @@ func TestRule11CostlyCertificates(t *testing.T) {
 		before := cpu(t)
 		_, err := newTrust(t, trusting(root)).verify(c.sign(t, i), c.used, c.now)
 		wantCode(t, err, reason.Accepted)
-		if used := cpu(t) - before; used > 2*time.Second {
+		used := cpu(t) - before
+		if used > 2*time.Second {
 			t.Errorf("the verification took %v of processor", used)
 		}
+		t.Logf("%v of processor", used)
+	})
+	t.Run("as many signatures as the bounds allow", func(t *testing.T) {
+		// All issuers have the trusted CA's name, so that each is tried for each certificate, with the largest keys.
+		name := ca.Cert.Subject.CommonName
+		stranger := newCA(t, testca.Options{Name: name, KeyType: testca.RSA8192})
+		i := issue(t, stranger, testca.Leaf{Hosts: []string{alpha}})
+		c := newClaim(i)
+		for _, bits := range []int{8192, 8191, 8190} {
+			key := testca.HugeRSA(bits, 65537)
+			sub := issue(t, stranger, testca.Leaf{IsCA: true, CommonName: name, PublicKey: key,
+				KeyUsage: x509.KeyUsageCertSign})
+			c.id.Certificates = append(c.id.Certificates, sub.Cert.Raw)
+		}
+		before := cpu(t)
+		_, err := newTrust(t, trusting(ca)).verify(c.sign(t, i), c.used, c.now)
+		used := cpu(t) - before
+		wantCode(t, err, reason.UnknownCA)
+		if used > time.Second {
+			t.Errorf("the refusal took %v of processor", used)
+		}
+		t.Logf("%v of processor", used)
 	})
 }
 
