@@ -96,7 +96,7 @@ def do_conformance(args):
     elif args.connect:
         target = conformance.ConnectTarget(args.connect, args.timeout)
     else:
-        target = conformance.ListenTarget(args.listen, args.timeout, args.dial_command)
+        target = conformance.ListenTarget(args.listen, args.timeout, args.dial_command, args.verdicts)
         print(json.dumps({"listening": target.address}), flush=True)
     _, failures = conformance.run(target, env, cases, args.survival, args.strict or args.self, not args.quiet)
     if args.json:
@@ -168,6 +168,8 @@ def main(argv=None):
     p.add_argument("--self", action="store_true", help="attack this implementation, in both roles")
     p.add_argument("--dial-command", help="with --listen: run for each case; {addr} is the address; the name of a "
                    "status code in its output is taken as the initiator's verdict")
+    p.add_argument("--verdicts", metavar="FILE", help="with --listen: a file to which the dialler adds one line for each "
+                   "connection, with the name of the status code where it fails; it must exist, and be empty")
     p.add_argument("--app", action="append", default=None, help="application protocol that the other side speaks (grpc)")
     p.add_argument("--account", default="mallory", help="account that the honest handshakes show")
     p.add_argument("--only", help="regular expression on the names")

@@ -102,11 +102,13 @@ class ConnectTarget:
 class ListenTarget:
     """An initiator that dials us: by itself, again and again, or by a command run for each case.
 
-    The command's output is searched for the name of a status code; {addr} in it stands for the address.
+    The command's output is searched for the name of a status code; {addr} in it stands for the address. Or verdicts is a
+    growing file to which the dialler adds one line for each connection, as `relay dial` does, searched likewise.
     """
 
-    def __init__(self, address, timeout, command=None):
+    def __init__(self, address, timeout, command=None, verdicts=None):
         self.timeout, self.command, self.process = timeout, command, None
+        self.verdicts = open(verdicts) if verdicts else None
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.listener = socket.create_server(address, family=family)
         self.listener.settimeout(timeout)
@@ -120,6 +122,8 @@ class ListenTarget:
         return conn
 
     def finish(self):
+        if self.verdicts:
+            return _named(self._next_verdict())
         if not self.process:
             return None
         try:
@@ -128,10 +132,22 @@ class ListenTarget:
             self.process.kill()
             text = self.process.communicate()[0].decode("utf-8", "replace")
         self.process = None
-        for code, name in CODES.items():
-            if code and re.search(r"\b%s\b" % name, text):
-                return "status %d" % code
-        return None
+        return _named(text)
+
+    def _next_verdict(self):
+        line, end = "", time.monotonic() + self.timeout
+        while not line.endswith("\n") and time.monotonic() < end:
+            more = self.verdicts.readline()
+            line += more
+            if not more:
+                time.sleep(0.01)
+        return line
+
+
+def _named(text):
+    """The status whose name stands in the text, the last one if there are several."""
+    found = [code for word in re.findall(r"\w+", text) for code, name in CODES.items() if code and name == word]
+    return "status %d" % found[-1] if found else None
 
 
 def one(target, role, env, how):
