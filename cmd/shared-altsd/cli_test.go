@@ -39,7 +39,7 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --secure-naming lax", []string{"--secure-naming", "strict"}},
 		{"serve --server-accounts a,,b", []string{"--server-accounts"}},
 		{"serve --server-accounts Alice", []string{"--server-accounts"}},
-		{"serve --publish-groups wheel,x@y", []string{"--publish-groups"}},
+		{"serve --publish-groups wheel,Staff", []string{"--publish-groups"}},
 		{"serve --machine-name localhost", []string{"--machine-name"}},
 		{"serve --machine-name 192.0.2.1", []string{"--machine-name"}},
 		{"serve --require-eku serverAuth", []string{"--require-eku", "OID"}},

@@ -111,14 +111,28 @@ func (r *reloader) tryReload(credential []byte) error {
 }
 
 // noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are judged by
-// the new CAs and revocation lists: these must not wait because they turn against this machine itself.
+// the new CAs and revocation lists: these must not wait because they turn against this machine itself. It also refuses
+// lists that are out of date already, where those in force are not.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
+	if stale := staleList(next.trust, now); stale != "" && !r.files.crlStaleOK && staleList(r.machine.Trust(), now) == "" {
+		return fmt.Errorf("the revocation list %s is past its next update: fetch a new one from the CA", stale)
+	}
 	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
 	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now)) != nil {
 		return nil
 	}
 	return errors.New(fault.String())
+}
+
+// staleList gives the file of a revocation list that is past its next update, "" if there is none.
+func staleList(t *certbind.Trust, now time.Time) string {
+	for _, l := range t.CRLs() {
+		if now.After(l.NextUpdate) {
+			return l.Source
+		}
+	}
+	return ""
 }
 
 func firstFault(faults []certbind.Fault) *certbind.Fault {

@@ -106,11 +106,15 @@ func TestReloadRefusals(t *testing.T) {
 		return func() { p.writeCredential(t, issue(t, p.ca1, l)) }
 	}
 	put := func(name string, data []byte) func() { return func() { write(t, p.path(name), data) } }
-	delta, err := p.ca1.CRL(nil, testca.CRLOptions{NextUpdate: time.Now().Add(time.Hour)})
+	damaged, err := p.ca1.CRL(nil, testca.CRLOptions{NextUpdate: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	delta[len(delta)-1] ^= 1 // now its signature is wrong
+	damaged[len(damaged)-1] ^= 1 // now its signature is wrong
+	stale, err := p.ca1.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-24 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		do   func()
@@ -130,7 +134,8 @@ func TestReloadRefusals(t *testing.T) {
 			p.writeCredential(t, issue(t, newCA(t, testca.Options{}), testca.Leaf{Hosts: []string{"a.test"}}))
 		}, "CA"},
 		{"CA file damaged", put("ca.pem", []byte("no PEM")), "ca.pem"},
-		{"list with a wrong signature", put("crl", delta), "crl"},
+		{"list with a wrong signature", put("crl", damaged), "crl"},
+		{"list out of date", put("crl", stale), "next update"},
 		{"list gone", func() { os.Remove(p.path("crl")) }, "no such file"},
 	} {
 		tt.do()

@@ -92,7 +92,7 @@ func (c *serveConfig) options() []option {
 		option{name: "socket-group", arg: "GROUP", group: local, set: c.setSocketGroup,
 			help: "Group of the sockets, a name or a number."},
 		option{name: "publish-groups", arg: "GROUPS", group: local,
-			set:  setList(&c.publishGroups, func(v string) error { return certbind.ValidAccount(v, false) }),
+			set:  setList(&c.publishGroups, account),
 			help: "Groups, separated by commas, whose membership peers are told of as an attribute of the account."},
 		option{name: "secure-naming", arg: "strict|dns|off", def: "strict", group: naming, set: c.setSecureNaming,
 			help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
@@ -104,7 +104,7 @@ func (c *serveConfig) options() []option {
 			help: "Accept '@' and '\\' in account names, here and in those of peers."},
 		option{name: "min-version", arg: "N", def: "1", group: naming, set: setInt(&c.minVersion, 1, 1),
 			help: "Least version of the inter-daemon protocol that is accepted. This build serves version 1 alone."},
-		option{name: "handshake-timeout", arg: "TIME", def: "20s", group: limits,
+		option{name: "handshake-timeout", arg: "TIME", def: "10s", group: limits,
 			set:  setDuration(&c.handshake, time.Second, 5*time.Minute),
 			help: "How long a handshake may take, from the first bytes of the peer."},
 		option{name: "statement-lifetime", arg: "TIME", def: "6h", group: limits,
