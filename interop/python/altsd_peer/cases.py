@@ -666,7 +666,10 @@ RESPONDER = (
 
 
 def table():
-    """All cases, in order; names are unique."""
+    """All cases, in order; names are unique.
+
+    A responder may count its deadline from the first byte of the peer, so that silence from the start is answered by silence.
+    """
     out = []
     for role, own in (("initiator", INITIATOR), ("responder", RESPONDER)):
         letter = role[0]
@@ -675,7 +678,7 @@ def table():
             out.append(Case("%s/%s" % (letter, name), role, section, expect, how))
         for name, section, expect, identity in IDENTITIES:
             out.append(Case("%s/%s" % (letter, name), role, section, expect, {"identity": identity}))
-    out.append(Case("i/silent-from-the-start", "initiator", "7.2", ("closed", 20), {"raw1": b""}, slow=True))
+    out.append(Case("i/silent-from-the-start", "initiator", "7.2", ("closed", 20, "silent"), {"raw1": b""}, slow=True))
     out.append(Case("i/silent-after-header", "initiator", "7.2", (20, "closed"), {"raw1": _body(1, 1232)[:8]}, slow=True))
     out.append(Case("i/silent-in-message-3", "initiator", "7.2", (20, "closed"),
                     {"raw3": lambda ctx: _body(3, 1232)[:100]}, slow=True))

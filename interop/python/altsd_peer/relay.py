@@ -102,6 +102,14 @@ def handshake(conn, channel, client, application, targets, timeout):
     """Relays one handshake. Returns what came of it, for the printed line."""
     conn.settimeout(timeout)
     session = Session(channel, timeout)
+
+    def ended():
+        """The service may end the stream while nothing comes from the peer: that ends the waiting, too."""
+        try:
+            conn.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+    session.call.add_callback(ended)
     try:
         if client:
             response = session.ask(client_start(application, targets))
