@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/relay"
 )
 
@@ -51,7 +53,8 @@ it is not found.`,
 	setup: func() ([]option, func([]string) error) {
 		var c execConfig
 		return []option{
-				{name: "socket", arg: "PATH", def: defaultSocket, set: setString(&c.socket), help: "The daemon's UNIX socket."},
+				{name: "socket", arg: "PATH", set: setString(&c.socket), help: "The daemon's UNIX socket; otherwise $" +
+					altscreds.SocketVariable + ", otherwise " + defaultSocket + "."},
 				{name: "prepared", set: setSwitch(&c.prepared),
 					help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
 						"systemd or of a container. exec then relays from the address that /etc/hosts gives."},
@@ -84,6 +87,9 @@ func execFailed(err error) error {
 func (c *execConfig) run(command []string) error {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return execFailed(errors.New("real and effective account differ: exec is not for setuid programs"))
+	}
+	if c.socket == "" {
+		c.socket = cmp.Or(os.Getenv(altscreds.SocketVariable), defaultSocket)
 	}
 	r, err := relay.New(c.socket, complain)
 	if err != nil {
@@ -183,7 +189,7 @@ func errOr(err error, got string) any {
 
 // start starts COMMAND, by way of this program's own second stage where namespaces are to be made.
 func (c *execConfig) start(addr string, command []string) (pid int, err error) {
-	attr := &syscall.ProcAttr{Env: execEnv(os.Environ(), addr), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
+	attr := &syscall.ProcAttr{Env: execEnv(os.Environ(), c.socket), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
 	view := addr
 	switch {
 	case c.prepared:
@@ -222,8 +228,8 @@ func mayMount() bool {
 }
 
 // execEnv gives COMMAND's environment: the caller's, with proxies kept away from the handshaker's name (C-core would send
-// its handshakes to a proxy) and the address in the one variable that Java reads.
-func execEnv(env []string, addr string) []string {
+// its handshakes to a proxy) and without the variable that would lead Java elsewhere, and with the socket for altscreds.
+func execEnv(env []string, socket string) []string {
 	get := func(name string) string {
 		for _, kv := range slices.Backward(env) {
 			if k, v, _ := strings.Cut(kv, "="); k == name {
@@ -235,21 +241,17 @@ func execEnv(env []string, addr string) []string {
 	names := handshakerName + "," + handshakerName + "."
 	lower, upper, grpc := get("no_proxy"), get("NO_PROXY"), get("no_grpc_proxy")
 	// Programs read one of the two, so a list that stood in one alone must not be hidden by the other.
-	set := map[string]string{"GCE_METADATA_HOST": addr, "no_proxy": join(lower, upper, names), "NO_PROXY": join(upper, lower, names)}
+	set := []string{altscreds.SocketVariable + "=" + socket,
+		"no_proxy=" + join(lower, upper, names), "NO_PROXY=" + join(upper, lower, names)}
 	if grpc != "" {
-		set["no_grpc_proxy"] = join(grpc, "", names)
+		set = append(set, "no_grpc_proxy="+join(grpc, "", names))
 	}
-	out := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+	replaced := []string{altscreds.SocketVariable, "no_proxy", "NO_PROXY", "no_grpc_proxy", "GCE_METADATA_HOST"}
+	kept := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
-		_, replaced := set[k]
-		return replaced
+		return slices.Contains(replaced, k)
 	})
-	for _, k := range []string{"GCE_METADATA_HOST", "no_proxy", "NO_PROXY", "no_grpc_proxy"} {
-		if v, ok := set[k]; ok {
-			out = append(out, k+"="+v)
-		}
-	}
-	return out
+	return append(kept, set...)
 }
 
 // join appends more to the list, or to the other list where this one is empty.

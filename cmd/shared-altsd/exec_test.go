@@ -453,7 +453,7 @@ func TestExecPrepared(t *testing.T) {
 			mount --bind $2 /sys/class/dmi/id/product_name; uid=$3; shift 3
 			exec setpriv --reuid=$uid --regid=$uid --clear-groups "$@"`
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
-			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; echo $GCE_METADATA_HOST")
+			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; getent hosts metadata.google.internal. | cut -d' ' -f1")
 		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH")}
 		out, err := run.CombinedOutput()
 		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
@@ -466,12 +466,13 @@ func TestExecPrepared(t *testing.T) {
 func TestExecEnv(t *testing.T) {
 	names := "metadata.google.internal,metadata.google.internal."
 	for _, c := range []struct{ env, want []string }{
-		{nil, []string{"GCE_METADATA_HOST=127.1.2.3", "no_proxy=" + names, "NO_PROXY=" + names}},
-		{[]string{"A=b", "NO_PROXY=x", "GCE_METADATA_HOST=old", "no_grpc_proxy=g"},
-			[]string{"A=b", "GCE_METADATA_HOST=127.1.2.3", "no_proxy=x," + names, "NO_PROXY=x," + names, "no_grpc_proxy=g," + names}},
-		{[]string{"no_proxy=l", "NO_PROXY=u"}, []string{"GCE_METADATA_HOST=127.1.2.3", "no_proxy=l," + names, "NO_PROXY=u," + names}},
+		{nil, []string{"no_proxy=" + names, "NO_PROXY=" + names}},
+		{[]string{"A=b", "NO_PROXY=x", "GCE_METADATA_HOST=169.254.169.254", "no_grpc_proxy=g", "SHARED_ALTS_SOCKET=/old"},
+			[]string{"A=b", "no_proxy=x," + names, "NO_PROXY=x," + names, "no_grpc_proxy=g," + names}},
+		{[]string{"no_proxy=l", "NO_PROXY=u"}, []string{"no_proxy=l," + names, "NO_PROXY=u," + names}},
 	} {
-		if got := execEnv(c.env, "127.1.2.3"); !slices.Equal(got, c.want) {
+		got := execEnv(c.env, "/s")
+		if i := slices.Index(got, "SHARED_ALTS_SOCKET=/s"); i < 0 || !slices.Equal(slices.Delete(got, i, i+1), c.want) {
 			t.Errorf("%q: %q", c.env, got)
 		}
 	}

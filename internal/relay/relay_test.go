@@ -239,6 +239,32 @@ func TestOwnerOfEnding(t *testing.T) {
 	}
 }
 
+// TestOwnerOfBothFamilies has an IPv6 socket that is connected to an IPv4 address, as C-core makes them.
+func TestOwnerOfBothFamilies(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no IPv6: %v", err)
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrInet6{Port: l.Addr().(*net.TCPAddr).Port, Addr: netip.MustParseAddr("::ffff:127.0.0.1").As16()}
+	if err := unix.Connect(fd, to); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if p, err := owner(c); err != nil || p.uid != uint32(os.Geteuid()) {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 func TestLookupFindsNoListener(t *testing.T) {
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -276,7 +302,8 @@ func TestCheckDiag(t *testing.T) {
 		"TIME_WAIT":     func(m *diagMessage) { m.state = 6 },
 		"LISTEN":        func(m *diagMessage) { m.state = 10 },
 		"no inode":      func(m *diagMessage) { m.inode = 0 },
-		"IPv6":          func(m *diagMessage) { m.family = unix.AF_INET6 },
+		"UNIX":          func(m *diagMessage) { m.family = unix.AF_UNIX },
+		"not mapped":    func(m *diagMessage) { m.family = unix.AF_INET6 },
 		"source port":   func(m *diagMessage) { m.id.sport[1]++ },
 		"other port":    func(m *diagMessage) { m.id.dport[1]++ },
 		"source":        func(m *diagMessage) { m.id.src[3]++ },

@@ -82,9 +82,14 @@ func checkDiag(body []byte, src, dst netip.AddrPort) (peer, error) {
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), body)
 	want := newSockID(src, dst)
-	switch {
-	case m.family != unix.AF_INET:
+	switch m.family {
+	case unix.AF_INET:
+	case unix.AF_INET6: // a socket of both families, as C-core makes them: the same addresses, mapped
+		want.src, want.dst = src.Addr().As16(), dst.Addr().As16()
+	default:
 		return peer{}, fmt.Errorf("sock_diag answered for address family %d", m.family)
+	}
+	switch {
 	case m.state != tcpEstablished:
 		return peer{}, fmt.Errorf("the socket at %v is not connected (state %d)", src, m.state)
 	case m.id.sport != want.sport || m.id.dport != want.dport || m.id.src != want.src || m.id.dst != want.dst:

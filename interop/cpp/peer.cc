@@ -1,0 +1,223 @@
+// The C++ program of the interoperability tests: stock gRPC with shared_altsd.h.
+//
+//   peer server SOCKET ADDRESS
+//   peer client SOCKET TARGET ACCOUNT,ACCOUNT...
+//
+// A server prints "port N" and serves until its standard input ends. A client obeys one command a line on its standard
+// input and answers each with one line, "ok ..." or "error CODE MESSAGE"; interop/matrix has the list.
+
+#include <openssl/sha.h>
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "interop.grpc.pb.h"
+#include "shared_altsd.h"
+
+namespace {
+
+using google::protobuf::BytesValue;
+using google::protobuf::StringValue;
+using google::protobuf::UInt64Value;
+using sharedaltsd::interop::Interop;
+
+constexpr size_t kChunk = 1 << 20;
+
+// Pattern gives n bytes of the stream that starts at offset.
+std::string Pattern(uint64_t offset, size_t n) {
+  std::string s(n, '\0');
+  for (size_t i = 0; i < n; i++) s[i] = static_cast<char>(((offset + i) >> 8) ^ (offset + i));
+  return s;
+}
+
+class Digest {
+ public:
+  Digest() { SHA256_Init(&context_); }
+  void Add(const std::string& s) { SHA256_Update(&context_, s.data(), s.size()); }
+  std::string Hex() {
+    unsigned char sum[SHA256_DIGEST_LENGTH];
+    SHA256_Final(sum, &context_);
+    std::string hex;
+    for (unsigned char b : sum) {
+      hex += "0123456789abcdef"[b >> 4];
+      hex += "0123456789abcdef"[b & 15];
+    }
+    return hex;
+  }
+
+ private:
+  SHA256_CTX context_;
+};
+
+template <class Context>
+std::string Attribute(const Context& context, const std::string& name) {
+  const auto attributes = shared_altsd::PeerAttributes(context);
+  const auto found = attributes.find(name);
+  return found == attributes.end() ? "-" : found->second;
+}
+
+class Service final : public Interop::Service {
+  grpc::Status Greet(grpc::ServerContext* context, const StringValue*, StringValue* response) override {
+    response->set_value(shared_altsd::Peer(*context) + " " + Attribute(*context, "uid"));
+    return grpc::Status::OK;
+  }
+  grpc::Status Upload(grpc::ServerContext*, grpc::ServerReader<BytesValue>* reader, StringValue* response) override {
+    Digest digest;
+    BytesValue chunk;
+    while (reader->Read(&chunk)) digest.Add(chunk.value());
+    response->set_value(digest.Hex());
+    return grpc::Status::OK;
+  }
+  grpc::Status Download(grpc::ServerContext*, const UInt64Value* size, grpc::ServerWriter<BytesValue>* writer) override {
+    for (uint64_t at = 0; at < size->value();) {
+      BytesValue chunk;
+      chunk.set_value(Pattern(at, std::min<uint64_t>(kChunk, size->value() - at)));
+      at += chunk.value().size();
+      if (!writer->Write(chunk)) break;
+    }
+    return grpc::Status::OK;
+  }
+};
+
+int Serve(const std::string& socket, const std::string& address) {
+  Service service;
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, shared_altsd::ServerCredentials("unix://" + socket), &port);
+  builder.RegisterService(&service);
+  const auto server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) return 1;
+  std::cout << "port " << port << std::endl;
+  std::string line;
+  while (std::getline(std::cin, line)) {
+  }
+  server->Shutdown(std::chrono::system_clock::now());
+  return 0;
+}
+
+class Client {
+ public:
+  Client(std::string target, std::shared_ptr<grpc::ChannelCredentials> credentials)
+      : target_(std::move(target)), credentials_(std::move(credentials)) {
+    channel_ = NewChannel();
+  }
+
+  std::string Do(const std::string& command, uint64_t n) {
+    if (command == "new") {
+      channel_ = NewChannel();
+      return "ok";
+    }
+    if (command == "greet") return Greet(channel_);
+    if (command == "upload") return Upload(n);
+    if (command == "download") return Download(n);
+    if (command == "channels") return Channels(n);
+    return "error 3 unknown command " + command;
+  }
+
+ private:
+  std::shared_ptr<grpc::Channel> NewChannel() {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);
+    // Otherwise gRPC gives channels with the same credentials one connection.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return grpc::CreateCustomChannel(target_, credentials_, arguments);
+  }
+
+  static void SetDeadline(grpc::ClientContext* context) {
+    context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  }
+
+  static std::string Answer(const grpc::Status& status, const std::string& ok) {
+    if (status.ok()) return "ok " + ok;
+    return "error " + std::to_string(status.error_code()) + " " + status.error_message();
+  }
+
+  static std::string Greet(const std::shared_ptr<grpc::Channel>& channel) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    StringValue response;
+    const auto status = Interop::NewStub(channel)->Greet(&context, StringValue(), &response);
+    if (!status.ok()) return Answer(status, "");
+    return "ok " + response.value() + " " + shared_altsd::Peer(context) + " " + Attribute(context, "uid");
+  }
+
+  std::string Upload(uint64_t n) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    StringValue response;
+    const auto stub = Interop::NewStub(channel_);
+    const auto writer = stub->Upload(&context, &response);
+    for (uint64_t at = 0; at < n;) {
+      BytesValue chunk;
+      chunk.set_value(Pattern(at, std::min<uint64_t>(kChunk, n - at)));
+      at += chunk.value().size();
+      if (!writer->Write(chunk)) break;
+    }
+    writer->WritesDone();
+    const auto status = writer->Finish();
+    return Answer(status, response.value());
+  }
+
+  std::string Download(uint64_t n) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    UInt64Value size;
+    size.set_value(n);
+    Digest digest;
+    BytesValue chunk;
+    const auto stub = Interop::NewStub(channel_);
+    const auto reader = stub->Download(&context, size);
+    while (reader->Read(&chunk)) digest.Add(chunk.value());
+    const auto status = reader->Finish();
+    return Answer(status, digest.Hex());
+  }
+
+  // Channels opens n channels at once and greets on each.
+  std::string Channels(uint64_t n) {
+    std::vector<std::string> answers(n);
+    std::vector<std::thread> threads;
+    for (uint64_t i = 0; i < n; i++) {
+      threads.emplace_back([this, i, &answers] { answers[i] = Greet(NewChannel()); });
+    }
+    for (auto& t : threads) t.join();
+    for (const auto& a : answers) {
+      if (a != answers[0] || a.compare(0, 3, "ok ") != 0) return a.compare(0, 3, "ok ") == 0 ? "error 2 answers differ" : a;
+    }
+    return answers[0];
+  }
+
+  const std::string target_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  std::shared_ptr<grpc::Channel> channel_;
+};
+
+int RunClient(const std::string& socket, const std::string& target, const std::string& accounts) {
+  std::vector<std::string> list;
+  std::stringstream split(accounts);
+  for (std::string a; std::getline(split, a, ',');) list.push_back(a);
+  Client client(target, shared_altsd::ChannelCredentials(list, "unix://" + socket));
+  for (std::string line; std::getline(std::cin, line);) {
+    std::stringstream words(line);
+    std::string command;
+    uint64_t n = 0;
+    words >> command >> n;
+    std::string answer = client.Do(command, n);
+    std::replace(answer.begin(), answer.end(), '\n', ' ');
+    std::cout << answer << std::endl;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 4 && std::string(argv[1]) == "server") return Serve(argv[2], argv[3]);
+  if (argc == 5 && std::string(argv[1]) == "client") return RunClient(argv[2], argv[3], argv[4]);
+  std::cerr << "usage: peer server SOCKET ADDRESS | peer client SOCKET TARGET ACCOUNT,ACCOUNT...\n";
+  return 2;
+}
