@@ -84,6 +84,11 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	if e == nil {
 		return Account{}, reason.Errorf(reason.Internal, "the user database does not answer for %d accounts already", accountsKept)
 	}
+	select {
+	case <-e.done:
+		return e.acct, e.err
+	default:
+	}
 	// The deadline counts from the lookup's own start, so that nobody waits again for one that is known to hang.
 	deadline := time.NewTimer(time.Until(e.began.Add(a.opts.Timeout)))
 	defer deadline.Stop()

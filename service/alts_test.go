@@ -5,6 +5,7 @@ import (
 	"net"
 	"os/user"
 	"strings"
+	"sync"
 	"testing"
 	_ "unsafe" // for go:linkname
 
@@ -19,12 +20,18 @@ import (
 //go:linkname vmOnGCP google.golang.org/grpc/credentials/alts.vmOnGCP
 var vmOnGCP bool
 
+// trustPlatform lets the stock credentials run here; the variable is set by the library itself when it is first used.
+var trustPlatform = sync.OnceFunc(func() {
+	alts.NewClientCreds(alts.DefaultClientOptions())
+	vmOnGCP = true
+})
+
 // altsServer is a stock gRPC server with stock ALTS credentials on loopback TCP; it sends the callers' accounts to the
 // channel.
 func altsServer(t *testing.T, socket string) (addr string, callers <-chan string) {
 	t.Helper()
+	trustPlatform()
 	creds := alts.NewServerCreds(&alts.ServerOptions{HandshakerServiceAddress: "unix:" + socket})
-	vmOnGCP = true
 	seen := make(chan string, 100)
 	srv := grpc.NewServer(grpc.Creds(creds), grpc.UnaryInterceptor(
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
@@ -48,8 +55,8 @@ func altsServer(t *testing.T, socket string) (addr string, callers <-chan string
 // call makes one call over a new channel with stock ALTS credentials, and tells who the server is.
 func call(t *testing.T, socket, addr string, targets ...string) (string, error) {
 	t.Helper()
+	trustPlatform()
 	creds := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket, TargetServiceAccounts: targets})
-	vmOnGCP = true
 	c, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)

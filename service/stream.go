@@ -22,12 +22,8 @@ const (
 	ended                       // there is a result, or the failure was reported
 )
 
-const (
-	// lingerTime is how long an application may take to see its peer hang up after a refusal.
-	lingerTime = time.Second
-	// deadlineMargin is how long before the RPC's deadline a waiter is given up, so that the answer still arrives.
-	deadlineMargin = 100 * time.Millisecond
-)
+// lingerTime is how long an application may take to see its peer hang up after a refusal.
+const lingerTime = time.Second
 
 // A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives it
 // calls step for each request, expire when timer fires, and close in the end. It is not safe for concurrent use.
@@ -199,7 +195,7 @@ func (h *session) authorize(p *certbind.Peer) error {
 func (h *session) admit(ctx context.Context) error {
 	wait := h.srv.cfg.HandshakeTimeout
 	if d, ok := ctx.Deadline(); ok {
-		wait = min(wait, time.Until(d)-deadlineMargin)
+		wait = min(wait, time.Until(d)*4/5) // so that the answer still arrives in time
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
