@@ -116,10 +116,9 @@ func New(c Config) (*Server, error) {
 		grpc.MaxConcurrentStreams(streamsPerConn),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxHeaderListSize(16<<10),
-		// Small buffers, given back when idle: most connections are idle most of the time.
+		// Small buffers, of which grpc takes back the one for writing: most connections are idle most of the time.
 		grpc.ReadBufferSize(2<<10),
 		grpc.WriteBufferSize(4<<10),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Minute, PermitWithoutStream: true}),
 	)
