@@ -43,3 +43,6 @@ fuzz:
 
 clean:
 	rm -rf bin dist
+
+# The targets of these folders.
+-include deploy/deploy.mk interop/interop.mk

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -173,5 +174,19 @@ func TestStartFailures(t *testing.T) {
 				t.Error("there is a socket")
 			}
 		})
+	}
+}
+
+// The manual has every flag of serve with its default.
+func TestOperationsManual(t *testing.T) {
+	data, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range new(serveConfig).options() {
+		line := regexp.MustCompile("(?m)^\\| `--" + o.name + "[` \\[].*$").FindString(string(data))
+		if line == "" || !strings.Contains(line, o.def) {
+			t.Errorf("docs/operations.md has no line in its table for --%s, or not its default %q: %s", o.name, o.def, line)
+		}
 	}
 }
