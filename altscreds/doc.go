@@ -1,2 +1,47 @@
-// Package altscreds gives Go programs ALTS on ordinary machines.
+// Package altscreds gives Go programs ALTS, gRPC's mutual authentication by accounts, on ordinary machines. The local
+// shared-altsd daemon does the handshakes; a program holds no keys and no certificates. Each end of a connection learns
+// which account on which machine the other is, as "user@machine".
+//
+// # gRPC
+//
+// [NewClientCredentials] and [NewServerCredentials] give credentials for grpc.WithTransportCredentials and grpc.Creds. A
+// client names the accounts that it wants to reach in [ClientOptions.TargetAccounts]. Without them the local daemon only
+// checks that the peer's machine has the name that was dialled, and on a shared machine anybody may listen.
+//
+// On the server [PeerFromContext] tells who calls; an [Authorizer] has interceptors that let in whom its rules name and
+// nobody else. A server without one accepts every account of every machine that its daemon can verify. The functions of
+// google.golang.org/grpc/credentials/alts, AuthInfoFromContext, AuthInfoFromPeer and ClientAuthorizationCheck, work
+// unchanged. The peers may use any stock ALTS library.
+//
+// # Other connections
+//
+// [Dial], [Listen], [Client] and [Server] are for everything else that speaks over a [net.Conn], as those of crypto/tls
+// are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] tells who the other end is. [Dialer] is for
+// libraries that take a function to dial with, [ConnContext] for net/http servers. The two ends agree on an application
+// protocol, "grpc" if the options name none; name another where two servers must not be mistaken for one another.
+//
+// The record protocol, ALTSRP_GCM_AES128_REKEY, protects every byte in order and has no authenticated end: somebody on the
+// network can cut a connection so that it looks closed by the peer. The same holds for [Conn.CloseWrite]. A protocol
+// above it must tell where its messages end, as HTTP/2 does, and HTTP/1 with a length.
+//
+// # Moving in
+//
+// With [ServerOptions.Mixed] a server takes TLS or plaintext beside ALTS on the same port, told apart by the first byte.
+// Such peers have an [Unauthenticated] as AuthInfo, are counted, and are denied by an [Authorizer] unless a rule names
+// their kind. When [Mixed.Counts] shows that all have moved, Mixed.Strict ends it.
+//
+// # Errors
+//
+// A handshake fails with a [*HandshakeError] or a [*NoDaemonError]. errors.Is tells them apart: [ErrNoDaemon],
+// [ErrRefused] by this side, [ErrPeerRejected] by the other, [ErrTimeout]; [HandshakeError.Reason] has the code of
+// docs/protocol.md, and the text says what to do. While the daemon is being restarted, handshakes wait for it up to 2
+// seconds. A context that ends, a deadline of the connection, and Close end a handshake at once.
+//
+// # The daemon
+//
+// The socket is [ClientOptions.Socket], else the environment's SHARED_ALTS_SOCKET (but not in setuid programs), else
+// /run/shared-altsd/socket. The daemon is believed only if its socket is served by root, by the program's own account, or
+// by the account in DaemonUID. A process has one connection to it, which is closed a minute after the last handshake.
+//
+// The package works on Linux.
 package altscreds
