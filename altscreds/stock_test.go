@@ -220,16 +220,7 @@ func echoServer(tb testing.TB, creds credentials.TransportCredentials, check fun
 			}
 			return interceptor(ctx, in, &grpc.UnaryServerInfo{FullMethod: echoMethod}, handle)
 		}}},
-		Streams: []grpc.StreamDesc{{StreamName: "Sink", ClientStreams: true, Handler: func(_ any, s grpc.ServerStream) error {
-			m := new(wrapperspb.BytesValue)
-			for {
-				if err := s.RecvMsg(m); err == io.EOF {
-					return s.SendMsg(m)
-				} else if err != nil {
-					return err
-				}
-			}
-		}}, {StreamName: "Stream", ServerStreams: true, ClientStreams: true,
+		Streams: []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, ClientStreams: true,
 			Handler: func(_ any, s grpc.ServerStream) error {
 				for {
 					m := new(wrapperspb.BytesValue)
@@ -259,7 +250,6 @@ func echoServer(tb testing.TB, creds credentials.TransportCredentials, check fun
 const (
 	echoMethod   = "/test.Echo/Unary"
 	streamMethod = "/test.Echo/Stream"
-	sinkMethod   = "/test.Echo/Sink"
 )
 
 func channel(tb testing.TB, addr string, creds credentials.TransportCredentials, opts ...grpc.DialOption) *grpc.ClientConn {
