@@ -82,7 +82,8 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	e := a.entry(uid)
 	if e == nil {
-		return Account{}, reason.Errorf(reason.Internal, "the user database does not answer for %d accounts already", accountsKept)
+		return Account{}, reason.Errorf(reason.Internal,
+			"the user database does not answer for %d accounts already", accountsKept)
 	}
 	select {
 	case <-e.done:
@@ -96,14 +97,16 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	case <-e.done:
 		return e.acct, e.err
 	case <-ctx.Done():
-		return Account{}, reason.Errorf(reason.Internal, "gave up waiting for the user database to name uid %d: %w", uid, ctx.Err())
+		return Account{}, reason.Errorf(reason.Internal,
+			"gave up waiting for the user database to name uid %d: %w", uid, ctx.Err())
 	case <-deadline.C:
 		return Account{}, a.hung(uid)
 	}
 }
 
 func (a *Accounts) hung(uid uint32) error {
-	return reason.Errorf(reason.Internal, "the user database (%s) did not name uid %d within %v; see whether `getent passwd %d` hangs",
+	return reason.Errorf(reason.Internal,
+		"the user database (%s) did not name uid %d within %v; see whether `getent passwd %d` hangs",
 		AccountSource, uid, a.opts.Timeout, uid)
 }
 
@@ -169,7 +172,8 @@ func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
 	}
 	name := lowerASCII(u.name)
 	if err := certbind.ValidAccount(name, a.opts.AllowDomainAccounts); err != nil {
-		return Account{}, reason.Errorf(reason.LocalAccount, "the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
+		return Account{}, reason.Errorf(reason.LocalAccount,
+			"the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
 	}
 	back, err := a.source.byName(ctx, name)
 	switch {
@@ -177,17 +181,21 @@ func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for account %q: %w", name, err)
 	case (err != nil || back.uid != uid) && name != u.name:
 		return Account{}, reason.Errorf(reason.LocalAccount,
-			"the account name %q of uid %d has capitals, and %q is not the same account; rename one of them", u.name, uid, name)
+			"the account name %q of uid %d has capitals, and %q is not the same account; rename one of them",
+			u.name, uid, name)
 	case err != nil:
-		return Account{}, reason.Errorf(reason.LocalAccount, "uid %d is named %q, but the user database does not know that name", uid, name)
+		return Account{}, reason.Errorf(reason.LocalAccount,
+			"uid %d is named %q, but the user database does not know that name", uid, name)
 	case back.uid != uid:
 		return Account{}, reason.Errorf(reason.LocalAccount,
-			"uid %d is named %q, but that name is uid %d; give each its own name in the user database", uid, name, back.uid)
+			"uid %d is named %q, but that name is uid %d; give each its own name in the user database", uid, name,
+			back.uid)
 	}
 	acct := Account{UID: uid, Name: name}
 	if len(a.opts.Groups) > 0 {
 		if acct.Groups, err = a.source.groups(ctx, u, a.opts.Groups); err != nil {
-			return Account{}, reason.Errorf(reason.Internal, "the user database failed for the groups of %q: %w", name, err)
+			return Account{}, reason.Errorf(reason.Internal,
+				"the user database failed for the groups of %q: %w", name, err)
 		}
 	}
 	return acct, nil

@@ -60,8 +60,10 @@ func (u *tableUsers) groups(_ context.Context, e userEntry, wanted []string) ([]
 }
 
 func TestRule17(t *testing.T) {
-	lines := []userEntry{{"root", 0, 0}, {"root", 5000, 5000}, {"Alice", 1001, 1}, {"alice", 1001, 1}, {"Bob", 1002, 1}, {"bob", 1003, 1},
-		{"Carol", 1004, 1}, {"a b", 1005, 1}, {`CORP\dave`, 1006, 1}, {`corp\dave`, 1006, 1}, {"eve@corp", 1007, 1}, {"ünal", 1008, 1},
+	lines := []userEntry{{"root", 0, 0}, {"root", 5000, 5000}, {"Alice", 1001, 1}, {"alice", 1001, 1}, {"Bob", 1002,
+		1}, {"bob", 1003, 1},
+		{"Carol", 1004, 1}, {"a b", 1005, 1}, {`CORP\dave`, 1006, 1}, {`corp\dave`, 1006, 1}, {"eve@corp", 1007, 1},
+		{"ünal", 1008, 1},
 		{"nogroups", 1009, 1}}
 	for _, test := range []struct {
 		uid     uint32
@@ -182,6 +184,12 @@ func TestRule18Hung(t *testing.T) {
 		_, err := a.Lookup(t.Context(), 2)
 		wantReason(t, err, reason.Internal, "did not name uid 2 within 20ms", "getent passwd 2")
 	}
+	until := func(calls int32) { // lookups begin in goroutines of their own, which read the timeout
+		for src.calls.Load() != calls {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	until(1)
 	a.opts.Timeout = time.Minute
 	if acct, err := a.Lookup(t.Context(), 1); err != nil || acct.Name != "a" {
 		t.Errorf("another uid: %v, %v", acct, err)
@@ -191,9 +199,7 @@ func TestRule18Hung(t *testing.T) {
 	}
 	_, err := a.Lookup(canceled(), 3)
 	wantReason(t, err, reason.Internal, "gave up")
-	for src.calls.Load() != 3 {
-		time.Sleep(time.Millisecond)
-	}
+	until(3)
 	a.opts.Timeout = 20 * time.Millisecond
 	for uid := range uint32(2 * lookupsAtOnce) {
 		go a.Lookup(context.Background(), uid+100)
@@ -260,7 +266,8 @@ func testSource(t *testing.T, src userSource) {
 			t.Errorf("byName of %s: %v", name, err)
 		}
 	}
-	if got, err := src.groups(t.Context(), want, []string{"no-such-group", g.Name}); err != nil || !reflect.DeepEqual(got, []string{g.Name}) {
+	if got, err := src.groups(t.Context(), want, []string{"no-such-group", g.Name}); err != nil ||
+		!reflect.DeepEqual(got, []string{g.Name}) {
 		t.Errorf("groups: %v, %v", got, err)
 	}
 }
@@ -333,7 +340,8 @@ func userdb(t *testing.T, answer func(method string, p map[string]any) []string)
 					Method     string         `json:"method"`
 					Parameters map[string]any `json:"parameters"`
 				}
-				if n == 0 || b[n-1] != 0 || json.Unmarshal(b[:n-1], &call) != nil || call.Parameters["service"] != "io.systemd.Multiplexer" {
+				if n == 0 || b[n-1] != 0 || json.Unmarshal(b[:n-1], &call) != nil ||
+					call.Parameters["service"] != "io.systemd.Multiplexer" {
 					t.Errorf("call %q", b[:n])
 				}
 				for _, r := range answer(strings.TrimPrefix(call.Method, "io.systemd.UserDatabase."), call.Parameters) {
@@ -360,7 +368,8 @@ func TestVarlinkUsers(t *testing.T) {
 		case method == "GetUserRecord" && (fmt.Sprint(p["uid"]) == me.Uid || p["userName"] == me.Username):
 			return []string{fmt.Sprintf(`{"parameters":{"record":{"userName":%q,"uid":%s,"gid":%s},"incomplete":false}}`, me.Username, me.Uid, me.Gid)}
 		case method == "GetMemberships":
-			return []string{fmt.Sprintf(`{"parameters":{"userName":%q,"groupName":"one"},"continues":true}`, me.Username),
+			return []string{fmt.Sprintf(`{"parameters":{"userName":%q,"groupName":"one"},"continues":true}`,
+				me.Username),
 				fmt.Sprintf(`{"parameters":{"userName":%q,"groupName":"two"}}`, me.Username)}
 		case method == "GetGroupRecord":
 			return []string{fmt.Sprintf(`{"parameters":{"record":{"groupName":%q,"gid":%s}}}`, g.Name, me.Gid)}

@@ -56,14 +56,16 @@ func altsServer(t *testing.T, socket string) (addr string, callers <-chan string
 func call(t *testing.T, socket, addr string, targets ...string) (string, error) {
 	t.Helper()
 	trustPlatform()
-	creds := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket, TargetServiceAccounts: targets})
+	creds := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket,
+		TargetServiceAccounts: targets})
 	c, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	var p peer.Peer
-	if _, err := healthpb.NewHealthClient(c).Check(testContext(t), new(healthpb.HealthCheckRequest), grpc.Peer(&p)); err != nil {
+	if _, err := healthpb.NewHealthClient(c).Check(testContext(t), new(healthpb.HealthCheckRequest),
+		grpc.Peer(&p)); err != nil {
 		return "", err
 	}
 	info, err := alts.AuthInfoFromPeer(&p)

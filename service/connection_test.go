@@ -3,10 +3,12 @@ package service
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -57,12 +59,19 @@ func TestRule21And18Callers(t *testing.T) {
 	if !isRoot() {
 		t.Skip("only root can start callers with other uids")
 	}
+	nameless := uint32(54321)
+	for {
+		if _, err := user.LookupId(fmt.Sprint(nameless)); err != nil {
+			break
+		}
+		nameless++
+	}
 	d := startDaemon(t, "beta.test", Config{})
 	for uid, want := range map[uint32]string{
-		0:             "<nil>",
-		1:             "<nil>",
-		65534:         "overflow uid (nobody)",
-		3_123_456_789: "has no name in the user database",
+		0:        "<nil>",
+		1:        "<nil>",
+		65534:    "overflow uid (nobody)",
+		nameless: "has no name in the user database",
 	} {
 		if got := as(t, uid, d.socket); !strings.Contains(got, want) {
 			t.Errorf("uid %d is told %q, want %q", uid, got, want)
@@ -123,7 +132,8 @@ func TestPeerCreds(t *testing.T) {
 	if _, _, err := p.ClientHandshake(context.Background(), "", nil); err == nil {
 		t.Error("a client's handshake")
 	}
-	if p.Clone() != p || p.OverrideServerName("x") != nil || p.Info().SecurityProtocol == "" || (callerInfo{}).AuthType() == "" {
+	if p.Clone() != p || p.OverrideServerName("x") != nil || p.Info().SecurityProtocol == "" ||
+		(callerInfo{}).AuthType() == "" {
 		t.Error("the interface's other methods")
 	}
 	s := &Server{conns: map[*conn]struct{}{}}
@@ -162,7 +172,8 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
 	var hdr bytes.Buffer
 	enc := hpack.NewEncoder(&hdr)
-	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", altspb.FullMethod}, {":authority", "localhost"},
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", altspb.FullMethod},
+		{":authority", "localhost"},
 		{"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", "grpc-c/29"}} {
 		enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
@@ -183,7 +194,8 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 		io.WriteString(c, http2.ClientPreface)
 		fr := http2.NewFramer(c, c)
 		fr.WriteSettings()
-		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: hdr.Bytes(), EndStream: true, EndHeaders: true})
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: hdr.Bytes(), EndStream: true,
+			EndHeaders: true})
 		for done := false; !done; { // until the stream's end
 			f, err := fr.ReadFrame()
 			if err != nil {

@@ -61,15 +61,18 @@ func asFailure(err error) *failure {
 	if !errors.As(err, &r) {
 		r = reason.Errorf(reason.Internal, "%w", err)
 	}
-	return &failure{name: r.Code.String(), text: r.Error(), tell: r.Code, rpc: rpcCode(r.Code, r.ByPeer), byPeer: r.ByPeer}
+	return &failure{name: r.Code.String(), text: r.Error(), tell: r.Code, rpc: rpcCode(r.Code, r.ByPeer),
+		byPeer: r.ByPeer}
 }
 
 // rpcCode chooses the status code of gRPC: UNAUTHENTICATED where the peer's proof failed, PERMISSION_DENIED where
 // somebody is who he says but may not, or where the peer did not accept us.
 func rpcCode(c reason.Code, byPeer bool) codes.Code {
 	switch c {
-	case reason.UnsupportedVersion, reason.Malformed, reason.DecryptionFailed, reason.UnknownCA, reason.CertificateExpired,
-		reason.CertificateNotYetValid, reason.CertificateRevoked, reason.RevocationUnknown, reason.CertificateUnacceptable,
+	case reason.UnsupportedVersion, reason.Malformed, reason.DecryptionFailed, reason.UnknownCA,
+		reason.CertificateExpired,
+		reason.CertificateNotYetValid, reason.CertificateRevoked, reason.RevocationUnknown,
+		reason.CertificateUnacceptable,
 		reason.StatementInvalid, reason.StatementExpired, reason.MachineNameMismatch, reason.BadChoice:
 		if byPeer {
 			return codes.PermissionDenied

@@ -18,8 +18,9 @@ var fuzzed = sync.OnceValue(func() [2]*Server {
 	var s [2]*Server
 	for i, name := range []string{"alpha.test", "beta.test"} {
 		var err error
-		s[i], err = New(Config{Machine: testMachine(new(testing.T), name, testca.Leaf{}), Accounts: named("alice"), SecureNaming: Off,
-			Logger: slog.New(slog.DiscardHandler)})
+		s[i], err = New(Config{Machine: testMachine(new(testing.T), name, testca.Leaf{}), Accounts: named("alice"),
+			SecureNaming: Off,
+			Logger:       slog.New(slog.DiscardHandler)})
 		if err != nil {
 			panic(err)
 		}
@@ -132,7 +133,8 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 	for i, h := range sessions {
 		h.close()
 		h.close()
-		if in, waiting := servers[i].gate.counts(); in != [2]int{} || waiting != [2]int{} || servers[i].streams.sum() != 0 {
+		if in, waiting := servers[i].gate.counts(); in != [2]int{} || waiting != [2]int{} ||
+			servers[i].streams.sum() != 0 {
 			t.Fatalf("left behind: %v under way, %v waiting, %d streams", in, waiting, servers[i].streams.sum())
 		}
 	}

@@ -67,7 +67,8 @@ func machineOf(t testing.TB, ca *testca.CA, name string, leaf testca.Leaf) *cert
 	if err != nil {
 		t.Fatal(err)
 	}
-	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(), Source: "test CA"}}, AllowDomainAccounts: true})
+	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(),
+		Source: "test CA"}}, AllowDomainAccounts: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +182,8 @@ func testContext(t testing.TB) context.Context {
 // dial connects to the socket as a library of that user agent.
 func dial(t testing.TB, socket, agent string) *grpc.ClientConn {
 	t.Helper()
-	c, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent(agent))
+	c, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUserAgent(agent))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +257,11 @@ func versions21() *altspb.RpcProtocolVersions {
 	v := &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1}
 	return &altspb.RpcProtocolVersions{MaxRpcVersion: v, MinRpcVersion: v}
 }
+
+type (
+	clientReq = altspb.StartClientHandshakeReq
+	serverReq = altspb.StartServerHandshakeReq
+)
 
 func clientStart(mod func(*altspb.StartClientHandshakeReq)) *altspb.HandshakerReq {
 	s := &altspb.StartClientHandshakeReq{

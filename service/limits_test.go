@@ -150,7 +150,8 @@ func TestRule24Handshakes(t *testing.T) {
 	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
 	s := open(t, d, "")
 	s.must(t, serverStart(m1, nil))
-	if resp, err := before(serverStart(m1, nil)); string(resp.GetOutFrames()) != string(noiseproto.StatusFrame(reason.Overloaded)) {
+	if resp, err := before(serverStart(m1,
+		nil)); string(resp.GetOutFrames()) != string(noiseproto.StatusFrame(reason.Overloaded)) {
 		t.Errorf("the peer is told %x: %v", resp.GetOutFrames(), err)
 	}
 	go func() {

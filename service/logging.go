@@ -117,7 +117,8 @@ func (a *auditor) finish(r Record) {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("side", r.Side.String()), slog.String("local", r.Local),
 		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("peer", r.Peer),
-		slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent), slog.Int("received", r.Received),
+		slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
+		slog.Int("received", r.Received),
 	}
 	if r.Remote.IsValid() {
 		attrs = append(attrs, slog.String("remote", r.Remote.String()))
@@ -154,7 +155,8 @@ func (a *auditor) closeWindow(key windowKey) {
 		return
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelWarn, "handshakes failed that were not logged one by one",
-		slog.Int("suppressed", w.n-refusalsLogged), slog.String("reason", key.reason), slog.Uint64("uid", uint64(key.uid)),
+		slog.Int("suppressed", w.n-refusalsLogged), slog.String("reason", key.reason), slog.Uint64("uid",
+			uint64(key.uid)),
 		slog.String("peer_machine", key.machine))
 }
 

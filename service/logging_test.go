@@ -44,7 +44,8 @@ func TestRule25(t *testing.T) {
 	for range 10 {
 		a.finish(Record{UID: 3, Reason: "malformed"})
 	}
-	for !strings.Contains(logs.String(), "uid=3 peer_machine") && !strings.Contains(logs.String(), "reason=malformed uid=3") {
+	for !strings.Contains(logs.String(), "uid=3 peer_machine") && !strings.Contains(logs.String(),
+		"reason=malformed uid=3") {
 		time.Sleep(time.Millisecond)
 	}
 	a.window = time.Hour
@@ -71,7 +72,8 @@ func TestAuditLine(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	line := d.logs.String()
-	for _, want := range []string{"level=WARN", "side=server", "reason=malformed", "local=", "@beta.test", "uid=", "pid=", "duration=", "received=", "by_peer=false", "detail="} {
+	for _, want := range []string{"level=WARN", "side=server", "reason=malformed", "local=", "@beta.test", "uid=",
+		"pid=", "duration=", "received=", "by_peer=false", "detail="} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the line does not have %s: %s", want, line)
 		}

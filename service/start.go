@@ -43,10 +43,12 @@ func (s *Server) identify(ctx context.Context, uid uint32) (*identity, error) {
 		return nil, err
 	}
 	if acct.UID != uid {
-		return nil, reason.Errorf(reason.Internal, "the account database answered for uid %d instead of %d", acct.UID, uid)
+		return nil, reason.Errorf(reason.Internal,
+			"the account database answered for uid %d instead of %d", acct.UID, uid)
 	}
 	if err := certbind.ValidAccount(acct.Name, s.cfg.AllowDomainAccounts); err != nil {
-		return nil, reason.Errorf(reason.LocalAccount, "the account name %.80q of uid %d cannot be used: %w", acct.Name, uid, err)
+		return nil, reason.Errorf(reason.LocalAccount,
+			"the account name %.80q of uid %d cannot be used: %w", acct.Name, uid, err)
 	}
 	var groups []string
 	for _, g := range s.cfg.PublishGroups { // sorted
@@ -74,7 +76,8 @@ type endpoints struct{ local, remote netip.AddrPort }
 // clientStart turns a client's start request into what the handshake needs.
 func (s *Server) clientStart(req *altspb.StartClientHandshakeReq, me *identity) (*start, error) {
 	if p := req.GetHandshakeSecurityProtocol(); p != altspb.HandshakeProtocol_ALTS {
-		return nil, badRequest("the start request asks for handshake protocol %d; this daemon speaks ALTS (2) only", int32(p))
+		return nil, badRequest(
+			"the start request asks for handshake protocol %d; this daemon speaks ALTS (2) only", int32(p))
 	}
 	if req.GetAccessToken() != "" {
 		return nil, badRequest("the start request has an access_token, which this daemon cannot pass on; remove it")
@@ -105,7 +108,8 @@ func (s *Server) clientStart(req *altspb.StartClientHandshakeReq, me *identity) 
 func (s *Server) serverStart(req *altspb.StartServerHandshakeReq, me *identity) (*start, error) {
 	for key, p := range req.GetHandshakeParameters() {
 		if key != int32(altspb.HandshakeProtocol_TLS) && key != int32(altspb.HandshakeProtocol_ALTS) {
-			return nil, badRequest("the start request has parameters for handshake protocol %d, which is not known here", key)
+			return nil, badRequest(
+				"the start request has parameters for handshake protocol %d, which is not known here", key)
 		}
 		if p.Token != nil {
 			return nil, badRequest("the start request has a token, which this daemon cannot use; remove it")
@@ -113,7 +117,8 @@ func (s *Server) serverStart(req *altspb.StartServerHandshakeReq, me *identity) 
 	}
 	alts := req.GetHandshakeParameters()[int32(altspb.HandshakeProtocol_ALTS)]
 	if alts == nil {
-		return nil, badRequest("the start request has no parameters for ALTS (2), the only handshake protocol that this daemon speaks")
+		return nil, badRequest(
+			"the start request has no parameters for ALTS (2), the only handshake protocol that this daemon speaks")
 	}
 	for _, id := range alts.GetLocalIdentities() {
 		if err := me.checkOwn(id); err != nil {
@@ -144,7 +149,8 @@ func newParams(application, record []string, v *altspb.RpcProtocolVersions, maxF
 		return p, badRequest("the start request names no application protocol")
 	}
 	if !slices.Contains(record, noiseproto.RecordProtocol) {
-		return p, reason.Errorf(reason.NoRecordProtocol, "the application offers the record protocols [%s]; this daemon has only %s",
+		return p, reason.Errorf(reason.NoRecordProtocol,
+			"the application offers the record protocols [%s]; this daemon has only %s",
 			shortList(record), noiseproto.RecordProtocol)
 	}
 	p.RecordProtocols = []string{noiseproto.RecordProtocol}
@@ -158,13 +164,15 @@ func newParams(application, record []string, v *altspb.RpcProtocolVersions, maxF
 
 // protocolList checks a list and removes what it holds twice.
 func protocolList(field string, list []string) ([]string, error) {
+	notGraphic := func(r rune) bool { return r < 0x21 || r > 0x7e }
 	var out []string
 	for _, s := range list {
 		if slices.Contains(out, s) {
 			continue
 		}
-		if len(s) == 0 || len(s) > maxProtocolLen || strings.ContainsFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
-			return nil, badRequest("%s has the entry %.80q; each must be 1 to %d printable ASCII characters without spaces",
+		if len(s) == 0 || len(s) > maxProtocolLen || strings.ContainsFunc(s, notGraphic) {
+			return nil, badRequest(
+				"%s has the entry %.80q; each must be 1 to %d printable ASCII characters without spaces",
 				field, s, maxProtocolLen)
 		}
 		if len(out) == maxProtocols {
@@ -183,7 +191,8 @@ func rpcVersions(v *altspb.RpcProtocolVersions) (noiseproto.RPCVersions, error) 
 	}
 	hi, lo := v.GetMaxRpcVersion(), v.GetMinRpcVersion()
 	if hi == nil || lo == nil {
-		return noiseproto.RPCVersions{}, badRequest("rpc_versions has only one of its two ends; set max_rpc_version and min_rpc_version")
+		return noiseproto.RPCVersions{}, badRequest(
+			"rpc_versions has only one of its two ends; set max_rpc_version and min_rpc_version")
 	}
 	if lo.GetMajor() > hi.GetMajor() || lo.GetMajor() == hi.GetMajor() && lo.GetMinor() > hi.GetMinor() {
 		return noiseproto.RPCVersions{}, badRequest("rpc_versions has a minimum of %d.%d, over its maximum of %d.%d",
@@ -203,15 +212,18 @@ func (id *identity) checkOwn(want *altspb.Identity) error {
 	switch v := want.GetIdentityOneof().(type) {
 	case *altspb.Identity_ServiceAccount:
 		if lowerASCII(v.ServiceAccount) != id.String() {
-			return reason.Errorf(reason.LocalAccount, "the application asks to be %.100q, but it runs as %s; nobody speaks for another account",
+			return reason.Errorf(reason.LocalAccount,
+				"the application asks to be %.100q, but it runs as %s; nobody speaks for another account",
 				v.ServiceAccount, id)
 		}
 	case *altspb.Identity_Hostname:
 		if lowerASCII(v.Hostname) != id.machine {
-			return reason.Errorf(reason.LocalAccount, "the application asks to be on machine %.100q, but this is %s", v.Hostname, id.machine)
+			return reason.Errorf(reason.LocalAccount,
+				"the application asks to be on machine %.100q, but this is %s", v.Hostname, id.machine)
 		}
 	default:
-		return badRequest("the local identity is empty or of a kind that is not known here; leave it out, or set it to %s", id)
+		return badRequest(
+			"the local identity is empty or of a kind that is not known here; leave it out, or set it to %s", id)
 	}
 	return nil
 }

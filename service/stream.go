@@ -122,7 +122,8 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (resp *al
 			return nil, nil, badRequest("a next request before any start request")
 		}
 		if len(r.Next.GetInBytes()) == 0 {
-			return nil, nil, peerClosed("the peer closed the connection in the middle of the handshake; the log of the daemon there says why")
+			return nil, nil, peerClosed("the peer closed the connection in the middle of the handshake; " +
+				"the log of the daemon there says why")
 		}
 		return h.feed(ctx, r.Next.GetInBytes())
 	}
@@ -161,8 +162,9 @@ func (h *session) overload() error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
 	}
-	return reason.Errorf(reason.Overloaded, "uid %d has %d streams open that wait for a start request or a peer; close some, or raise "+
-		"the limit", h.caller.UID, h.srv.streams.limit)
+	return reason.Errorf(reason.Overloaded,
+		"uid %d has %d streams open that wait for a start request or a peer; close some, or raise "+
+			"the limit", h.caller.UID, h.srv.streams.limit)
 }
 
 // run waits for a place, then starts the handshake's timer and makes the handshake.
@@ -178,7 +180,8 @@ func (h *session) run(ctx context.Context) error {
 		return err
 	}
 	h.hs, err = noiseproto.New(noiseproto.Config{
-		Initiator: h.side == Client, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize, Params: h.start.params,
+		Initiator: h.side == Client, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
+		Params: h.start.params,
 	})
 	return err
 }
@@ -208,8 +211,9 @@ func (h *session) admit(ctx context.Context) error {
 	case errors.Is(err, context.Canceled):
 		return cancelled()
 	default:
-		return reason.Errorf(reason.Overloaded, "too many handshakes under way (%d for one account in one direction, %d in all), "+
-			"and none ended in time; try again, or raise the limit", h.srv.gate.perKey, h.srv.gate.total)
+		return reason.Errorf(reason.Overloaded,
+			"too many handshakes under way (%d for one account in one direction, %d in all), "+
+				"and none ended in time; try again, or raise the limit", h.srv.gate.perKey, h.srv.gate.total)
 	}
 	h.slot = true
 	h.uncount()
@@ -307,7 +311,8 @@ func (h *session) expire() *failure {
 		return h.refusal
 	}
 	return h.abort(asFailure(reason.Errorf(reason.TimedOut,
-		"the handshake did not finish within %v: the peer, or its daemon, stopped answering", h.srv.cfg.HandshakeTimeout)))
+		"the handshake did not finish within %v: the peer, or its daemon, stopped answering",
+		h.srv.cfg.HandshakeTimeout)))
 }
 
 // abort ends the session for a reason from outside. A refusal that was recorded before stands.
@@ -343,7 +348,8 @@ func (h *session) succeed() {
 }
 
 func (h *session) record(f *failure) {
-	r := Record{Time: time.Now(), Side: h.side, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Reason: f.name, Detail: f.text,
+	r := Record{Time: time.Now(), Side: h.side, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Reason: f.name,
+		Detail: f.text,
 		ByPeer: f.byPeer, Sent: h.sent, Received: h.received}
 	if !h.began.IsZero() {
 		r.Duration = r.Time.Sub(h.began)

@@ -34,14 +34,14 @@ func TestHandshake(t *testing.T) {
 	beta := startDaemon(t, "beta.test", Config{})
 	for _, piece := range []int{1 << 20, 1000, 16} {
 		c, s := open(t, alpha, ""), open(t, beta, "")
-		start := clientStart(func(r *altspb.StartClientHandshakeReq) {
+		start := clientStart(func(r *clientReq) {
 			r.MaxFrameSize = 1 << 20
 			r.ApplicationProtocols = []string{"other", "grpc", "other"}
 			r.LocalIdentity = accountID(strings.ToUpper(me.Username) + "@alpha.test")
 			r.RemoteEndpoint = &altspb.Endpoint{IpAddress: "192.0.2.1", Port: 443, Protocol: altspb.NetworkProtocol_TCP}
 			r.TransportProtocolPreferences = &altspb.TransportProtocolPreferences{TransportProtocol: []string{"x", "y"}}
 		})
-		accept := serverStart(nil, func(r *altspb.StartServerHandshakeReq) {
+		accept := serverStart(nil, func(r *serverReq) {
 			r.HandshakeParameters[1] = &altspb.ServerHandshakeParameters{RecordProtocols: []string{"TLS"}}
 			r.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{hostnameID("BETA.test")}
 			r.TransportProtocolPreferences = &altspb.TransportProtocolPreferences{TransportProtocol: []string{"y"}}
@@ -49,35 +49,43 @@ func TestHandshake(t *testing.T) {
 		})
 		cr, sr := join(t, c, s, start, accept, piece)
 		if len(cr.KeyData) != 64 || !bytes.Equal(cr.KeyData, sr.KeyData) || bytes.Equal(cr.KeyData, make([]byte, 64)) {
-			t.Errorf("keys: %d and %d bytes, equal %v", len(cr.KeyData), len(sr.KeyData), bytes.Equal(cr.KeyData, sr.KeyData))
+			t.Errorf("keys: %d and %d bytes, equal %v", len(cr.KeyData), len(sr.KeyData), bytes.Equal(cr.KeyData,
+				sr.KeyData))
 		}
 		if got, want := cr.PeerIdentity.GetServiceAccount(), me.Username+"@beta.test"; got != want {
 			t.Errorf("the client's peer is %q, want %q", got, want)
 		}
-		if got, want := sr.PeerIdentity.GetServiceAccount(), me.Username+"@alpha.test"; got != want || cr.LocalIdentity.GetServiceAccount() != want {
+		if got, want := sr.PeerIdentity.GetServiceAccount(), me.Username+"@alpha.test"; got != want ||
+			cr.LocalIdentity.GetServiceAccount() != want {
 			t.Errorf("the server's peer is %q, the client %q, want %q", got, cr.LocalIdentity.GetServiceAccount(), want)
 		}
 		attrs := sr.PeerIdentity.Attributes
-		if attrs["user"] != me.Username || attrs["machine"] != "alpha.test" || attrs["uid"] != me.Uid || attrs["groups"] != group.Name || len(attrs) != 4 {
+		if attrs["user"] != me.Username || attrs["machine"] != "alpha.test" || attrs["uid"] != me.Uid ||
+			attrs["groups"] != group.Name || len(attrs) != 4 {
 			t.Errorf("attributes %v", attrs)
 		}
 		if cr.MaxFrameSize != 0 || sr.MaxFrameSize != 1<<20 {
-			t.Errorf("maximum frame sizes %d and %d, want the peer's: 0 and %d", cr.MaxFrameSize, sr.MaxFrameSize, 1<<20)
+			t.Errorf("maximum frame sizes %d and %d, want the peer's: 0 and %d", cr.MaxFrameSize, sr.MaxFrameSize,
+				1<<20)
 		}
-		if cr.ApplicationProtocol != "grpc" || cr.RecordProtocol != noiseproto.RecordProtocol || cr.TransportProtocol.GetTransportProtocol() != "y" || cr.KeepChannelOpen {
+		if cr.ApplicationProtocol != "grpc" || cr.RecordProtocol != noiseproto.RecordProtocol ||
+			cr.TransportProtocol.GetTransportProtocol() != "y" || cr.KeepChannelOpen {
 			t.Errorf("negotiated %v", cr)
 		}
 		if v := cr.PeerRpcVersions; v.GetMaxRpcVersion().GetMajor() != 2 || v.GetMinRpcVersion().GetMinor() != 1 {
 			t.Errorf("peer RPC versions %v", v)
 		}
 		ra, rb := alpha.record(t), beta.record(t)
-		if ra.ID == "" || ra.ID != rb.ID || ra.Reason != "accepted" || rb.Reason != "accepted" || ra.Sent != rb.Received || ra.Received != rb.Sent ||
-			ra.Side != Client || rb.Side != Acceptor || ra.Peer != me.Username+"@beta.test" || ra.Remote.String() != "192.0.2.1:443" {
+		if ra.ID == "" || ra.ID != rb.ID || ra.Reason != "accepted" || rb.Reason != "accepted" ||
+			ra.Sent != rb.Received || ra.Received != rb.Sent ||
+			ra.Side != Client || rb.Side != Acceptor || ra.Peer != me.Username+"@beta.test" ||
+			ra.Remote.String() != "192.0.2.1:443" {
 			t.Errorf("records\n%+v\n%+v", ra, rb)
 		}
 	}
 	st := alpha.Snapshot()
-	if st.Handshakes[Count{Client, "accepted"}] != 3 || st.InFlight != [2]int{} || st.Queued != [2]int{} || len(st.Last) != 0 {
+	if st.Handshakes[Count{Client, "accepted"}] != 3 || st.InFlight != [2]int{} || st.Queued != [2]int{} ||
+		len(st.Last) != 0 {
 		t.Errorf("snapshot %+v", st)
 	}
 }
@@ -139,24 +147,26 @@ func TestPeerRefuses(t *testing.T) {
 func TestInitiatorRefuses(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
 	c, s := open(t, alpha, ""), open(t, beta, "")
-	m1 := c.must(t, clientStart(func(r *altspb.StartClientHandshakeReq) {
+	m1 := c.must(t, clientStart(func(r *clientReq) {
 		r.TargetIdentities = []*altspb.Identity{accountID("bob@beta.test")}
 	})).OutFrames
 	m2 := s.must(t, serverStart(m1, nil)).OutFrames
 	_, err := c.do(next(m2))
-	wantErr(t, err, codes.PermissionDenied, "this machine's daemon refused", "@beta.test", "bob@beta.test", "target_mismatch")
+	wantErr(t, err, codes.PermissionDenied, "this machine's daemon refused", "@beta.test", "bob@beta.test",
+		"target_mismatch")
 	if r := alpha.record(t); !strings.HasSuffix(r.Peer, "@beta.test") {
 		t.Errorf("the verified peer is not recorded: %+v", r)
 	}
 	_, err = s.do(next(nil))
-	wantErr(t, err, codes.Unavailable, "the peer closed the connection in the middle", "peer_closed", "handshake "+beta.record(t).ID)
+	wantErr(t, err, codes.Unavailable, "the peer closed the connection in the middle", "peer_closed",
+		"handshake "+beta.record(t).ID)
 }
 
 // Each kind of library gets a failure in the form that it shows (clients.md).
 func TestFailureForEachLibrary(t *testing.T) {
 	beta := startDaemon(t, "beta.test", Config{})
 	bad := serverStart([]byte("\x16\x03\x01 a TLS record"), nil)
-	invalid := serverStart(nil, func(r *altspb.StartServerHandshakeReq) { r.ApplicationProtocols = nil })
+	invalid := serverStart(nil, func(r *serverReq) { r.ApplicationProtocols = nil })
 
 	t.Run("Go", func(t *testing.T) {
 		resp, err := open(t, beta, "").do(bad)
@@ -169,7 +179,8 @@ func TestFailureForEachLibrary(t *testing.T) {
 		_, err := open(t, beta, "grpc-java-netty/1.85.0").do(invalid)
 		wantErr(t, err, codes.Unknown, "no application protocol", "bad_request")
 	})
-	for _, agent := range []string{"grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)", "grpc-python/1.51.1 grpc-c/29.0.0"} {
+	for _, agent := range []string{"grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)",
+		"grpc-python/1.51.1 grpc-c/29.0.0"} {
 		t.Run(agent, func(t *testing.T) {
 			// C-core sends its start at accept, without bytes.
 			s := open(t, beta, agent)
@@ -178,7 +189,8 @@ func TestFailureForEachLibrary(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if codes.Code(resp.Status.GetCode()) != codes.Unauthenticated || !strings.Contains(resp.Status.GetDetails(), "TLS") || resp.Result != nil {
+			if codes.Code(resp.Status.GetCode()) != codes.Unauthenticated ||
+				!strings.Contains(resp.Status.GetDetails(), "TLS") || resp.Result != nil {
 				t.Errorf("response %v", resp)
 			}
 			s.mustEnd(t)
@@ -192,8 +204,10 @@ func TestFailureForEachLibrary(t *testing.T) {
 	if resp, err := clientCore.deliver(f, "", nil); resp != nil || err == nil {
 		t.Errorf("without a request: %v, %v", resp, err)
 	}
-	for agent, want := range map[string]clientKind{"grpc-go/1.85.0": clientGo, "grpc-java-okhttp/1.7": clientJava, "grpc-c++/1": clientCore, "tonic": clientOther} {
-		if got := clientKindOf(metadata.NewIncomingContext(context.Background(), metadata.Pairs("user-agent", agent))); got != want {
+	for agent, want := range map[string]clientKind{"grpc-go/1.85.0": clientGo, "grpc-java-okhttp/1.7": clientJava,
+		"grpc-c++/1": clientCore, "tonic": clientOther} {
+		if got := clientKindOf(metadata.NewIncomingContext(context.Background(), metadata.Pairs("user-agent",
+			agent))); got != want {
 			t.Errorf("%s: kind %d, want %d", agent, got, want)
 		}
 	}
@@ -203,7 +217,8 @@ func TestRPCCodes(t *testing.T) {
 	for c := reason.UnsupportedVersion; c.Known(); c++ {
 		for _, byPeer := range []bool{false, true} {
 			f := asFailure(&reason.Error{Code: c, Detail: "why", ByPeer: byPeer})
-			if f.rpc == codes.OK || f.rpc == codes.Unknown || !strings.Contains(f.message("0123"), c.String()) || !strings.Contains(f.message("0123"), "handshake 0123") {
+			if f.rpc == codes.OK || f.rpc == codes.Unknown || !strings.Contains(f.message("0123"), c.String()) ||
+				!strings.Contains(f.message("0123"), "handshake 0123") {
 				t.Errorf("%v: %v, %s", c, f.rpc, f.message("0123"))
 			}
 		}
@@ -219,8 +234,8 @@ func TestRPCCodes(t *testing.T) {
 // Every field of the start requests is honoured, relayed or refused with a reason.
 func TestStartRefused(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
-	c := func(mod func(*altspb.StartClientHandshakeReq)) *altspb.HandshakerReq { return clientStart(mod) }
-	s := func(mod func(*altspb.StartServerHandshakeReq)) *altspb.HandshakerReq { return serverStart(nil, mod) }
+	c := func(mod func(*clientReq)) *altspb.HandshakerReq { return clientStart(mod) }
+	s := func(mod func(*serverReq)) *altspb.HandshakerReq { return serverStart(nil, mod) }
 	long := strings.Repeat("x", 65)
 	many := strings.Split(strings.Repeat("p", 17), "")
 	for i := range many {
@@ -235,39 +250,39 @@ func TestStartRefused(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"security protocol":  {c(func(r *altspb.StartClientHandshakeReq) { r.HandshakeSecurityProtocol = 1 }), codes.InvalidArgument, "protocol 1"},
-		"unknown enum":       {c(func(r *altspb.StartClientHandshakeReq) { r.HandshakeSecurityProtocol = 9 }), codes.InvalidArgument, "protocol 9"},
-		"access token":       {c(func(r *altspb.StartClientHandshakeReq) { r.AccessToken = "t" }), codes.InvalidArgument, "access_token"},
-		"no app protocol":    {c(func(r *altspb.StartClientHandshakeReq) { r.ApplicationProtocols = nil }), codes.InvalidArgument, "no application protocol"},
-		"empty app protocol": {c(func(r *altspb.StartClientHandshakeReq) { r.ApplicationProtocols = []string{""} }), codes.InvalidArgument, "application_protocols"},
-		"long app protocol":  {c(func(r *altspb.StartClientHandshakeReq) { r.ApplicationProtocols = []string{long} }), codes.InvalidArgument, "64"},
-		"many app protocols": {c(func(r *altspb.StartClientHandshakeReq) { r.ApplicationProtocols = many }), codes.InvalidArgument, "16"},
-		"record protocol":    {c(func(r *altspb.StartClientHandshakeReq) { r.RecordProtocols = []string{"ALTSRP_GMAC_128"} }), codes.FailedPrecondition, "ALTSRP_GMAC_128"},
-		"transport protocol": {c(func(r *altspb.StartClientHandshakeReq) {
+		"security protocol":  {c(func(r *clientReq) { r.HandshakeSecurityProtocol = 1 }), codes.InvalidArgument, "protocol 1"},
+		"unknown enum":       {c(func(r *clientReq) { r.HandshakeSecurityProtocol = 9 }), codes.InvalidArgument, "protocol 9"},
+		"access token":       {c(func(r *clientReq) { r.AccessToken = "t" }), codes.InvalidArgument, "access_token"},
+		"no app protocol":    {c(func(r *clientReq) { r.ApplicationProtocols = nil }), codes.InvalidArgument, "no application protocol"},
+		"empty app protocol": {c(func(r *clientReq) { r.ApplicationProtocols = []string{""} }), codes.InvalidArgument, "application_protocols"},
+		"long app protocol":  {c(func(r *clientReq) { r.ApplicationProtocols = []string{long} }), codes.InvalidArgument, "64"},
+		"many app protocols": {c(func(r *clientReq) { r.ApplicationProtocols = many }), codes.InvalidArgument, "16"},
+		"record protocol":    {c(func(r *clientReq) { r.RecordProtocols = []string{"ALTSRP_GMAC_128"} }), codes.FailedPrecondition, "ALTSRP_GMAC_128"},
+		"transport protocol": {c(func(r *clientReq) {
 			r.TransportProtocolPreferences = &altspb.TransportProtocolPreferences{TransportProtocol: []string{"a b"}}
 		}), codes.InvalidArgument, "transport_protocol"},
-		"versions reversed": {c(func(r *altspb.StartClientHandshakeReq) { r.RpcVersions.MinRpcVersion = version(2, 2) }), codes.InvalidArgument, "2.2"},
-		"major reversed":    {c(func(r *altspb.StartClientHandshakeReq) { r.RpcVersions.MinRpcVersion = version(3, 0) }), codes.InvalidArgument, "3.0"},
-		"half a version":    {c(func(r *altspb.StartClientHandshakeReq) { r.RpcVersions.MinRpcVersion = nil }), codes.InvalidArgument, "min_rpc_version"},
-		"somebody else":     {c(func(r *altspb.StartClientHandshakeReq) { r.LocalIdentity = accountID("alice@beta.test") }), codes.PermissionDenied, "speaks for another account"},
-		"somewhere else":    {c(func(r *altspb.StartClientHandshakeReq) { r.LocalIdentity = hostnameID("alpha.test") }), codes.PermissionDenied, "this is beta.test"},
-		"empty local":       {c(func(r *altspb.StartClientHandshakeReq) { r.LocalIdentity = new(altspb.Identity) }), codes.InvalidArgument, "local identity is empty"},
-		"local attributes":  {c(func(r *altspb.StartClientHandshakeReq) { r.LocalIdentity = &altspb.Identity{Attributes: attrs} }), codes.InvalidArgument, "attributes"},
-		"UDP":               {c(func(r *altspb.StartClientHandshakeReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 2} }), codes.InvalidArgument, "UDP"},
-		"unknown network":   {c(func(r *altspb.StartClientHandshakeReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 3} }), codes.InvalidArgument, "network protocol 3"},
-		"port":              {c(func(r *altspb.StartClientHandshakeReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: 65536} }), codes.InvalidArgument, "65536"},
-		"address":           {c(func(r *altspb.StartClientHandshakeReq) { r.LocalEndpoint = &altspb.Endpoint{IpAddress: "host"} }), codes.InvalidArgument, "local_endpoint"},
-		"empty target": {c(func(r *altspb.StartClientHandshakeReq) {
+		"versions reversed": {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = version(2, 2) }), codes.InvalidArgument, "2.2"},
+		"major reversed":    {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = version(3, 0) }), codes.InvalidArgument, "3.0"},
+		"half a version":    {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = nil }), codes.InvalidArgument, "min_rpc_version"},
+		"somebody else":     {c(func(r *clientReq) { r.LocalIdentity = accountID("alice@beta.test") }), codes.PermissionDenied, "speaks for another account"},
+		"somewhere else":    {c(func(r *clientReq) { r.LocalIdentity = hostnameID("alpha.test") }), codes.PermissionDenied, "this is beta.test"},
+		"empty local":       {c(func(r *clientReq) { r.LocalIdentity = new(altspb.Identity) }), codes.InvalidArgument, "local identity is empty"},
+		"local attributes":  {c(func(r *clientReq) { r.LocalIdentity = &altspb.Identity{Attributes: attrs} }), codes.InvalidArgument, "attributes"},
+		"UDP":               {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 2} }), codes.InvalidArgument, "UDP"},
+		"unknown network":   {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 3} }), codes.InvalidArgument, "network protocol 3"},
+		"port":              {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: 65536} }), codes.InvalidArgument, "65536"},
+		"address":           {c(func(r *clientReq) { r.LocalEndpoint = &altspb.Endpoint{IpAddress: "host"} }), codes.InvalidArgument, "local_endpoint"},
+		"empty target": {c(func(r *clientReq) {
 			r.TargetIdentities = append(r.TargetIdentities, new(altspb.Identity))
 		}), codes.InvalidArgument, "target identity is empty"},
-		"no parameters":      {s(func(r *altspb.StartServerHandshakeReq) { delete(r.HandshakeParameters, 2) }), codes.InvalidArgument, "no parameters for ALTS"},
-		"unknown parameters": {s(func(r *altspb.StartServerHandshakeReq) { r.HandshakeParameters[3] = r.HandshakeParameters[2] }), codes.InvalidArgument, "protocol 3"},
-		"token":              {s(func(r *altspb.StartServerHandshakeReq) { r.HandshakeParameters[2].Token = new(string) }), codes.InvalidArgument, "token"},
-		"server's identity": {s(func(r *altspb.StartServerHandshakeReq) {
+		"no parameters":      {s(func(r *serverReq) { delete(r.HandshakeParameters, 2) }), codes.InvalidArgument, "no parameters for ALTS"},
+		"unknown parameters": {s(func(r *serverReq) { r.HandshakeParameters[3] = r.HandshakeParameters[2] }), codes.InvalidArgument, "protocol 3"},
+		"token":              {s(func(r *serverReq) { r.HandshakeParameters[2].Token = new(string) }), codes.InvalidArgument, "token"},
+		"server's identity": {s(func(r *serverReq) {
 			r.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{accountID("bob@beta.test")}
 		}), codes.PermissionDenied, "bob@beta.test"},
-		"server's record":      {s(func(r *altspb.StartServerHandshakeReq) { r.HandshakeParameters[2].RecordProtocols = nil }), codes.FailedPrecondition, "no_record_protocol"},
-		"server's endpoint":    {s(func(r *altspb.StartServerHandshakeReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: -1} }), codes.InvalidArgument, "-1"},
+		"server's record":      {s(func(r *serverReq) { r.HandshakeParameters[2].RecordProtocols = nil }), codes.FailedPrecondition, "no_record_protocol"},
+		"server's endpoint":    {s(func(r *serverReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: -1} }), codes.InvalidArgument, "-1"},
 		"next before start":    {next([]byte("x")), codes.InvalidArgument, "before any start"},
 		"nothing":              {new(altspb.HandshakerReq), codes.InvalidArgument, "neither"},
 		"request over 128 KiB": {next(make([]byte, 128<<10)), codes.ResourceExhausted, "larger than max"},
@@ -292,7 +307,7 @@ func TestStartRefused(t *testing.T) {
 		alpha := startDaemon(t, "alpha.test", Config{})
 		m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
 		p := open(t, d, "")
-		resp := p.must(t, serverStart(m1, func(r *altspb.StartServerHandshakeReq) { r.HandshakeParameters[2].RecordProtocols = []string{"x"} }))
+		resp := p.must(t, serverStart(m1, func(r *serverReq) { r.HandshakeParameters[2].RecordProtocols = []string{"x"} }))
 		if !bytes.Equal(resp.OutFrames, noiseproto.StatusFrame(reason.NoRecordProtocol)) {
 			t.Errorf("the peer gets %x", resp.OutFrames)
 		}
@@ -306,10 +321,10 @@ func TestUnknownFields(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
 	extra := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	for _, req := range []*altspb.HandshakerReq{
-		clientStart(func(r *altspb.StartClientHandshakeReq) { r.ProtoReflect().SetUnknown(extra) }),
-		serverStart(nil, func(r *altspb.StartServerHandshakeReq) { r.ProtoReflect().SetUnknown(extra) }),
-		serverStart(nil, func(r *altspb.StartServerHandshakeReq) { r.HandshakeParameters[2].ProtoReflect().SetUnknown(extra) }),
-		clientStart(func(r *altspb.StartClientHandshakeReq) { r.TargetIdentities[0].ProtoReflect().SetUnknown(extra) }),
+		clientStart(func(r *clientReq) { r.ProtoReflect().SetUnknown(extra) }),
+		serverStart(nil, func(r *serverReq) { r.ProtoReflect().SetUnknown(extra) }),
+		serverStart(nil, func(r *serverReq) { r.HandshakeParameters[2].ProtoReflect().SetUnknown(extra) }),
+		clientStart(func(r *clientReq) { r.TargetIdentities[0].ProtoReflect().SetUnknown(extra) }),
 	} {
 		if !unknownFields(req) {
 			t.Errorf("unknown fields not seen in %v", req)
@@ -325,7 +340,7 @@ func TestUnknownFields(t *testing.T) {
 		t.Error("unknown fields of the request itself")
 	}
 	// An identity whose only field is unknown is one of unknown kind.
-	_, err := open(t, d, "").do(clientStart(func(r *altspb.StartClientHandshakeReq) {
+	_, err := open(t, d, "").do(clientStart(func(r *clientReq) {
 		id := new(altspb.Identity)
 		id.ProtoReflect().SetUnknown(extra)
 		r.TargetIdentities = []*altspb.Identity{id}

@@ -98,13 +98,15 @@ func (s *Server) newTarget(req *altspb.StartClientHandshakeReq, me *identity) (*
 // addIdentity takes one target identity. One that nobody could ever be is an error, never skipped.
 func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 	if len(id.GetAttributes()) > 0 {
-		return badRequest("a target identity has attributes, which cannot be asked for; name only the account or the host")
+		return badRequest(
+			"a target identity has attributes, which cannot be asked for; name only the account or the host")
 	}
 	switch v := id.GetIdentityOneof().(type) {
 	case *altspb.Identity_ServiceAccount:
 		account, err := parseServiceAccount(v.ServiceAccount, domains)
 		if err != nil {
-			return badRequest("the target account %.100q cannot be anybody: %v; write it as account@machine", v.ServiceAccount, err)
+			return badRequest(
+				"the target account %.100q cannot be anybody: %v; write it as account@machine", v.ServiceAccount, err)
 		}
 		t.accounts = append(t.accounts, account)
 	case *altspb.Identity_Hostname:
@@ -140,11 +142,13 @@ func (t *target) authorize(p *certbind.Peer) error {
 			return nil
 		}
 		want := slices.Concat(t.accounts, t.machines)
-		return reason.Errorf(reason.TargetMismatch, "the server is %s, not the target that the application named: %s", p, shortList(want))
+		return reason.Errorf(reason.TargetMismatch,
+			"the server is %s, not the target that the application named: %s", p, shortList(want))
 	}
 	if t.serverAccounts != nil && !slices.Contains(t.serverAccounts, p.Account) {
-		return reason.Errorf(reason.TargetMismatch, "the server is %s, and a client that names no target account is content here only "+
-			"with %s (--server-accounts); name the target account in the application", p, shortList(t.serverAccounts))
+		return reason.Errorf(reason.TargetMismatch,
+			"the server is %s, and a client that names no target account is content here only "+
+				"with %s (--server-accounts); name the target account in the application", p, shortList(t.serverAccounts))
 	}
 	if t.naming == Off {
 		return nil
@@ -158,8 +162,9 @@ func (t *target) authorize(p *certbind.Peer) error {
 	for _, h := range t.hosts {
 		names = append(names, h.String())
 	}
-	return reason.Errorf(reason.TargetMismatch, "the server is %s, whose certificate is not for the host that was dialled: %s; "+
-		"dial a name that is in its certificate, or name the target account in the application", p, shortList(names))
+	return reason.Errorf(reason.TargetMismatch,
+		"the server is %s, whose certificate is not for the host that was dialled: %s; "+
+			"dial a name that is in its certificate, or name the target account in the application", p, shortList(names))
 }
 
 func (h host) matches(p *certbind.Peer, ownMachine string, naming SecureNaming) bool {
@@ -170,7 +175,8 @@ func (h host) matches(p *certbind.Peer, ownMachine string, naming SecureNaming) 
 		return naming == DNS && !h.self || hasAddress(p.Leaf, h.addr)
 	}
 	// A wildcard does not do: it would let every machine that holds it answer for every other.
-	return !h.self && p.Leaf != nil && slices.ContainsFunc(p.Leaf.DNSNames, func(san string) bool { return lowerASCII(san) == h.name })
+	isHost := func(san string) bool { return lowerASCII(san) == h.name }
+	return !h.self && p.Leaf != nil && slices.ContainsFunc(p.Leaf.DNSNames, isHost)
 }
 
 func hasAddress(leaf *x509.Certificate, want netip.Addr) bool {
@@ -204,8 +210,9 @@ func parseTargetName(s string) ([]host, error) {
 	for _, part := range parts {
 		h, err := parseHost(part)
 		if err != nil {
-			return nil, badRequest("the target name %.100q is not a host: %v; dial a host name or address, or name the target "+
-				"account in the application", s, err)
+			return nil, badRequest(
+				"the target name %.100q is not a host: %v; dial a host name or address, or name the target "+
+					"account in the application", s, err)
 		}
 		hosts = append(hosts, h)
 	}
@@ -257,7 +264,8 @@ func newHostAddr(a netip.Addr) host {
 }
 
 func validPort(s string) bool {
-	return s != "" && len(s) <= 32 && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
+	return s != "" && len(s) <= 32 && strings.Trim(s,
+		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
 }
 
 // validHost takes what can stand in a DNS SAN: ASCII letters, digits, hyphens and underscores in labels. A last label that
@@ -269,7 +277,8 @@ func validHost(s string) error {
 	labels := strings.Split(s, ".")
 	for _, l := range labels {
 		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return fmt.Errorf("a label of it is empty, longer than 63 bytes, or has other characters than ASCII letters, digits, - and _")
+			return fmt.Errorf("a label of it is empty, longer than 63 bytes, or has other characters " +
+				"than ASCII letters, digits, - and _")
 		}
 	}
 	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" ||

@@ -56,7 +56,8 @@ func TestTargets(t *testing.T) {
 		{ids(accountID("bob@evil@beta.test")), bad, bad, bad, bad},
 		{ids(hostnameID("")), bad, bad, bad, bad},
 		{ids(hostnameID("localhost")), bad, bad, bad, bad},
-		{ids(&altspb.Identity{IdentityOneof: accountID("bob@beta.test").IdentityOneof, Attributes: map[string]string{"uid": "1"}}), bad, bad, bad, bad},
+		{ids(&altspb.Identity{IdentityOneof: accountID("bob@beta.test").IdentityOneof,
+			Attributes: map[string]string{"uid": "1"}}), bad, bad, bad, bad},
 		{ids(make([]*altspb.Identity, maxTargets+1)...), bad, bad, bad, bad},
 		// No targets and no name.
 		{host(""), not, not, ok, not},
@@ -141,7 +142,8 @@ func TestTargets(t *testing.T) {
 
 // --server-accounts narrows whom a client without targets accepts, in every mode, and leaves one with targets alone.
 func TestServerAccounts(t *testing.T) {
-	bob := &certbind.Peer{Machine: "beta.test", Account: "bob", Leaf: &x509.Certificate{DNSNames: []string{"beta.test"}}}
+	bob := &certbind.Peer{Machine: "beta.test", Account: "bob",
+		Leaf: &x509.Certificate{DNSNames: []string{"beta.test"}}}
 	for _, test := range []struct {
 		accounts []string
 		me       string
@@ -194,7 +196,8 @@ func TestDomainAccountTargets(t *testing.T) {
 // A peer without a leaf proves no host.
 func TestNoLeaf(t *testing.T) {
 	h := host{addr: netip.MustParseAddr("192.0.2.1")}
-	if h.matches(&certbind.Peer{}, "alpha.test", Strict) || (host{name: "a"}).matches(&certbind.Peer{}, "alpha.test", Strict) {
+	if h.matches(&certbind.Peer{}, "alpha.test", Strict) || (host{name: "a"}).matches(&certbind.Peer{},
+		"alpha.test", Strict) {
 		t.Error("a peer without certificate matches a host")
 	}
 }
@@ -215,7 +218,8 @@ func TestParseSecureNaming(t *testing.T) {
 
 // Whatever name is taken must be one that a peer's certificate could hold, and a plain reading of it must be the same.
 func FuzzTarget(f *testing.F) {
-	for _, s := range []string{"beta.test:443", "[2001:db8::7%25eth0]:1", "localhost", "127.0.0.1:1", "a,b:1,[::1]", "x%41.test", "0x7f.1", "beta.test."} {
+	for _, s := range []string{"beta.test:443", "[2001:db8::7%25eth0]:1", "localhost", "127.0.0.1:1", "a,b:1,[::1]",
+		"x%41.test", "0x7f.1", "beta.test."} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -198,7 +198,8 @@ const (
 )
 
 // call sends one method call and gives each reply's parameters to each; more asks for several replies.
-func (v varlinkUsers) call(ctx context.Context, method string, params map[string]any, more bool, each func(json.RawMessage) error) error {
+func (v varlinkUsers) call(ctx context.Context, method string, params map[string]any, more bool,
+	each func(json.RawMessage) error) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", v.path)
 	if err != nil {
 		return fmt.Errorf("systemd-userdbd: %w", err)
@@ -230,7 +231,8 @@ func (v varlinkUsers) call(ctx context.Context, method string, params map[string
 		}
 		switch reply.Error {
 		case "":
-		case userdbMethods + "NoRecordFound", userdbMethods + "ConflictingRecordFound", userdbMethods + "NonMatchingRecordFound":
+		case userdbMethods + "NoRecordFound", userdbMethods + "ConflictingRecordFound",
+			userdbMethods + "NonMatchingRecordFound":
 			return errNoUser
 		default:
 			return fmt.Errorf("systemd-userdbd: error %.80q", reply.Error)
