@@ -73,7 +73,7 @@
 //     attributes are valid. Defends logs, user databases and those who compare names. (MachineNameMismatch,
 //     AccountUnacceptable)
 //  6. Chain: the leaf is no CA, does not have a trusted CA's key, has digitalSignature, and an extended key usage
-//     that is absent or any, serverAuth or clientAuth, with the OID of TrustConfig.RequireEKU besides if set; so that
+//     that is absent or any, serverAuth or clientAuth, or if TrustConfig.RequireEKU is set, has that OID; so that
 //     a CA, an e-mail or a code-signing certificate speaks for nobody. Then RFC 5280 by crypto/x509, with name
 //     constraints, to a CA that is trusted for this machine name; then, path by path, intermediates' extended key
 //     usage and revocation. One path that keeps every rule is enough. (UnknownCA, CertificateExpired,

@@ -220,10 +220,13 @@ func (t *Trust) checkLeaf(leaf *x509.Certificate) error {
 		return unacceptable("has the key of a trusted CA; it needs one of its own, with a CA that issued it")
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return unacceptable("lacks the key usage digitalSignature; have it issued with that")
+	case len(t.requireEKU) > 0:
+		// Best alone: a certificate without serverAuth cannot be a web server's by accident.
+		if !namesEKU(leaf, t.requireEKU) {
+			return unacceptable("lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
+		}
 	case !namesPurpose(leaf):
 		return unacceptable("has an extended key usage that is neither serverAuth nor clientAuth; have it issued with one")
-	case len(t.requireEKU) > 0 && !namesEKU(leaf, t.requireEKU):
-		return unacceptable("lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
 	}
 	return nil
 }
@@ -255,7 +258,7 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 		return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable, "the CA of the chain is not acceptable: %w", err)
 	}
 	for _, c := range path[1 : len(path)-1] {
-		if !namesPurpose(c) {
+		if len(t.requireEKU) == 0 && !namesPurpose(c) {
 			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable,
 				"an intermediate of the chain has an extended key usage that is neither serverAuth nor clientAuth")
 		}
