@@ -172,12 +172,22 @@ func preparedAddress() (net.IP, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, dotted := hostsAddress(hosts, handshakerName), hostsAddress(hosts, handshakerName+".")
-	if !addr.IsLoopback() || addr.To4() == nil || !addr.Equal(dotted) {
-		return nil, fmt.Errorf("--prepared, but %s does not map both %s and %s. to one address of 127.0.0.0/8: add such a line",
-			hostsFile, handshakerName, handshakerName)
+	addr := net.ParseIP(firstOr(hostsAddresses(hosts, handshakerName), ""))
+	want := []string{addr.String(), "::ffff:" + addr.String()}
+	for _, n := range []string{handshakerName, handshakerName + "."} {
+		if !addr.IsLoopback() || addr.To4() == nil || !slices.Equal(hostsAddresses(hosts, n), want) {
+			return nil, fmt.Errorf("--prepared, but %s does not have for %s one address of 127.0.0.0/8, and after it the same as "+
+				"::ffff:127.N.N.N: add two such lines, each with the name with and without a dot at its end", hostsFile, n)
+		}
 	}
 	return addr, nil
+}
+
+func firstOr(list []string, other string) string {
+	if len(list) == 0 {
+		return other
+	}
+	return list[0]
 }
 
 func errOr(err error, got string) any {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -174,9 +175,11 @@ func mount(source, target, kind string, flags uintptr, data string) error {
 	return nil
 }
 
-// hostsWith gives a hosts file in which addr has the handshaker's names, and nothing else has.
+// hostsWith gives a hosts file in which addr has the handshaker's names, and nothing else has. It stands there in its IPv6
+// form too: a resolver that found no IPv6 address in the file would ask the network for one, wait for the answer, and
+// believe it.
 func hostsWith(hosts []byte, addr net.IP) []byte {
-	out := fmt.Appendf(nil, "%s %s %s.\n", addr, handshakerName, handshakerName)
+	out := fmt.Appendf(nil, "%[1]s %[2]s %[2]s.\n::ffff:%[1]s %[2]s %[2]s.\n", addr, handshakerName)
 	for line := range bytes.Lines(hosts) {
 		fields := hostsFields(line)
 		kept := fields[:min(len(fields), 1)]
@@ -195,17 +198,15 @@ func hostsWith(hosts []byte, addr net.IP) []byte {
 	return out
 }
 
-// hostsAddress gives the first address that a hosts file has for name, nil if there is none.
-func hostsAddress(hosts []byte, name string) net.IP {
+// hostsAddresses gives the addresses that a hosts file has for name, in its order and as they are written.
+func hostsAddresses(hosts []byte, name string) (addrs []string) {
 	for line := range bytes.Lines(hosts) {
 		fields := hostsFields(line)
-		for i, f := range fields {
-			if i > 0 && strings.EqualFold(f, name) {
-				return net.ParseIP(fields[0])
-			}
+		if slices.ContainsFunc(fields[min(len(fields), 1):], func(f string) bool { return strings.EqualFold(f, name) }) {
+			addrs = append(addrs, fields[0])
 		}
 	}
-	return nil
+	return addrs
 }
 
 // hostsFields gives address and names of a line, without the comment.

@@ -157,8 +157,9 @@ func TestExecView(t *testing.T) {
 			t.Errorf("mtu %q", got)
 		}
 		hosts := e.output(t, "cat "+hostsFile)
-		addr := hostsAddress([]byte(hosts), handshakerName)
-		if !addr.IsLoopback() || !addr.Equal(hostsAddress([]byte(hosts), handshakerName+".")) {
+		addrs := hostsAddresses([]byte(hosts), handshakerName)
+		if len(addrs) != 2 || !net.ParseIP(addrs[0]).IsLoopback() || addrs[1] != "::ffff:"+addrs[0] ||
+			!slices.Equal(hostsAddresses([]byte(hosts), handshakerName+"."), addrs) {
 			t.Errorf("hosts file: %s", hosts)
 		}
 		// The scratch mount is gone, and the daemon sees the account itself.
@@ -453,7 +454,7 @@ func TestExecPrepared(t *testing.T) {
 			mount --bind $2 /sys/class/dmi/id/product_name; uid=$3; shift 3
 			exec setpriv --reuid=$uid --regid=$uid --clear-groups "$@"`
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
-			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; getent hosts metadata.google.internal. | cut -d' ' -f1")
+			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
 		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH")}
 		out, err := run.CombinedOutput()
 		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
@@ -481,15 +482,18 @@ func TestExecEnv(t *testing.T) {
 func TestHosts(t *testing.T) {
 	const before = "127.0.0.1 localhost\n169.254.169.254\tmetadata.google.internal metadata # Google's\n" +
 		"::1 Metadata.Google.Internal.\n# metadata.google.internal\n10.0.0.1 a"
-	const after = "127.9.9.9 metadata.google.internal metadata.google.internal.\n127.0.0.1 localhost\n169.254.169.254 metadata\n" +
+	const after = "127.9.9.9 metadata.google.internal metadata.google.internal.\n" +
+		"::ffff:127.9.9.9 metadata.google.internal metadata.google.internal.\n127.0.0.1 localhost\n169.254.169.254 metadata\n" +
 		"# metadata.google.internal\n10.0.0.1 a"
 	got := hostsWith([]byte(before), net.ParseIP("127.9.9.9"))
 	if string(got) != after {
 		t.Errorf("%s", got)
 	}
-	for name, want := range map[string]string{"localhost": "127.0.0.1", "METADATA.google.internal.": "127.9.9.9", "a": "10.0.0.1", "b": "<nil>"} {
-		if addr := hostsAddress(got, name); addr.String() != want {
-			t.Errorf("%s: %v", name, addr)
+	for name, want := range map[string][]string{
+		"localhost": {"127.0.0.1"}, "METADATA.google.internal.": {"127.9.9.9", "::ffff:127.9.9.9"}, "a": {"10.0.0.1"}, "b": nil,
+	} {
+		if addrs := hostsAddresses(got, name); !slices.Equal(addrs, want) {
+			t.Errorf("%s: %q", name, addrs)
 		}
 	}
 }

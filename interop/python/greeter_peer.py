@@ -69,13 +69,14 @@ class Client:
     def new_channel(self):
         return grpc.secure_channel(self.target, grpc.alts_channel_credentials(self.accounts), self.options)
 
-    def greet(self, channel):
-        return interop_pb2_grpc.InteropStub(channel).Greet(StringValue(), timeout=60).value + ' - -'
+    def greet(self, channel, wait_for_ready=False):
+        stub = interop_pb2_grpc.InteropStub(channel)
+        return stub.Greet(StringValue(), timeout=60, wait_for_ready=wait_for_ready).value + ' - -'
 
     def channels(self, n):
         def one(_):
             with self.new_channel() as channel:
-                return self.greet(channel)
+                return self.greet(channel, wait_for_ready=True)  # for the reason in interop/cpp/peer.cc
         with concurrent.futures.ThreadPoolExecutor(n) as pool:
             answers = set(pool.map(one, range(n)))
         assert len(answers) == 1, answers
