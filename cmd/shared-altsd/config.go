@@ -20,7 +20,7 @@ func parseConfig(data []byte, source string) ([]setting, error) {
 	var settings []setting
 	for i, line := range strings.Split(string(data), "\n") {
 		at := fmt.Sprintf("%s:%d: ", source, i+1)
-		line = strings.TrimSpace(stripComment(strings.TrimSuffix(line, "\r")))
+		line = strings.TrimSpace(stripComment(strings.TrimSpace(line)))
 		if line == "" {
 			continue
 		}
