@@ -75,14 +75,15 @@ func (i *info[L, V]) PeerRPCVersions() *V               { return i.versions }
 func (i *info[L, V]) Peer() *Peer                       { return i.peer }
 func (i *info[L, V]) PeerAttributes() map[string]string { return i.peer.Attributes }
 
-// ValidateAuthority lets an RPC name another authority than its channel if that is still the same machine: the name that
-// was dialled and checked, or the peer's own.
+// ValidateAuthority lets an RPC name another authority than its channel if that is still the same machine: the name
+// that was dialled, or the peer's own.
 func (i *info[L, V]) ValidateAuthority(authority string) error {
 	host := hostOf(authority)
 	if host != "" && (host == i.peer.Machine || host == hostOf(i.target)) {
 		return nil
 	}
-	return fmt.Errorf("altscreds: the peer is %s, dialled as %q; it is not proved to be %q", i.peer.Account, i.target, authority)
+	return fmt.Errorf("altscreds: the peer is %s, dialled as %q; it is not proved to be %q", i.peer.Account, i.target,
+		authority)
 }
 
 // hostOf gives the host of an authority, without port, brackets and trailing dot, in lower case.

@@ -19,8 +19,8 @@ import (
 type Rule struct {
 	// Methods are full method names, as "/pkg.Service/Method", or patterns of them; none: every method.
 	Methods []string
-	// Accounts are patterns of accounts, as "alice@login.example.com" or "backup@*.example.com". The parts before and after
-	// the last "@" are matched apart.
+	// Accounts are patterns of accounts, as "alice@login.example.com" or "backup@*.example.com". The parts before and
+	// after the last "@" are matched apart.
 	Accounts []string
 	// Machines are patterns of machine names; any account on such a machine meets it.
 	Machines []string
@@ -114,7 +114,8 @@ func (a *Authorizer) Authorize(ctx context.Context, method string) error {
 			return nil
 		}
 	}
-	return status.Errorf(codes.PermissionDenied, "altscreds: %s may not call %s: no rule of this server allows it", who, method)
+	return status.Errorf(codes.PermissionDenied, "altscreds: %s may not call %s: no rule of this server allows it", who,
+		method)
 }
 
 // caller describes a peer and says how a rule is asked about it.
@@ -130,8 +131,8 @@ func caller(info credentials.AuthInfo) (who string, allows func(*Rule) bool) {
 }
 
 // UnaryInterceptor is for grpc.ChainUnaryInterceptor.
-func (a *Authorizer) UnaryInterceptor(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any,
-	error) {
+func (a *Authorizer) UnaryInterceptor(ctx context.Context, req any, info *grpc.UnaryServerInfo,
+	handler grpc.UnaryHandler) (any, error) {
 	if err := a.Authorize(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}

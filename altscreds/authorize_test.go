@@ -32,13 +32,16 @@ func TestAuthorizer(t *testing.T) {
 		denied  []string
 	}{
 		{altscreds.Rule{Accounts: []string{"alice@a.example.com"}}, []string{"alice@a.example.com"},
-			[]string{"alice@b.example.com", "bob@a.example.com", "alice@a.example.com.evil.org", "malice@a.example.com", "alice", ""}},
+			[]string{"alice@b.example.com", "bob@a.example.com", "alice@a.example.com.evil.org", "malice@a.example.com",
+				"alice", ""}},
 		{altscreds.Rule{Accounts: []string{"*@*.example.com"}}, []string{"alice@a.example.com", "x@y@b.c.example.com"},
 			[]string{"alice@example.com", "alice@a.example.org", "@a.example.com", "a.example.com"}},
 		{altscreds.Rule{Accounts: []string{"alice@*"}}, []string{"alice@a"}, []string{"alice@corp@a", "alice"}},
-		{altscreds.Rule{Machines: []string{"a.example.com", "*.hpc.example.com"}}, []string{"x@a.example.com", "y@n1.hpc.example.com"},
+		{altscreds.Rule{Machines: []string{"a.example.com", "*.hpc.example.com"}}, []string{"x@a.example.com",
+			"y@n1.hpc.example.com"},
 			[]string{"x@b.example.com", "y@hpc.example.com", "a.example.com"}},
-		{altscreds.Rule{Accounts: []string{"alice@*"}, Machines: []string{"a"}}, []string{"alice@a"}, []string{"alice@b", "bob@a"}},
+		{altscreds.Rule{Accounts: []string{"alice@*"}, Machines: []string{"a"}}, []string{"alice@a"}, []string{"alice@b",
+			"bob@a"}},
 		{altscreds.Rule{Machines: []string{"a"}, Groups: []string{"ops", "dev"}}, []string{"x@a"}, []string{"x@b"}},
 		{altscreds.Rule{Machines: []string{"a"}, Groups: []string{"o"}}, nil, []string{"x@a"}},
 		{altscreds.Rule{AnyAccount: true}, []string{"x@a"}, []string{"", "x", "@"}},
@@ -64,10 +67,12 @@ func TestAuthorizer(t *testing.T) {
 		}
 	}
 	none := must(altscreds.NewAuthorizer())
-	if err := none.Authorize(peer.NewContext(context.Background(), &peer.Peer{AuthInfo: someone{account: "x@a"}}), method); status.Code(err) != codes.PermissionDenied {
+	if err := none.Authorize(peer.NewContext(context.Background(), &peer.Peer{AuthInfo: someone{account: "x@a"}}),
+		method); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("without rules: %v", err)
 	}
-	all := must(altscreds.NewAuthorizer(altscreds.Rule{AnyAccount: true}, altscreds.Rule{Unauthenticated: []string{"tls", "plaintext"}}))
+	all := must(altscreds.NewAuthorizer(altscreds.Rule{AnyAccount: true}, altscreds.Rule{Unauthenticated: []string{"tls",
+		"plaintext"}}))
 	for _, ctx := range []context.Context{context.Background(), peer.NewContext(context.Background(), &peer.Peer{})} {
 		if err := all.Authorize(ctx, method); status.Code(err) != codes.PermissionDenied {
 			t.Errorf("no AuthInfo: %v", err)
@@ -77,12 +82,15 @@ func TestAuthorizer(t *testing.T) {
 
 func TestRuleMistakes(t *testing.T) {
 	for _, r := range []altscreds.Rule{
-		{}, {Methods: []string{"/a/b"}}, {AnyAccount: true, Methods: []string{"a/b"}}, {Accounts: []string{"alice"}}, {Accounts: []string{"@a"}},
+		{}, {Methods: []string{"/a/b"}}, {AnyAccount: true, Methods: []string{"a/b"}}, {Accounts: []string{"alice"}},
+		{Accounts: []string{"@a"}},
 		{Accounts: []string{"a@"}}, {Accounts: []string{"Alice@a"}}, {Machines: []string{""}}, {Groups: []string{"ops"}},
-		{AnyAccount: true, Machines: []string{"a"}}, {Unauthenticated: []string{"tls"}, AnyAccount: true}, {Unauthenticated: []string{"ssh"}},
+		{AnyAccount: true, Machines: []string{"a"}}, {Unauthenticated: []string{"tls"}, AnyAccount: true},
+		{Unauthenticated: []string{"ssh"}},
 		{Unauthenticated: []string{"tls"}, Accounts: []string{"a@b"}},
 	} {
-		if _, err := altscreds.NewAuthorizer(altscreds.Rule{AnyAccount: true}, r); err == nil || !strings.Contains(err.Error(), "rule 2") {
+		if _, err := altscreds.NewAuthorizer(altscreds.Rule{AnyAccount: true}, r); err == nil ||
+			!strings.Contains(err.Error(), "rule 2") {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
@@ -93,8 +101,10 @@ func TestMatch(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "abc", true}, {"a*a", "a", false}, {"a*a", "aa", true}, {"a*b*c", "abc", true},
-		{"a*b*c", "axxbxxc", true}, {"a*b*c", "axxc", false}, {"a*bc*bc", "abcbc", true}, {"a*bc*bc", "abc", false}, {"**", "x", true}, {"a.b", "axb", false},
+		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "abc", true}, {"a*a", "a", false}, {"a*a", "aa", true},
+		{"a*b*c", "abc", true},
+		{"a*b*c", "axxbxxc", true}, {"a*b*c", "axxc", false}, {"a*bc*bc", "abcbc", true}, {"a*bc*bc", "abc", false}, {"**",
+			"x", true}, {"a.b", "axb", false},
 	} {
 		if got := altscreds.Match(test.pattern, test.s); got != test.want {
 			t.Errorf("%q, %q: %v", test.pattern, test.s, got)
@@ -103,7 +113,8 @@ func TestMatch(t *testing.T) {
 }
 
 func TestPeerUID(t *testing.T) {
-	for uid, ok := range map[string]bool{"0": true, "4294967295": true, "4294967296": false, "-1": false, "": false, "x": false} {
+	for uid, ok := range map[string]bool{"0": true, "4294967295": true, "4294967296": false, "-1": false, "": false,
+		"x": false} {
 		p, _ := altscreds.PeerFromAuthInfo(someone{account: "a@b", attributes: map[string]string{"uid": uid}})
 		if _, got := p.UID(); got != ok {
 			t.Errorf("%q: %v", uid, got)

@@ -20,8 +20,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-// The benchmarks are to be read as ratios within one run: every sub-benchmark does the same work over other credentials,
-// with both applications and both daemons in this process, so that cpu-µs/op is the processor time of all of them.
+// The benchmarks are to be read as ratios within one run: every sub-benchmark does the same work over other
+// credentials, with both applications and both daemons in this process, so that cpu-µs/op is the processor time of all
+// of them.
 
 // variant is a way to secure a connection.
 type variant struct {
@@ -42,12 +43,14 @@ func variants(b *testing.B, keyType string) []variant {
 	}
 }
 
-// mutualTLS gives TLS 1.3 with certificates at both ends and Go's default hybrid key exchange. Sessions are not resumed.
+// mutualTLS gives TLS 1.3 with certificates at both ends and Go's default hybrid key exchange. Sessions are not
+// resumed.
 func mutualTLS(keyType string) (client, server *tls.Config) {
 	pool := x509.NewCertPool()
 	pool.AddCert(testCA().Cert)
 	cert := func(host string) []tls.Certificate {
-		issued := must(testCA().Issue(testca.Leaf{Hosts: []string{host}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyType: keyType}))
+		issued := must(testCA().Issue(testca.Leaf{Hosts: []string{host}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
+			KeyType: keyType}))
 		return []tls.Certificate{must(tls.X509KeyPair(issued.CertPEM, issued.KeyPEM))}
 	}
 	client = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: cert("node1.example.com")}
@@ -182,7 +185,8 @@ func BenchmarkPingPong(b *testing.B) {
 	for _, v := range variants(b, testca.P256) {
 		b.Run("grpc/"+v.name, func(b *testing.B) {
 			cc := channel(b, echoServer(b, v.server, nil), v.client)
-			s := must(cc.NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, streamMethod))
+			s := must(cc.NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+				streamMethod))
 			m := &wrapperspb.BytesValue{Value: []byte{1}}
 			b.ResetTimer()
 			defer processor(b)()
@@ -242,8 +246,8 @@ func BenchmarkConnBulk(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle reports the memory, in bytes, of an idle connection, both ends together, after a message each way and with
-// a reader waiting at each end, as gRPC has.
+// BenchmarkIdle reports the memory, in bytes, of an idle connection, both ends together, after a message each way and
+// with a reader waiting at each end, as gRPC has.
 func BenchmarkIdle(b *testing.B) {
 	for _, v := range variants(b, testca.P256) {
 		b.Run("conn/"+v.name, func(b *testing.B) { idle(b, v, idleConn) })

@@ -13,12 +13,12 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// A Conn is a connection secured by ALTS. Like a tls.Conn it does its handshake at the first Read or Write, if Handshake
-// was not called before; a handshake that failed is final. Its methods may be called concurrently.
+// A Conn is a connection secured by ALTS. Like a tls.Conn it does its handshake at the first Read or Write, if
+// Handshake was not called before; a handshake that failed is final. Its methods may be called concurrently.
 //
-// The record protocol has no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames, whether
-// the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does; HTTP/1 does
-// with a length). An end within a frame is io.ErrUnexpectedEOF.
+// The record protocol has no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames,
+// whether the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does;
+// HTTP/1 does with a length). An end within a frame is io.ErrUnexpectedEOF.
 type Conn struct {
 	raw      net.Conn
 	settings *settings
@@ -46,8 +46,8 @@ func newConn(raw net.Conn, s *settings, target string) *Conn {
 // Handshake does the handshake if it has not been done, within the options' Timeout and the connection's deadlines.
 func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
 
-// HandshakeContext does the handshake if it has not been done. The end of ctx ends it at once; ctx has no bearing on the
-// connection afterwards.
+// HandshakeContext does the handshake if it has not been done. The end of ctx ends it at once; ctx has no bearing on
+// the connection afterwards.
 func (c *Conn) HandshakeContext(ctx context.Context) error {
 	if c.done.Load() {
 		return nil
@@ -98,8 +98,8 @@ func (c *Conn) handshake(ctx context.Context) (err error) {
 	return err
 }
 
-// limit sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of which
-// the deadlines of raw know nothing. c.mu is held.
+// limit sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of
+// which the deadlines of raw know nothing. c.mu is held.
 func (c *Conn) limit() {
 	if c.timer != nil {
 		c.timer.Stop()
@@ -139,7 +139,8 @@ func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) 
 	return b, n, err
 }
 
-// Write sends b. After an error, a timeout too, the connection cannot be written to any more: part of a frame may have left.
+// Write sends b. After an error, a timeout too, the connection cannot be written to any more: part of a frame may have
+// left.
 func (c *Conn) Write(b []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
@@ -181,8 +182,8 @@ func (c *Conn) CloseWrite() error {
 	return closeWrite(c.stream)
 }
 
-// AuthInfo gives what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers that
-// do not speak ALTS. It is nil before the handshake is done.
+// AuthInfo gives what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers
+// that do not speak ALTS. It is nil before the handshake is done.
 func (c *Conn) AuthInfo() credentials.AuthInfo {
 	if !c.done.Load() {
 		return nil

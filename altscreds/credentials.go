@@ -14,8 +14,8 @@ type transportCredentials struct {
 	authority string // set by OverrideServerName
 }
 
-// NewClientCredentials makes the credentials of a gRPC client, for grpc.WithTransportCredentials. An error is a mistake in
-// the options; the daemon is not asked before the first connection.
+// NewClientCredentials makes the credentials of a gRPC client, for grpc.WithTransportCredentials. An error is a mistake
+// in the options; the daemon is not asked before the first connection.
 func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, error) {
 	s, err := o.settings()
 	if err != nil {
@@ -24,8 +24,8 @@ func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, er
 	return &transportCredentials{settings: s}, nil
 }
 
-// NewServerCredentials makes the credentials of a gRPC server, for grpc.Creds. An error is a mistake in the options; the
-// daemon is not asked before the first connection.
+// NewServerCredentials makes the credentials of a gRPC server, for grpc.Creds. An error is a mistake in the options;
+// the daemon is not asked before the first connection.
 func NewServerCredentials(o ServerOptions) (credentials.TransportCredentials, error) {
 	s, err := o.settings()
 	if err != nil {
@@ -54,7 +54,8 @@ func (t *transportCredentials) ServerHandshake(raw net.Conn) (net.Conn, credenti
 	return t.mixed.serverHandshake(raw, t.settings)
 }
 
-func (t *transportCredentials) handshake(ctx context.Context, raw net.Conn, target string) (net.Conn, credentials.AuthInfo,
+func (t *transportCredentials) handshake(ctx context.Context, raw net.Conn, target string) (net.Conn,
+	credentials.AuthInfo,
 	error) {
 	c := newConn(raw, t.settings, target)
 	if err := c.HandshakeContext(ctx); err != nil {
@@ -65,7 +66,8 @@ func (t *transportCredentials) handshake(ctx context.Context, raw net.Conn, targ
 
 // Info names the protocol "alts", as grpc's own ALTS does.
 func (t *transportCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "alts", SecurityVersion: "1.0", ServerName: t.authority}
+	//lint:ignore SA1019 grpc still takes the authority from ServerName
+	return credentials.ProtocolInfo{SecurityProtocol: "alts", ServerName: t.authority}
 }
 
 // Clone makes a copy that OverrideServerName can change by itself.
@@ -74,8 +76,8 @@ func (t *transportCredentials) Clone() credentials.TransportCredentials {
 	return &c
 }
 
-// OverrideServerName sets the authority that grpc then dials as. ClientOptions.ServerName is the better way: it says what
-// is checked and leaves the authority alone.
+// OverrideServerName sets the authority that grpc then dials as. ClientOptions.ServerName is the better way: it says
+// what is checked and leaves the authority alone.
 func (t *transportCredentials) OverrideServerName(name string) error {
 	t.authority = name
 	return nil

@@ -56,7 +56,8 @@ func machine(name string, o daemonOptions) *certbind.Machine {
 	if o.issuer == nil {
 		o.issuer = testCA()
 	}
-	issued := must(o.issuer.Issue(testca.Leaf{Hosts: []string{name}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyType: o.keyType}))
+	issued := must(o.issuer.Issue(testca.Leaf{Hosts: []string{name}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyType: o.keyType}))
 	trust := must(certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(), Source: "test CA"}}}))
 	cred := must(certbind.ParseCredential(issued.CertPEM, issued.KeyPEM))
 	return must(certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust}))
@@ -111,8 +112,8 @@ const (
 	bob1   = "bob@node1.example.com"
 )
 
-// listen accepts with the options and hands each connection to serve, which owns it. At the end of the test it waits for
-// all of them.
+// listen accepts with the options and hands each connection to serve, which owns it. At the end of the test it waits
+// for all of them.
 func listen(tb testing.TB, o altscreds.ServerOptions, serve func(*altscreds.Conn)) (addr string) {
 	tb.Helper()
 	l, err := altscreds.Listen("tcp", "127.0.0.1:0", o)

@@ -4,9 +4,9 @@
 //
 // # gRPC
 //
-// [NewClientCredentials] and [NewServerCredentials] give credentials for grpc.WithTransportCredentials and grpc.Creds. A
-// client names the accounts that it wants to reach in [ClientOptions.TargetAccounts]. Without them the local daemon only
-// checks that the peer's machine has the name that was dialled, and on a shared machine anybody may listen.
+// [NewClientCredentials] and [NewServerCredentials] give credentials for grpc.WithTransportCredentials and grpc.Creds.
+// A client names the accounts that it wants to reach in [ClientOptions.TargetAccounts]. Without them the local daemon
+// only checks that the peer's machine has the name that was dialled, and on a shared machine anybody may listen.
 //
 // On the server [PeerFromContext] tells who calls; an [Authorizer] has interceptors that let in whom its rules name and
 // nobody else. A server without one accepts every account of every machine that its daemon can verify. The functions of
@@ -16,19 +16,20 @@
 // # Other connections
 //
 // [Dial], [Listen], [Client] and [Server] are for everything else that speaks over a [net.Conn], as those of crypto/tls
-// are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] tells who the other end is. [Dialer] is for
-// libraries that take a function to dial with, [ConnContext] for net/http servers. The two ends agree on an application
-// protocol, "grpc" if the options name none; name another where two servers must not be mistaken for one another.
+// are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] tells who the other end is. [Dialer] is
+// for libraries that take a function to dial with, [ConnContext] for net/http servers. The two ends agree on an
+// application protocol, "grpc" if the options name none; name another where two servers must not be mistaken for one
+// another.
 //
-// The record protocol, ALTSRP_GCM_AES128_REKEY, protects every byte in order and has no authenticated end: somebody on the
-// network can cut a connection so that it looks closed by the peer. The same holds for [Conn.CloseWrite]. A protocol
-// above it must tell where its messages end, as HTTP/2 does, and HTTP/1 with a length.
+// The record protocol, ALTSRP_GCM_AES128_REKEY, protects every byte in order and has no authenticated end: somebody on
+// the network can cut a connection so that it looks closed by the peer. The same holds for [Conn.CloseWrite]. A
+// protocol above it must tell where its messages end, as HTTP/2 does, and HTTP/1 with a length.
 //
 // # Moving in
 //
-// With [ServerOptions.Mixed] a server takes TLS or plaintext beside ALTS on the same port, told apart by the first byte.
-// Such peers have an [Unauthenticated] as AuthInfo, are counted, and are denied by an [Authorizer] unless a rule names
-// their kind. When [Mixed.Counts] shows that all have moved, Mixed.Strict ends it.
+// With [ServerOptions.Mixed] a server takes TLS or plaintext beside ALTS on the same port, told apart by the first
+// byte. Such peers have an [Unauthenticated] as AuthInfo, are counted, and are denied by an [Authorizer] unless a rule
+// names their kind. When [Mixed.Counts] shows that all have moved, Mixed.Strict ends it.
 //
 // # Errors
 //
@@ -40,8 +41,9 @@
 // # The daemon
 //
 // The socket is [ClientOptions.Socket], else the environment's SHARED_ALTS_SOCKET (but not in setuid programs), else
-// /run/shared-altsd/socket. The daemon is believed only if its socket is served by root, by the program's own account, or
-// by the account in DaemonUID. A process has one connection to it, which is closed a minute after the last handshake.
+// /run/shared-altsd/socket. The daemon is believed only if its socket is served by root, by the program's own account,
+// or by the account in DaemonUID. A process has one connection to it, which is closed a minute after the last
+// handshake.
 //
 // The package works on Linux.
 package altscreds

@@ -29,7 +29,8 @@ var (
 	ErrUnauthenticated = errors.New("altscreds: the peer does not speak ALTS")
 )
 
-// A Reason is the name of a refusal code of docs/protocol.md, section 3.2, such as ReasonUnknownCA; "" if none was given.
+// A Reason is the name of a refusal code of docs/protocol.md, section 3.2, such as ReasonUnknownCA; "" if none was
+// given.
 type Reason string
 
 // The reasons of docs/protocol.md, section 3.2.
@@ -142,16 +143,17 @@ func (e *NoDaemonError) Unwrap() error { return e.Err }
 // Is tells ErrNoDaemon.
 func (e *NoDaemonError) Is(target error) bool { return target == ErrNoDaemon }
 
-// untrustedDaemonError: the socket's other end runs as somebody who may not be believed (rule 28: root, the own account,
-// or the one configured).
+// untrustedDaemonError: the socket's other end runs as somebody who may not be believed (rule 28: root, the own
+// account, or the one configured).
 type untrustedDaemonError struct{ uid uint32 }
 
 func (e *untrustedDaemonError) Error() string {
-	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the uid in the options", e.uid)
+	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the uid in the options",
+		e.uid)
 }
 
-// A refusal's text begins with who refused and ends with the code's name in parentheses, after which only a detail of the
-// peer's or the handshake's ID may follow.
+// A refusal's text begins with who refused and ends with the code's name in parentheses, after which only a detail of
+// the peer's or the handshake's ID may follow.
 var (
 	refusedByPeer = regexp.MustCompile(`^(shared-altsd: )?the peer's daemon refused: `)
 	reasonInText  = regexp.MustCompile(`\(([a-z_]+)\)`)

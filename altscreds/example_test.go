@@ -20,7 +20,9 @@ import (
 
 // A gRPC client that talks only to the account "backup" on one machine.
 func ExampleNewClientCredentials() {
-	creds, err := altscreds.NewClientCredentials(altscreds.ClientOptions{TargetAccounts: []string{"backup@store.example.com"}})
+	creds, err := altscreds.NewClientCredentials(altscreds.ClientOptions{
+		TargetAccounts: []string{"backup@store.example.com"},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

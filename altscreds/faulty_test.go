@@ -20,23 +20,24 @@ import (
 func faultyDaemon(t *testing.T, answer func(*altspb.HandshakerReq) (*altspb.HandshakerResp, error)) string {
 	t.Helper()
 	srv := grpc.NewServer()
-	srv.RegisterService(&grpc.ServiceDesc{ServiceName: altspb.ServiceName, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
-		StreamName: altspb.MethodName, ServerStreams: true, ClientStreams: true,
-		Handler: func(_ any, s grpc.ServerStream) error {
-			for {
-				req := new(altspb.HandshakerReq)
-				if err := s.RecvMsg(req); err != nil {
-					return nil
+	srv.RegisterService(&grpc.ServiceDesc{ServiceName: altspb.ServiceName, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: altspb.MethodName, ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, s grpc.ServerStream) error {
+				for {
+					req := new(altspb.HandshakerReq)
+					if err := s.RecvMsg(req); err != nil {
+						return nil
+					}
+					resp, err := answer(req)
+					if err != nil {
+						return err
+					}
+					if err := s.SendMsg(resp); err != nil {
+						return err
+					}
 				}
-				resp, err := answer(req)
-				if err != nil {
-					return err
-				}
-				if err := s.SendMsg(resp); err != nil {
-					return err
-				}
-			}
-		}}}}, nil)
+			}}}}, nil)
 	path := filepath.Join(t.TempDir(), "s")
 	l := must(net.Listen("unix", path))
 	served := make(chan error, 1)
@@ -65,7 +66,8 @@ func TestFaultyDaemon(t *testing.T) {
 		want   error  // nil: none of the sentinels
 		text   string // "": no error at all
 	}{
-		"good": {func() (*altspb.HandshakerResp, error) { return &altspb.HandshakerResp{Result: goodResult()}, nil }, nil, ""},
+		"good": {func() (*altspb.HandshakerResp, error) { return &altspb.HandshakerResp{Result: goodResult()}, nil }, nil,
+			""},
 		"record protocol": {func() (*altspb.HandshakerResp, error) {
 			r := goodResult()
 			r.RecordProtocol = "ALTSRP_GMAC_128"
@@ -114,7 +116,8 @@ func TestFaultyDaemon(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%v", err)
 			}
-			for _, sentinel := range []error{altscreds.ErrRefused, altscreds.ErrPeerRejected, altscreds.ErrNoDaemon, altscreds.ErrTimeout} {
+			for _, sentinel := range []error{altscreds.ErrRefused, altscreds.ErrPeerRejected, altscreds.ErrNoDaemon,
+				altscreds.ErrTimeout} {
 				if errors.Is(err, sentinel) != (sentinel == test.want) {
 					t.Errorf("%v is not %v", err, test.want)
 				}
@@ -126,7 +129,10 @@ func TestFaultyDaemon(t *testing.T) {
 // TestDaemonTakesNothing: a daemon that consumes nothing does not have bytes gathered without end, and one that leaves
 // bytes over with the result leaves them to the record protocol.
 func TestDaemonTakesNothing(t *testing.T) {
-	socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp, error) { return new(altspb.HandshakerResp), nil })
+	socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp,
+		error) {
+		return new(altspb.HandshakerResp), nil
+	})
 	rc, rs := tcpPair(t)
 	go func() {
 		for {

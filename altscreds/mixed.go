@@ -21,10 +21,11 @@ const (
 	kindALTS = "alts"
 )
 
-// Mixed lets a server take peers that do not speak ALTS yet, beside it on the same port, told apart by their first byte;
-// so the peer has to speak first, as in HTTP, HTTP/2 and TLS. A plaintext protocol whose first byte is "s" is taken for
-// ALTS. Connections of such peers have an Unauthenticated as AuthInfo, and an Authorizer denies them unless a rule names
-// their kind. Fields are set before the server starts. One Mixed may serve several servers; it must not be copied.
+// Mixed lets a server take peers that do not speak ALTS yet, beside it on the same port, told apart by their first
+// byte; so the peer has to speak first, as in HTTP, HTTP/2 and TLS. A plaintext protocol whose first byte is "s" is
+// taken for ALTS. Connections of such peers have an Unauthenticated as AuthInfo, and an Authorizer denies them unless a
+// rule names their kind. Fields are set before the server starts. One Mixed may serve several servers; it must not be
+// copied.
 type Mixed struct {
 	// TLS is the configuration for peers that speak TLS; nil: they are refused.
 	TLS *tls.Config

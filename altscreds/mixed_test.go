@@ -27,7 +27,8 @@ import (
 func serverTLS() (client, server *tls.Config) {
 	pool := x509.NewCertPool()
 	pool.AddCert(testCA().Cert)
-	issued := must(testCA().Issue(testca.Leaf{Hosts: []string{"node2.example.com"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))
+	issued := must(testCA().Issue(testca.Leaf{Hosts: []string{"node2.example.com"}, IPs: []net.IP{net.IPv4(127, 0, 0,
+		1)}}))
 	return &tls.Config{RootCAs: pool},
 		&tls.Config{Certificates: []tls.Certificate{must(tls.X509KeyPair(issued.CertPEM, issued.KeyPEM))}}
 }
@@ -36,7 +37,8 @@ func TestMixedGRPC(t *testing.T) {
 	cs, ss := twoMachines(t)
 	clientTLS, server := serverTLS()
 	clients := map[string]credentials.TransportCredentials{
-		"alts": ourClient(cs, alice2), altscreds.KindTLS: credentials.NewTLS(clientTLS), altscreds.KindPlaintext: insecure.NewCredentials(),
+		"alts": ourClient(cs, alice2), altscreds.KindTLS: credentials.NewTLS(clientTLS),
+		altscreds.KindPlaintext: insecure.NewCredentials(),
 	}
 	for _, test := range []struct {
 		name  string
@@ -48,10 +50,12 @@ func TestMixedGRPC(t *testing.T) {
 		{"all, none allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true}},
 			map[string]codes.Code{"alts": codes.OK, "tls": codes.PermissionDenied, "plaintext": codes.PermissionDenied},
 			altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
-		{"all, TLS allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true}, {Unauthenticated: []string{"tls"}}},
+		{"all, TLS allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true},
+			{Unauthenticated: []string{"tls"}}},
 			map[string]codes.Code{"alts": codes.OK, "tls": codes.OK, "plaintext": codes.PermissionDenied},
 			altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
-		{"strict", &altscreds.Mixed{TLS: server, Plaintext: true, Strict: true}, []altscreds.Rule{{AnyAccount: true}, {Unauthenticated: []string{"tls", "plaintext"}}},
+		{"strict", &altscreds.Mixed{TLS: server, Plaintext: true, Strict: true}, []altscreds.Rule{{AnyAccount: true},
+			{Unauthenticated: []string{"tls", "plaintext"}}},
 			map[string]codes.Code{"alts": codes.OK, "tls": codes.Unavailable, "plaintext": codes.Unavailable},
 			altscreds.MixedCounts{ALTS: 1, Refused: 2}},
 		{"neither", &altscreds.Mixed{}, []altscreds.Rule{{Unauthenticated: []string{"tls", "plaintext"}}},
@@ -84,10 +88,12 @@ func TestMixedGRPC(t *testing.T) {
 					t.Errorf("%s: %v", kind, err)
 				}
 				if text := status.Convert(err).Message(); status.Code(err) == codes.PermissionDenied &&
-					(!strings.Contains(text, echoMethod) || kind != "alts" && !strings.Contains(text, "unauthenticated caller ("+kind+")")) {
+					(!strings.Contains(text, echoMethod) || kind != "alts" && !strings.Contains(text,
+						"unauthenticated caller ("+kind+")")) {
 					t.Errorf("%s: the text is %q", kind, text)
 				}
-				s, err := cc.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, streamMethod)
+				s, err := cc.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+					streamMethod)
 				if err == nil {
 					s.CloseSend()
 					err = s.RecvMsg(nil)
@@ -124,7 +130,8 @@ func TestMixedHTTP(t *testing.T) {
 	clientTLS, server := serverTLS()
 	mixed := &altscreds.Mixed{TLS: server, Plaintext: true}
 	l := must(altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{Socket: ss, Mixed: mixed}))
-	srv := &http.Server{ConnContext: altscreds.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := &http.Server{ConnContext: altscreds.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
 		if p, ok := altscreds.PeerFromContext(r.Context()); ok {
 			io.WriteString(w, p.Account)
 		} else {

@@ -35,8 +35,8 @@ type Dialer struct {
 	NetDialer *net.Dialer
 }
 
-// DialContext connects to addr and does the handshake. ctx limits both and has no bearing afterwards. The connection is a
-// *Conn.
+// DialContext connects to addr and does the handshake. ctx limits both and has no bearing afterwards. The connection is
+// a *Conn.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	c, err := d.dial(ctx, network, addr)
 	if err != nil {
@@ -70,9 +70,9 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, error) 
 	return c, nil
 }
 
-// Listen listens on addr and secures each connection accepted. Like tls.Listen's, a connection does its handshake at its
-// first Read or Write, or when Handshake is called, so that a slow peer does not hold up the others. An error may be a
-// mistake in the options.
+// Listen listens on addr and secures each connection accepted. Like tls.Listen's, a connection does its handshake at
+// its first Read or Write, or when Handshake is called, so that a slow peer does not hold up the others. An error may
+// be a mistake in the options.
 func Listen(network, addr string, o ServerOptions) (net.Listener, error) {
 	s, err := o.settings()
 	if err != nil {

@@ -23,8 +23,8 @@ const (
 	defaultProtocol = "grpc"
 )
 
-// ClientOptions are the options of the side that dials. The zero value works where the daemon is installed in its default
-// place: the daemon's secure naming then decides who the peer may be.
+// ClientOptions are the options of the side that dials. The zero value works where the daemon is installed in its
+// default place: the daemon's secure naming then decides who the peer may be.
 type ClientOptions struct {
 	// Socket is the path of the local daemon's UNIX socket. "": SocketVariable, else DefaultSocket.
 	Socket string

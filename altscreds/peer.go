@@ -59,8 +59,8 @@ func PeerFromContext(ctx context.Context) (p *Peer, ok bool) {
 	return PeerFromAuthInfo(authInfoFromContext(ctx))
 }
 
-// PeerFromAuthInfo gives the peer that an AuthInfo of this package or of grpc's own ALTS names, for clients that have it
-// from grpc.Peer. ok is false if it is another kind.
+// PeerFromAuthInfo gives the peer that an AuthInfo of this package or of grpc's own ALTS names, for clients that have
+// it from grpc.Peer. ok is false if it is another kind.
 func PeerFromAuthInfo(ai credentials.AuthInfo) (p *Peer, ok bool) {
 	switch ai := ai.(type) {
 	case AuthInfo:
@@ -77,8 +77,8 @@ func PeerFromAuthInfo(ai credentials.AuthInfo) (p *Peer, ok bool) {
 
 type connKey struct{}
 
-// ConnContext is for http.Server.ConnContext, over a Listener of this package: it lets PeerFromContext find the peer of a
-// request.
+// ConnContext is for http.Server.ConnContext, over a Listener of this package: it lets PeerFromContext find the peer of
+// a request.
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if c, ok := conn.(*Conn); ok {
 		return context.WithValue(ctx, connKey{}, c)

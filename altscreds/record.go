@@ -46,16 +46,19 @@ const (
 	// advertisedFrame is the greatest frame we ask our peers to send. Stock Java breaks if told 1 MiB. A frame cannot be
 	// decrypted before it is whole, so a larger one costs memory and delay, and its overhead is small already.
 	advertisedFrame = 64 << 10
-	// sentFrame is the greatest whole frame that we send.
-	sentFrame = 16<<10 + overhead
+	// sentFrame is the greatest whole frame that we send. It is smaller than it might be: a frame that does not fit whole
+	// into the 32 KiB that gRPC reads at a time is copied once more, which costs most when frames are large. (Measured
+	// against TLS, bulk over gRPC in processor time: 4 KiB 1.20, 8 KiB 1.23, 16 KiB 1.05.)
+	sentFrame = 8<<10 + overhead
 	// writeBatch is how many bytes of frames are given to the connection in one call.
-	writeBatch = 8 * sentFrame
+	writeBatch = 16 * sentFrame
 	// readSize is how much is asked of the connection in one call.
 	readSize = 40 << 10
 )
 
 var (
-	errRecordAuth     = errors.New("altscreds: a frame did not authenticate: something between the two ends changes bytes, or the peer is faulty")
+	errRecordAuth = errors.New("altscreds: a frame did not authenticate: something between the two ends changes bytes, " +
+		"or the peer is faulty")
 	errRecordCounter  = errors.New("altscreds: all frame numbers of this connection are used up; open a new one")
 	errRecordEmpty    = errors.New("altscreds: the peer sends nothing but empty frames")
 	errRecordTooShort = errors.New("altscreds: a frame is too short to hold its type and tag")
@@ -66,7 +69,7 @@ type cipherState struct {
 	kdfKey    [32]byte
 	nonceMask [12]byte
 	nonce     [12]byte // scratch, here because the AEAD lets its arguments escape
-	fromPeer  byte     // the last byte of the counter: 0x80 for server to client
+	direction byte     // the last byte of the counter: 0x80 for server to client
 	counter   uint64   // of the next frame
 	exhausted bool     // the counter has come round
 	epoch     uint64   // counter >> 16 that aead was made for
@@ -77,7 +80,7 @@ func (s *cipherState) init(keyData []byte, fromServer bool) {
 	copy(s.kdfKey[:], keyData[:32])
 	copy(s.nonceMask[:], keyData[32:keySize])
 	if fromServer {
-		s.fromPeer = 0x80
+		s.direction = 0x80
 	}
 }
 
@@ -106,7 +109,7 @@ func (s *cipherState) next() error {
 	mask := binary.LittleEndian.Uint64(s.nonceMask[:8])
 	binary.LittleEndian.PutUint64(s.nonce[:8], s.counter^mask)
 	copy(s.nonce[8:], s.nonceMask[8:])
-	s.nonce[11] ^= s.fromPeer
+	s.nonce[11] ^= s.direction
 	return nil
 }
 
@@ -172,7 +175,8 @@ func newRecord(raw net.Conn, client bool, keyData []byte, peerMax uint32, extra 
 	r.maxPayload = int(min(max(peerMax, defaultFrame), sentFrame)) - overhead
 	if len(extra) > 0 {
 		if r.readBuf = getBuffer(max(len(extra), readSize)); r.readBuf == nil {
-			return nil, fmt.Errorf("altscreds: %d bytes of the peer's came with the handshake's end, more than a frame", len(extra))
+			return nil, fmt.Errorf("altscreds: %d bytes of the peer's came with the handshake's end, more than a frame",
+				len(extra))
 		}
 		r.to = copy(*r.readBuf, extra)
 	}
@@ -189,7 +193,8 @@ func (r *record) frame() (ciphertext []byte, ok bool, err error) {
 	length := binary.LittleEndian.Uint32(b)
 	switch {
 	case length > maxLength:
-		return nil, false, fmt.Errorf("altscreds: a frame of %d bytes is over the limit of %d: the peer does not speak the ALTS record protocol", length, maxLength)
+		return nil, false, fmt.Errorf("altscreds: a frame of %d bytes is over the limit of %d: the peer does "+
+			"not speak the ALTS record protocol", length, maxLength)
 	case length < overhead-lengthSize:
 		return nil, false, errRecordTooShort
 	case len(b) < headerSize:
@@ -386,7 +391,8 @@ func (r *record) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error
 	}
 }
 
-// Write sends b in frames, several to a call of raw. After an error, which may have come amid a frame, every Write fails.
+// Write sends b in frames, several to a call of raw. After an error, which may have come amid a frame, every Write
+// fails.
 func (r *record) Write(b []byte) (int, error) {
 	r.writeMu.Lock()
 	defer r.writeMu.Unlock()

@@ -139,7 +139,8 @@ func TestFrameBounds(t *testing.T) {
 	if got, err := opened(t, iotest.HalfReader(bytes.NewReader(largest))); err != nil || len(got) != maxLength-4-tagSize {
 		t.Errorf("the largest frame: %d bytes, %v", len(got), err)
 	}
-	r, _ := newRecord(wire{Reader: iotest.TimeoutReader(io.MultiReader(bytes.NewReader(largest[:100]), blocked{}))}, false, testKey, 0, nil)
+	r, _ := newRecord(wire{Reader: iotest.TimeoutReader(io.MultiReader(bytes.NewReader(largest[:100]), blocked{}))},
+		false, testKey, 0, nil)
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("a header alone: %v", err)
 	}
@@ -196,9 +197,10 @@ func TestCounterEnd(t *testing.T) {
 	}
 }
 
-// TestFrameSize: no frame is larger than the peer advertised, with its length field, and none larger than our own limit.
+// TestFrameSize: no frame is larger than the peer advertised, with its length field, and none larger than our own
+// limit.
 func TestFrameSize(t *testing.T) {
-	for peerMax, want := range map[uint32]int{0: defaultFrame, 1: defaultFrame, 4096: 4096, 5000: 5000, 16384: 16384,
+	for peerMax, want := range map[uint32]int{0: defaultFrame, 1: defaultFrame, 4096: 4096, 5000: 5000, 16384: sentFrame,
 		1 << 20: sentFrame, 1<<32 - 1: sentFrame} {
 		var out bytes.Buffer
 		r, _ := newRecord(wire{Writer: &out}, true, testKey, peerMax, nil)

@@ -30,7 +30,8 @@ var vmOnGCP bool
 
 // stockClient and stockServer give grpc-go's own ALTS credentials, which outside of Google's cloud refuse to work.
 func stockClient(socket string, targets ...string) credentials.TransportCredentials {
-	c := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket, TargetServiceAccounts: targets})
+	c := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket,
+		TargetServiceAccounts: targets})
 	vmOnGCP = true
 	return c
 }
@@ -64,7 +65,8 @@ func tcpPair(tb testing.TB) (client, server net.Conn) {
 }
 
 // secured does the handshake of both ends.
-func secured(tb testing.TB, rawClient, rawServer net.Conn, client, server credentials.TransportCredentials) (c, s net.Conn) {
+func secured(tb testing.TB, rawClient, rawServer net.Conn, client, server credentials.TransportCredentials) (c,
+	s net.Conn) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -197,7 +199,8 @@ func TestRecordProtocol(t *testing.T) {
 }
 
 // echoService answers each unary call with its bytes, after a check of the context.
-func echoServer(tb testing.TB, creds credentials.TransportCredentials, check func(context.Context) error, opts ...grpc.ServerOption) string {
+func echoServer(tb testing.TB, creds credentials.TransportCredentials, check func(context.Context) error,
+	opts ...grpc.ServerOption) string {
 	tb.Helper()
 	srv := grpc.NewServer(append(opts, grpc.Creds(creds), grpc.MaxRecvMsgSize(16<<20))...)
 	srv.RegisterService(&grpc.ServiceDesc{
@@ -252,7 +255,8 @@ const (
 	streamMethod = "/test.Echo/Stream"
 )
 
-func channel(tb testing.TB, addr string, creds credentials.TransportCredentials, opts ...grpc.DialOption) *grpc.ClientConn {
+func channel(tb testing.TB, addr string, creds credentials.TransportCredentials,
+	opts ...grpc.DialOption) *grpc.ClientConn {
 	tb.Helper()
 	cc := must(grpc.NewClient(addr, append(opts, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))...))
@@ -279,7 +283,8 @@ func call(cc *grpc.ClientConn, size int, opts ...grpc.CallOption) error {
 // the functions of grpc's own package and of ours.
 func TestGRPC(t *testing.T) {
 	groups := []string{"staff", "wheel"}
-	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob", groups: groups, service: service.Config{PublishGroups: groups}})
+	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob", groups: groups,
+		service: service.Config{PublishGroups: groups}})
 	ss := daemon(t, "node2.example.com", daemonOptions{})
 	for _, test := range []struct {
 		name           string
@@ -295,16 +300,19 @@ func TestGRPC(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if info.PeerServiceAccount() != bob1 || info.LocalServiceAccount() != alice2 || info.ApplicationProtocol() != "grpc" ||
+				if info.PeerServiceAccount() != bob1 || info.LocalServiceAccount() != alice2 ||
+					info.ApplicationProtocol() != "grpc" ||
 					info.RecordProtocol() != "ALTSRP_GCM_AES128_REKEY" || info.SecurityLevel().String() != "INTEGRITY_AND_PRIVACY" ||
 					info.PeerRPCVersions().GetMaxRpcVersion().GetMajor() != 2 {
 					return fmt.Errorf("AuthInfo is %+v", info)
 				}
-				if err := alts.ClientAuthorizationCheck(ctx, []string{"carol@node1.example.com"}); status.Code(err) != codes.PermissionDenied {
+				if err := alts.ClientAuthorizationCheck(ctx,
+					[]string{"carol@node1.example.com"}); status.Code(err) != codes.PermissionDenied {
 					return fmt.Errorf("carol would be let in: %v", err)
 				}
 				p, ok := altscreds.PeerFromContext(ctx)
-				if _, hasUID := p.UID(); !ok || !hasUID || p.User != "bob" || p.Machine != "node1.example.com" || !p.InGroup("wheel") || p.InGroup("w") {
+				if _, hasUID := p.UID(); !ok || !hasUID || p.User != "bob" || p.Machine != "node1.example.com" ||
+					!p.InGroup("wheel") || p.InGroup("w") {
 					return fmt.Errorf("peer is %+v, %v", p, ok)
 				}
 				return alts.ClientAuthorizationCheck(ctx, []string{bob1})
