@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
@@ -149,6 +150,16 @@ func (peerCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 	caller, err := c.identify()
 	if err != nil {
 		return nil, nil, err
+	}
+	// The deadline of the preface is set. A connection that hands over sockets is served beside gRPC.
+	first, err := handed.Peek(c.UnixConn)
+	if err != nil {
+		return nil, nil, fmt.Errorf("waiting for the first byte: %w", err)
+	}
+	if first == handed.Hello[0] {
+		c.srv.handovers.Add(1)
+		go c.srv.takeOver(c, caller)
+		return nil, nil, credentials.ErrConnDispatched
 	}
 	return c, callerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller}, nil
 }

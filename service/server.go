@@ -18,6 +18,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -71,6 +72,8 @@ type Server struct {
 	streams     *tally // streams without a place in gate
 	audit       *auditor
 	grpc        *grpc.Server
+	poller      *handed.Poller // of the sockets that were handed over
+	handovers   sync.WaitGroup // connections by which sockets are handed over
 
 	stop     context.Context // done when the daemon stops
 	stopping context.CancelFunc
@@ -108,6 +111,10 @@ func New(c Config) (*Server, error) {
 		audit: newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
+	}
+	var err error
+	if s.poller, err = handed.NewPoller(); err != nil {
+		return nil, fmt.Errorf("service: %w", err)
 	}
 	s.stop, s.stopping = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
@@ -186,6 +193,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	graceful := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
+		s.handovers.Wait()
+		_ = s.poller.Close()
 		close(graceful)
 	}()
 	select {

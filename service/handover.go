@@ -1,0 +1,205 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
+)
+
+// The second local interface: an application hands over its connected socket, the daemon does the whole handshake on it
+// and answers once (package handed has the format). Sessions, and so accounts, limits, checks and logs, are those of the
+// gRPC interface; only who carries the peer's bytes differs.
+
+const (
+	answerTimeout = 5 * time.Second // for an application to take an answer
+	firstRead     = 8               // bytes of a frame's header: what is read before there is a handshake to ask
+)
+
+// takeOver serves a connection that begins with handed.Hello, until it ends, is too old, or the daemon stops.
+func (s *Server) takeOver(c *conn, caller Caller) {
+	defer s.handovers.Done()
+	defer c.Close()
+	hello := make([]byte, len(handed.Hello))
+	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
+		return
+	}
+	_ = c.SetDeadline(time.Time{}) // gRPC's, for the preface
+	if _, err := c.Write(hello); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectionAge)
+	defer cancel()
+	requests := s.receiveHandovers(ctx, cancel, c)
+	// When the daemon stops, what was written before is still read and told so; what would come after fails to be written.
+	defer context.AfterFunc(s.stop, func() { _ = c.CloseRead() })()
+	for r := range requests {
+		resp, done := s.handshakeOn(ctx, caller, r)
+		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+		err := handed.WriteAnswer(c.UnixConn, resp)
+		clear(resp.GetResult().GetKeyData())
+		done(err)
+		if err != nil {
+			cancel()
+			return
+		}
+	}
+}
+
+// A handover is one request: the start request, and the descriptor, which whoever receives it closes.
+type handover struct {
+	req *altspb.HandshakerReq
+	fd  int
+	err error // of the request's encoding
+}
+
+// receiveHandovers reads requests until ctx is done. It cancels ctx when the connection ends or breaks the format, also
+// in the middle of a handshake: the application's end closing aborts it. That the daemon itself has stopped reading, to
+// drain, aborts nothing.
+func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, c *conn) <-chan handover {
+	requests := make(chan handover)
+	go func() {
+		defer close(requests)
+		for {
+			if _, err := handed.Peek(c.UnixConn); err != nil {
+				if s.stop.Err() == nil {
+					cancel()
+				}
+				return
+			}
+			r := handover{req: new(altspb.HandshakerReq)}
+			_ = c.SetReadDeadline(time.Now().Add(prefaceTimeout)) // for the rest of what has begun
+			if r.fd, r.err = handed.ReadRequest(c.UnixConn, r.req); r.fd < 0 {
+				cancel()
+				return
+			}
+			_ = c.SetReadDeadline(time.Time{})
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				_ = unix.Close(r.fd)
+				return
+			}
+		}
+	}()
+	return requests
+}
+
+// handshakeOn does a handshake and gives the answer; done is to be told whether the answer could be sent.
+func (s *Server) handshakeOn(ctx context.Context, caller Caller, r handover) (resp *altspb.HandshakerResp, done func(error)) {
+	h := s.newSession(caller)
+	done = func(err error) {
+		if err == nil && resp.Result != nil {
+			h.succeed()
+		} else if err != nil {
+			h.abort(cancelled())
+		}
+		h.close()
+	}
+	sock, err := s.poller.Adopt(r.fd)
+	switch {
+	case err != nil:
+		err = badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
+	case r.err != nil:
+		err = badRequest("%v", r.err)
+		sock.Close()
+	default:
+		resp, err = s.carry(ctx, h, sock, r.req)
+		sock.Close()
+	}
+	if err != nil {
+		f := asFailure(err)
+		if h.state != ended {
+			f = h.abort(f)
+		}
+		resp = &altspb.HandshakerResp{Status: &altspb.HandshakerStatus{Code: uint32(f.rpc), Details: f.message(h.id)}}
+	}
+	return resp, done
+}
+
+// carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
+func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req *altspb.HandshakerReq) (*altspb.HandshakerResp,
+	error) {
+	// The kernel knows the peer's address better than the application, which has no reason to tell it.
+	remote := &altspb.Endpoint{IpAddress: sock.Peer().Addr().WithZone("").String(), Port: int32(sock.Peer().Port()),
+		Protocol: altspb.NetworkProtocol_TCP}
+	switch r := req.GetReqOneof().(type) {
+	case *altspb.HandshakerReq_ClientStart:
+		if r.ClientStart != nil {
+			r.ClientStart.RemoteEndpoint = remote
+		}
+	case *altspb.HandshakerReq_ServerStart:
+		if r.ServerStart != nil {
+			r.ServerStart.RemoteEndpoint = remote
+		}
+	default:
+		return nil, badRequest("a request that is neither client_start nor server_start")
+	}
+	wait := func(ready <-chan struct{}) error { return s.await(ctx, h, ready) }
+	var buf []byte
+	for {
+		resp, final, err := h.step(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if int(resp.GetBytesConsumed()) != len(inBytes(req)) {
+			return nil, badRequest("in_bytes go beyond the handshake's end; hand over what was not read yet instead")
+		}
+		if len(resp.GetOutFrames()) > 0 {
+			if err := sock.Write(resp.GetOutFrames(), wait); err != nil {
+				return nil, h.lost(err)
+			}
+		}
+		if final {
+			return &altspb.HandshakerResp{Result: resp.GetResult(), Status: resp.GetStatus()}, nil
+		}
+		var n int
+		if h.state != refused { // else there is nothing to wait for: the next step tells why
+			want := firstRead
+			if h.hs != nil {
+				want = h.hs.Want()
+			}
+			if want > len(buf) {
+				buf = make([]byte, want)
+			}
+			if n, err = sock.Read(buf[:want], wait); err != nil && err != io.EOF {
+				return nil, h.lost(err)
+			}
+		}
+		req = &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
+			Next: &altspb.NextHandshakeMessageReq{InBytes: buf[:n]},
+		}}
+	}
+}
+
+// await waits for the socket, and for whatever else ends a handshake.
+func (s *Server) await(ctx context.Context, h *session, ready <-chan struct{}) error {
+	stop := s.stop.Done()
+	if h.inFlight() {
+		stop = nil
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-h.expired():
+		return h.expire()
+	case <-stop:
+		return h.abort(asFailure(errStopping))
+	case <-ctx.Done():
+		return h.abort(s.gone(ctx))
+	}
+}
+
+// lost is what a failed read or write means: a failure of await's as it is, an error of the socket as the peer's end.
+func (h *session) lost(err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return h.abort(peerClosed("the connection to the peer broke in the middle of the handshake: " + err.Error()))
+}
