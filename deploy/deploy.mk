@@ -1,0 +1,58 @@
+# Included by the Makefile.
+#
+# make packages       dist/*.deb and dist/*.rpm
+# make images         the docker images of deploy/compose.yaml, from scratch on static binaries
+# make compose-test   two machines and a foreign one under docker compose, as a table
+# make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
+
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.46.3
+VERSION ?= 0.1.0
+ARCH ?= $(shell $(GO) env GOARCH)
+DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker.io docker-compose systemd openssl zsh fish
+# -buildvcs: a package says which commit it is of. The time of the files in it is that commit's, so that it comes out the same.
+STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags=-s\ -w
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
+.PHONY: packages package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+
+package-root:
+	mkdir -p dist/root
+	$(STATIC_BUILD) -o dist/root/shared-altsd ./cmd/shared-altsd
+	$(GO) build -trimpath -o dist/root/shared-altsd-host ./cmd/shared-altsd
+	dist/root/shared-altsd-host man | gzip -9n >dist/root/shared-altsd.1.gz
+	dist/root/shared-altsd-host man shared-altsd.conf.5 | gzip -9n >dist/root/shared-altsd.conf.5.gz
+	for s in bash zsh fish; do dist/root/shared-altsd-host completion $$s >dist/root/completion.$$s || exit; done
+
+packages: package-root
+	for p in deb rpm; do VERSION=$(VERSION) ARCH=$(ARCH) $(GO) run $(NFPM) package --config deploy/packages/nfpm.yaml \
+		--packager $$p --target dist/ || exit; done
+
+images:
+	mkdir -p dist/image/socket-dir
+	cp deploy/Dockerfile dist/image/Dockerfile
+	$(STATIC_BUILD) -o dist/image/shared-altsd ./cmd/shared-altsd
+	$(STATIC_BUILD) -o dist/image/app ./deploy/testapp
+	docker build -q --target daemon -t shared-altsd:local dist/image
+	docker build -q --target app -t shared-altsd-app:local dist/image
+
+# DEPLOY_TEST chooses among the tests, as go test -run does.
+DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 25m ./deploy/test -run
+
+compose-test: images
+	$(DEPLOY_TEST) '^TestCompose$$'
+
+test-systemd: packages
+	$(DEPLOY_TEST) '^TestSystemd'
+
+test-units: package-root
+	$(DEPLOY_TEST) '^TestUnits|^TestCompletion|^TestManual'
+
+test-prometheus:
+	$(DEPLOY_TEST) '^TestPrometheus'
+
+test-deploy: deploy-debian-packages packages images
+	$(GO) vet -tags deploy ./deploy/...
+	$(DEPLOY_TEST) .
+
+deploy-debian-packages:
+	@$(MAKE) --no-print-directory debian-packages DEBIAN_PACKAGES='$(DEPLOY_DEBIAN_PACKAGES)'

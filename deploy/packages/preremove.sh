@@ -1,0 +1,12 @@
+#!/bin/sh
+# Before the files go: deb says "remove", rpm says that 0 versions stay. An upgrade stops nothing.
+set -e
+case "$1" in
+remove | 0) ;;
+*) exit 0 ;;
+esac
+if [ -d /run/systemd/system ]; then
+	systemctl stop shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service || :
+fi
+systemctl --no-reload disable shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service \
+	>/dev/null 2>&1 || :

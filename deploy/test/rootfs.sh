@@ -1,0 +1,29 @@
+#!/bin/sh
+# Makes the docker image in which the deployment tests boot systemd: Debian with systemd, dbus, SSSD and rpm, from
+# Debian's own mirror by debootstrap. Prints the image's name. The name holds a digest of this file, so that an image
+# already made is used again and a change here makes a new one.
+set -eu
+suite=bookworm
+mirror=${DEBIAN_MIRROR:?name a mirror of Debian}
+image=shared-altsd-test/systemd:$suite-$(sha256sum "$0" | cut -c1-12)
+if docker image inspect "$image" >/dev/null 2>&1; then
+	echo "$image"
+	exit
+fi
+command -v debootstrap >/dev/null || { echo "$0: needs debootstrap (apt-get install debootstrap)" >&2; exit 1; }
+dir=$(mktemp -d)
+trap 'rm -rf --one-file-system "$dir"' EXIT
+# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
+debootstrap --variant=minbase \
+	--include=systemd,systemd-sysv,dbus,procps,iproute2,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers \
+	"$suite" "$dir/root" "$mirror" >"$dir/log" 2>&1 || { tail -20 "$dir/log" >&2; exit 1; }
+rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
+# What has no place on a machine that lives in a container, and would only slow its start.
+for unit in systemd-udevd.service systemd-timesyncd.service getty.target apt-daily.timer apt-daily-upgrade.timer \
+	dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer; do
+	ln -sf /dev/null "$dir/root/etc/systemd/system/$unit"
+done
+rm -f "$dir/root/etc/machine-id" "$dir/root/usr/sbin/policy-rc.d"
+: >"$dir/root/etc/machine-id"
+tar -C "$dir/root" -c . | docker import --change 'CMD ["/lib/systemd/systemd"]' --change 'ENV container=docker' - "$image" >/dev/null
+echo "$image"
