@@ -14,8 +14,9 @@ var checkCommand = &command{
 	name:    "check",
 	summary: "say what a peer would say of this machine's certificate",
 	about: `
-Loads certificate, key, CAs and revocation lists as serve does and says what a daemon with the same CAs would say of this
-machine: chain, name, key, usage, expiry, revocation. Each fault comes with its cure. Exit status 1 if there is a fault.
+Loads certificate, key, CAs and revocation lists as serve does and says what a daemon with the same CAs would say of
+this machine: chain, name, key, usage, expiry, revocation. Each fault comes with its cure. Exit status 1 if there is a
+fault.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
   shared-altsd check --config /etc/shared-altsd/config`,
@@ -42,7 +43,8 @@ func check(f *certFiles, w io.Writer) error {
 	fmt.Fprintf(w, "key       %v\n", leaf.PublicKeyAlgorithm)
 	fmt.Fprintf(w, "serial    %x\n", leaf.SerialNumber)
 	fmt.Fprintf(w, "issuer    %q\n", leaf.Issuer.String())
-	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339),
+	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339),
+		leaf.NotAfter.UTC().Format(time.RFC3339),
 		remaining(leaf.NotAfter.Sub(now)))
 	for _, warning := range l.warnings {
 		fmt.Fprintf(w, "warning   %s\n", warning)

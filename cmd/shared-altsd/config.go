@@ -10,8 +10,8 @@ import (
 // maxConfigSize bounds a config file, bytes.
 const maxConfigSize = 1 << 20
 
-// parseConfig reads a config file: lines "name = value" with the names of the flags, "#" comments, blank lines. A "#" at
-// the start of a line or after white space begins a comment. Every error begins with source:line.
+// parseConfig reads a config file: lines "name = value" with the names of the flags, "#" comments, blank lines. A "#"
+// at the start of a line or after white space begins a comment. Every error begins with source:line.
 func parseConfig(data []byte, source string) ([]setting, error) {
 	if len(data) > maxConfigSize {
 		return nil, usagef("%s:1: over %d bytes: this is not a config file", source, maxConfigSize)
@@ -24,7 +24,7 @@ func parseConfig(data []byte, source string) ([]setting, error) {
 		if line == "" {
 			continue
 		}
-		if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		if !utf8.ValidString(line) || strings.ContainsFunc(line, isControl) {
 			return nil, usagef("%scontrol bytes or no UTF-8: this is not a config file", at)
 		}
 		name, value, found := strings.Cut(line, "=")
@@ -37,6 +37,8 @@ func parseConfig(data []byte, source string) ([]setting, error) {
 	return settings, nil
 }
 
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
 func stripComment(line string) string {
 	for i := range len(line) {
 		if line[i] == '#' && (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') {
@@ -46,8 +48,8 @@ func stripComment(line string) string {
 	return line
 }
 
-// checkSettings refuses names that options does not have, and any value that its option does not take, also one that the
-// command line overrides: a file with a mistake in it would fail at the next start without that flag.
+// checkSettings refuses names that options does not have, and any value that its option does not take, also one that
+// the command line overrides: a file with a mistake in it would fail at the next start without that flag.
 func checkSettings(options []option, settings []setting) error {
 	for _, s := range settings {
 		if s.name == "config" {
@@ -67,8 +69,8 @@ func configOption(group string) option {
 		help: "Read flags of serve from FILE as well: lines 'name = value', '#' comments. The command line wins."}
 }
 
-// loadConfig reads the config file that the command line names, if it names one. A config file is one of serve, whichever
-// command reads it.
+// loadConfig reads the config file that the command line names, if it names one. A config file is one of serve,
+// whichever command reads it.
 func loadConfig(line []setting) ([]setting, error) {
 	for _, s := range line {
 		if s.name != "config" || s.value == "" {

@@ -11,7 +11,8 @@ import (
 )
 
 func TestConfigFile(t *testing.T) {
-	data := "# comment\n\n  socket-mode = 0640   # trailing\nsocket=/a#b\nsocket = /c,uids=1-2\r\nallow-domain-accounts = yes\nca = a.test=/x = y\n"
+	data := "# comment\n\n  socket-mode = 0640   # trailing\nsocket=/a#b\nsocket = /c,uids=1-2\r\n" +
+		"allow-domain-accounts = yes\nca = a.test=/x = y\n"
 	settings, err := parseConfig([]byte(data), "f")
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +97,11 @@ func TestConfigPrecedence(t *testing.T) {
 
 // Whatever is in the file: no panic, an error names file and line, and what was read can be written and read again.
 func FuzzConfig(f *testing.F) {
-	for _, seed := range []string{"", "# c\n", "socket = /a\nsocket = /b,uids=1-2+4\n", "ca = a.test=/x\n", "log-level = info # x\r\n",
-		"x", "= y", "=#", "\u00a0#x=1", "\xef\xbb\xbf\xef\xbb\xbf=", "\xef\xbb\xbfdrain-timeout = 5s", "publish-groups = a, b", "require-eku = 1.2.3", "socket-mode = 0660\nsocket-mode = 1"} {
+	for _, seed := range []string{"", "# c\n", "socket = /a\nsocket = /b,uids=1-2+4\n", "ca = a.test=/x\n",
+		"log-level = info # x\r\n",
+		"x", "= y", "=#", "\u00a0#x=1", "\xef\xbb\xbf\xef\xbb\xbf=", "\xef\xbb\xbfdrain-timeout = 5s",
+		"publish-groups = a, b",
+		"require-eku = 1.2.3", "socket-mode = 0660\nsocket-mode = 1"} {
 		f.Add([]byte(seed))
 	}
 	position := regexp.MustCompile(`^f:[0-9]+: `)

@@ -23,7 +23,8 @@ func single(t *testing.T) []string {
 	t.Helper()
 	dir := safeTemp(t)
 	ca := newCA(t, testca.Options{})
-	return []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+	return []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca,
+		testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
 		"--ca", write(t, filepath.Join(dir, "ca.pem"), ca.PEM())}
 }
 
@@ -40,7 +41,8 @@ func TestStartupLog(t *testing.T) {
 			}
 		}
 	}
-	if line.Version == "" || line.Machine != "a.test" || line.Serial == "" || line.Sockets != p.socket || line.CAs != flags[3] || line.Users == "" {
+	if line.Version == "" || line.Machine != "a.test" || line.Serial == "" || line.Sockets != p.socket ||
+		line.CAs != flags[3] || line.Users == "" {
 		t.Errorf("the start is logged as %+v in:\n%s", line, p.log)
 	}
 	if _, err := time.Parse(time.RFC3339, line.Expires); err != nil {
@@ -66,7 +68,8 @@ func TestDrain(t *testing.T) {
 	defer l.Close()
 	client := make(chan error, 1)
 	go func() {
-		c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket, TargetMachines: []string{"a.test"}})
+		c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket,
+			TargetMachines: []string{"a.test"}})
 		if err == nil {
 			err = c.Handshake()
 			c.Close()
@@ -143,7 +146,8 @@ func TestDrainBound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket, TargetMachines: []string{"a.test"}})
+		go altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket,
+			TargetMachines: []string{"a.test"}})
 		raw, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +187,8 @@ func TestSocketActivation(t *testing.T) {
 		defer f.Close()
 		l.Close()
 		// The shell's process becomes the daemon, so that $$ is the daemon's.
-		cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=` + pid + ` exec "$0" "$@"`, program(t), "serve"}, append(flags, more...)...)...)
+		cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=` + pid + ` exec "$0" "$@"`, program(t), "serve"},
+			append(flags, more...)...)...)
 		cmd.ExtraFiles = []*os.File{f}
 		cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES="+name)
 		return launch(t, path, cmd)

@@ -29,9 +29,10 @@ var demoCommand = &command{
 	name:    "demo",
 	summary: "show two machines, their daemons and a call between them, with no set-up at all",
 	about: `
-Makes a throwaway CA and the machines alpha.demo and beta.demo, runs a daemon for each, and a gRPC greeter between them over
-TCP. Shows the handshake's size and time, who each side says the other is, and two refusals: a client that asked for another
-account, and a third machine whose CA is unknown. Needs no privileges. Exit status 0 only if all of it came out so.`,
+Makes a throwaway CA and the machines alpha.demo and beta.demo, runs a daemon for each, and a gRPC greeter between
+them over TCP. Shows the handshake's size and time, who each side says the other is, and two refusals: a client that
+asked for another account, and a third machine whose CA is unknown. Needs no privileges. Exit status 0 only if all of
+it came out so.`,
 	setup: func() ([]option, func([]string) error) {
 		return nil, func(args []string) error {
 			if len(args) > 0 {
@@ -113,7 +114,8 @@ func demo(ctx context.Context, w io.Writer) (err error) {
 	show("", "(the second one is quicker: both daemons remember the certificates that they verified)")
 
 	step("4. The same, but the client asks for the account backup@beta.demo: refused by its own daemon")
-	if err := refused(ctx, machines["alpha"].socket, server, "backup@beta.demo", altscreds.ReasonTargetMismatch, false, show); err != nil {
+	if err := refused(ctx, machines["alpha"].socket, server, "backup@beta.demo", altscreds.ReasonTargetMismatch, false,
+		show); err != nil {
 		return err
 	}
 	step("5. A program on gamma.demo calls the greeter: refused by beta.demo, which does not know gamma.demo's CA")
@@ -125,8 +127,8 @@ func demo(ctx context.Context, w io.Writer) (err error) {
 }
 
 // refused makes a call that has to fail for the reason.
-func refused(ctx context.Context, socket string, server *greeterServer, target string, reason altscreds.Reason, byPeer bool,
-	show func(string, string, ...any)) error {
+func refused(ctx context.Context, socket string, server *greeterServer, target string, reason altscreds.Reason,
+	byPeer bool, show func(string, string, ...any)) error {
 	_, err := callGreeter(ctx, socket, server, target)
 	var h *altscreds.HandshakeError
 	switch {
@@ -330,8 +332,9 @@ func (l *handshakeLog) last() handshake {
 	return l.finished
 }
 
-func (m *measured) measure(raw net.Conn, do func(net.Conn) (net.Conn, credentials.AuthInfo, error)) (net.Conn, credentials.AuthInfo,
-	error) {
+type handshaker func(net.Conn) (net.Conn, credentials.AuthInfo, error)
+
+func (m *measured) measure(raw net.Conn, do handshaker) (net.Conn, credentials.AuthInfo, error) {
 	counted := &countingConn{Conn: raw}
 	began := time.Now()
 	conn, info, err := do(counted)
@@ -342,7 +345,8 @@ func (m *measured) measure(raw net.Conn, do func(net.Conn) (net.Conn, credential
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (m *measured) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (m *measured) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo,
+	error) {
 	return m.measure(raw, func(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 		return m.TransportCredentials.ClientHandshake(ctx, authority, c)
 	})

@@ -51,7 +51,8 @@ func TestDemoFails(t *testing.T) {
 	cmd := exec.Command(program(t), "demo")
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "chmod go-w") || strings.Contains(string(out), "All came out") {
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "chmod go-w") ||
+		strings.Contains(string(out), "All came out") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {

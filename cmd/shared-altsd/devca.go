@@ -20,9 +20,9 @@ var devCACommand = &command{
 	args:    "DIR HOST...",
 	summary: "make a throwaway CA and a certificate for each HOST, to try it out",
 	about: `
-Makes a CA, and DIR/ca.pem with its certificate and DIR/HOST.pem with key and certificate for each HOST, good for 90 days.
-The CA's own key is thrown away at once, so that nobody can steal it: for another HOST, make a new CA. No file is
-overwritten. Not for production: there is no revocation and no renewal.
+Makes a CA, and DIR/ca.pem with its certificate and DIR/HOST.pem with key and certificate for each HOST, good for 90
+days. The CA's own key is thrown away at once, so that nobody can steal it: for another HOST, make a new CA. No file
+is overwritten. Not for production: there is no revocation and no renewal.
 
   shared-altsd dev-ca ca a.example.com b.example.com
   # copy ca/ca.pem to both machines and each HOST.pem to its own; then on each
@@ -57,7 +57,8 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 	for _, host := range hosts {
 		name := strings.ToLower(host)
 		if net.ParseIP(host) != nil {
-			return usagef("%s is an IP address, and a machine needs a name: give a host name, and the address by --ip HOST=%s", host, host)
+			return usagef("%s is an IP address, and a machine needs a name: give a host name, and the address by "+
+				"--ip HOST=%s", host, host)
 		}
 		if err := certbind.ValidMachineName(name); err != nil {
 			return usagef("HOST %q: %v", host, err)
@@ -75,7 +76,8 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 			return usagef("--ip: %q is none of the HOSTs: write --ip HOST=ADDRESS", host)
 		}
 	}
-	ca, err := testca.NewCA(testca.Options{Name: "shared-altsd throwaway CA " + time.Now().UTC().Format("2006-01-02 15:04:05")})
+	made := time.Now().UTC().Format(time.DateTime)
+	ca, err := testca.NewCA(testca.Options{Name: "shared-altsd throwaway CA " + made})
 	if err != nil {
 		return err
 	}
@@ -98,7 +100,8 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 	// All or none: a mixture of two CAs would be hard to find out about later.
 	for _, f := range files {
 		if _, err := os.Lstat(filepath.Join(dir, f.name)); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s is there already, and nothing was written: remove it, or give another DIR", filepath.Join(dir, f.name))
+			return fmt.Errorf("%s is there already, and nothing was written: remove it, or give another DIR",
+				filepath.Join(dir, f.name))
 		}
 	}
 	for _, f := range files {

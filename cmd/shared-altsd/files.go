@@ -177,9 +177,9 @@ func readTrustFile(path string, max int64) ([]byte, error) {
 	return data, nil
 }
 
-// readKeyFile reads a certificate or, if private is set, a private key. A key that everybody may read, that others may
-// write, or that somebody else than root and the daemon owns is refused. Group read is how a key is lent to the daemon's
-// own group; for any other group there is a warning.
+// readKeyFile reads a certificate or, if private is set, a private key. A key that everybody may read, that others
+// may write, or that somebody else than root and the daemon owns is refused. Group read is how a key is lent to the
+// daemon's own group; for any other group there is a warning.
 func readKeyFile(path string, private bool) (data []byte, warning string, err error) {
 	data, info, err := readPlain(path, maxCredentialsSize)
 	if err != nil {
@@ -194,7 +194,8 @@ func readKeyFile(path string, private bool) (data []byte, warning string, err er
 		err = fmt.Errorf("%s holds a private key and may be read by everybody (mode %04o), who could then speak for every "+
 			"account of this machine: 'chmod 0600 %s', and think of a new key", path, mode, path)
 	case mode&0o020 != 0:
-		err = fmt.Errorf("%s holds a private key and may be written by its group (mode %04o): 'chmod g-w %s'", path, mode, path)
+		err = fmt.Errorf("%s holds a private key and may be written by its group (mode %04o): 'chmod g-w %s'", path, mode,
+			path)
 	case !ours(info):
 		err = fmt.Errorf("%s holds a private key and belongs to uid %d: 'chown root %s', or to the daemon's user", path,
 			owner(info), path)

@@ -28,7 +28,8 @@ type setting struct{ name, value, origin string }
 
 var errHelp = errors.New("help asked for")
 
-// parseArgs splits args into settings and arguments. "--" ends the flags; so does the first argument if verbatim is set.
+// parseArgs splits args into settings and arguments. "--" ends the flags; so does the first argument if verbatim is
+// set.
 func parseArgs(options []option, args []string, verbatim bool) (settings []setting, rest []string, err error) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

@@ -28,7 +28,8 @@ type command struct {
 
 // commands is the table of subcommands, in the order of the help.
 var commands = []*command{
-	serveCommand, checkCommand, statusCommand, reloadCommand, whoamiCommand, pingCommand, pongCommand, demoCommand, devCACommand,
+	serveCommand, checkCommand, statusCommand, reloadCommand, whoamiCommand, pingCommand, pongCommand,
+	demoCommand, devCACommand,
 	execCommand,
 }
 
@@ -164,8 +165,9 @@ func versionLine() string {
 }
 
 func writeHelp(w io.Writer) {
-	fmt.Fprint(w, `shared-altsd gives every account of this machine an identity, account@machine, that any gRPC program with ALTS
-credentials proves to its peer and learns of its peer. The machine needs one X.509 certificate; accounts need no keys.
+	fmt.Fprint(w, `shared-altsd gives every account of this machine an identity, account@machine, that any gRPC program
+with ALTS credentials proves to its peer, as it learns its peer's. The machine needs one X.509 certificate;
+accounts need no keys.
 
 usage: shared-altsd COMMAND [FLAGS] [ARGUMENTS]
 

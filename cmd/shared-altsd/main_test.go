@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// program builds the program, once, with the race detector where the tests have it, and gives its path. Other accounts may
-// run it.
+// program builds the program, once, with the race detector where the tests have it, and gives its path. Other
+// accounts may run it.
 func program(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {
@@ -192,7 +192,8 @@ func launch(t testing.TB, socket string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, socket: socket, log: &lines{more: make(chan struct{})},
 		told: &lines{more: make(chan struct{})}, ended: make(chan struct{})}
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(safeTemp(t), "notify"), Net: "unixgram"})
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(safeTemp(t), "notify"),
+		Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,8 @@ func newReloader(files *certFiles, identity string, machine *certbind.Machine, l
 // errChanging says that the files changed while they were being read; the next polls try again.
 var errChanging = errors.New("the files changed while they were read: they are tried again when they are at rest")
 
-// poll is called at every pollInterval. Files that changed are read once two polls have seen the same, so that a set that
-// is just being written is not read by halves.
+// poll is called at every pollInterval. Files that changed are read once two polls have seen the same, so that a set
+// that is just being written is not read by halves.
 func (r *reloader) poll() {
 	now := r.files.identity()
 	r.mu.Lock()
@@ -57,8 +57,8 @@ func (r *reloader) poll() {
 	}
 }
 
-// Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of --credentials and
-// --key, now and at later reloads.
+// Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
+// --credentials and --key, now and at later reloads.
 func (r *reloader) Reload(credential []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,9 +110,9 @@ func (r *reloader) tryReload(credential []byte) error {
 	return nil
 }
 
-// noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are judged by
-// the new CAs and revocation lists: these must not wait because they turn against this machine itself. It also refuses
-// lists that are out of date already, where those in force are not.
+// noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are
+// judged by the new CAs and revocation lists: these must not wait because they turn against this machine itself. It
+// also refuses lists that are out of date already, where those in force are not.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
 	if stale := staleList(next.trust, now); stale != "" && !r.files.crlStaleOK && staleList(r.machine.Trust(), now) == "" {
@@ -147,7 +147,8 @@ func firstFault(faults []certbind.Fault) *certbind.Fault {
 // credentialAttrs are what the log says of a certificate.
 func credentialAttrs(l *loaded) []any {
 	leaf := l.credential.Leaf
-	return []any{"machine", l.name, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "expires", leaf.NotAfter.UTC().Format(time.RFC3339)}
+	return []any{"machine", l.name, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "expires",
+		leaf.NotAfter.UTC().Format(time.RFC3339)}
 }
 
 // logFaults says at once what peers will say later. The daemon runs all the same: the clock may be set, or the files

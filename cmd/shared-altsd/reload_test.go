@@ -35,7 +35,8 @@ func newPair(t *testing.T) *pair {
 	write(t, p.path("b.pem"), issue(t, p.ca1, testca.Leaf{Hosts: []string{"b.test"}}).PEM())
 	p.writeCredential(t, p.old)
 	p.writeCRL(t, p.ca1)
-	p.a = start(t, "--credentials", p.path("a.pem"), "--key", p.path("a.key"), "--ca", p.path("ca.pem"), "--crl", p.path("crl"))
+	p.a = start(t, "--credentials", p.path("a.pem"), "--key", p.path("a.key"), "--ca", p.path("ca.pem"), "--crl",
+		p.path("crl"))
 	p.b = start(t, "--credentials", p.path("b.pem"), "--ca", p.path("ca2.pem"))
 	return p
 }
@@ -111,7 +112,8 @@ func TestReloadRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	damaged[len(damaged)-1] ^= 1 // now its signature is wrong
-	stale, err := p.ca1.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-24 * time.Hour)})
+	stale, err := p.ca1.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour),
+		NextUpdate: time.Now().Add(-24 * time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +128,10 @@ func TestReloadRefusals(t *testing.T) {
 		{"empty", put("a.key", nil), "the file is empty"},
 		{"gone", func() { os.Remove(p.path("a.key")) }, "no such file"},
 		{"key for everybody", func() { os.Chmod(p.path("a.key"), 0o644) }, "chmod 0600"},
-		{"expired", leaf(testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour)}), "expired"},
-		{"not yet valid", leaf(testca.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(48 * time.Hour)}), "valid only from"},
+		{"expired", leaf(testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour),
+			NotAfter: time.Now().Add(-24 * time.Hour)}), "expired"},
+		{"not yet valid", leaf(testca.Leaf{NotBefore: time.Now().Add(time.Hour),
+			NotAfter: time.Now().Add(48 * time.Hour)}), "valid only from"},
 		{"another name", leaf(testca.Leaf{Hosts: []string{"z.test"}}), "a.test"},
 		{"no key usage", leaf(testca.Leaf{NoKeyUsage: true}), "key usage"},
 		{"foreign CA", func() {
@@ -163,8 +167,8 @@ func TestReloadRefusals(t *testing.T) {
 	}
 }
 
-// A revocation takes effect at the next handshake, also where it is this machine's own certificate that is revoked with it:
-// otherwise an administrator's list would wait for a certificate.
+// A revocation takes effect at the next handshake, also where it is this machine's own certificate that is revoked
+// with it: otherwise an administrator's list would wait for a certificate.
 func TestReloadRevocation(t *testing.T) {
 	p := newPair(t)
 	p.writeCRL(t, p.ca1, p.old.Cert.SerialNumber, big.NewInt(4711))
@@ -177,8 +181,8 @@ func TestReloadRevocation(t *testing.T) {
 	p.a.log.waitAfter(t, 0, "revoked")
 }
 
-// A set that is written in several steps is not read by halves: it comes into force once, when it is at rest, by a symlink
-// that moves as well.
+// A set that is written in several steps is not read by halves: it comes into force once, when it is at rest, by a
+// symlink that moves as well.
 func TestReloadAtRest(t *testing.T) {
 	dir := safeTemp(t)
 	ca := newCA(t, testca.Options{})

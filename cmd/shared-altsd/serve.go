@@ -32,9 +32,9 @@ proves account@machine to the daemons of other machines with this machine's cert
 
   shared-altsd serve --credentials /etc/shared-altsd/machine.pem --ca /etc/shared-altsd/ca.pem
 
-SIGHUP, and a change of the files of --credentials, --key, --ca and --crl, bring all of them into force together for the
-next handshake, or none, with the reason in the log. SIGTERM and SIGINT let handshakes in flight finish; a second one does
-not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
+SIGHUP, and a change of the files of --credentials, --key, --ca and --crl, bring all of them into force together for
+the next handshake, or none, with the reason in the log. SIGTERM and SIGINT let handshakes in flight finish; a second
+one does not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
 	setup: func() ([]option, func([]string) error) {
 		c := new(serveConfig)
 		return c.options(), func(args []string) error {

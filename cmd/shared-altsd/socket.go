@@ -121,8 +121,9 @@ func checkSocketPath(path string) error {
 	return nil
 }
 
-// safeDir resolves the symlinks of an absolute directory, one component at a time, and refuses one on which somebody else
-// than root and the daemon could put another socket in place of ours. Sticky directories are taken with a warning.
+// safeDir resolves the symlinks of an absolute directory, one component at a time, and refuses one on which somebody
+// else than root and the daemon could put another socket in place of ours. Sticky directories are taken with a
+// warning.
 func safeDir(dir string) (real string, warnings []string, err error) {
 	const maxLinks = 40
 	rest := strings.Split(strings.Trim(filepath.Clean(dir), "/"), "/")
@@ -185,15 +186,16 @@ func safeComponent(dir string) (warning string, err error) {
 	case !info.IsDir():
 		return "", fmt.Errorf("%s is not a directory", dir)
 	case !ours(info):
-		return "", fmt.Errorf("the directory %s belongs to uid %d, who could replace the socket: use one whose ancestors all "+
-			"belong to root or to the daemon (uid %d)", dir, owner(info), os.Geteuid())
+		return "", fmt.Errorf("the directory %s belongs to uid %d, who could replace the socket: use one whose "+
+			"ancestors all belong to root or to the daemon (uid %d)", dir, owner(info), os.Geteuid())
 	case info.Mode()&0o022 == 0:
 		return "", nil
 	case info.Mode()&fs.ModeSticky == 0:
-		return "", fmt.Errorf("the directory %s may be written by others (mode %04o), who could replace the socket: take the "+
-			"right away with 'chmod go-w %s' or use another directory", dir, info.Mode().Perm(), dir)
+		return "", fmt.Errorf("the directory %s may be written by others (mode %04o), who could replace the socket: "+
+			"take the right away with 'chmod go-w %s' or use another directory", dir, info.Mode().Perm(), dir)
 	}
-	return fmt.Sprintf("others may create files in %s: while the daemon is down, somebody could serve in its place", dir), nil
+	return fmt.Sprintf("others may create files in %s: while the daemon is down, somebody could serve in its place",
+		dir), nil
 }
 
 // owner gives the uid of a file.

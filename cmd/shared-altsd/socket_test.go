@@ -37,7 +37,8 @@ func TestSocketParents(t *testing.T) {
 	group := mkdir(t, dir, "group", 0o775)
 	sticky := mkdir(t, dir, "sticky", 0o777|fs.ModeSticky)
 	below := mkdir(t, open, "below", 0o755)
-	for link, target := range map[string]string{"good-link": "safe", "bad-link": open, "loop": "loop", "up": "safe/../safe/."} {
+	for link, target := range map[string]string{"good-link": "safe", "bad-link": open, "loop": "loop",
+		"up": "safe/../safe/."} {
 		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
@@ -73,8 +74,8 @@ func TestSocketParents(t *testing.T) {
 	}
 }
 
-// Rule 23, where somebody else owns a part of the way. It takes root to make such a place; an account without privileges
-// meets it in any home directory that is not its own.
+// Rule 23, where somebody else owns a part of the way. It takes root to make such a place; an account without
+// privileges meets it in any home directory that is not its own.
 func TestSocketForeignOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if _, _, err := safeDir("/proc/1/task"); err != nil {
@@ -87,7 +88,8 @@ func TestSocketForeignOwner(t *testing.T) {
 	if err := os.Chown(foreign, 4711, 4711); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenLocal(filepath.Join(foreign, "socket"), 0o666, -1); err == nil || !strings.Contains(err.Error(), "uid 4711") {
+	if _, err := listenLocal(filepath.Join(foreign, "socket"), 0o666, -1); err == nil || !strings.Contains(err.Error(),
+		"uid 4711") {
 		t.Errorf("directory: %v", err)
 	}
 	sticky := mkdir(t, dir, "sticky", 0o777|fs.ModeSticky)
@@ -98,7 +100,8 @@ func TestSocketForeignOwner(t *testing.T) {
 	if err := os.Lchown(link, 4711, 4711); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenLocal(filepath.Join(link, "socket"), 0o666, -1); err == nil || !strings.Contains(err.Error(), "uid 4711") {
+	if _, err := listenLocal(filepath.Join(link, "socket"), 0o666, -1); err == nil || !strings.Contains(err.Error(),
+		"uid 4711") {
 		t.Errorf("symlink: %v", err)
 	}
 	// A lock file that another user made first does not let him decide who is live.
@@ -109,7 +112,8 @@ func TestSocketForeignOwner(t *testing.T) {
 	if err := os.Chown(lock, 4711, 4711); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenLocal(filepath.Join(sticky, "s"), 0o666, -1); err == nil || !strings.Contains(err.Error(), "lock file") {
+	if _, err := listenLocal(filepath.Join(sticky, "s"), 0o666, -1); err == nil || !strings.Contains(err.Error(),
+		"lock file") {
 		t.Errorf("lock file: %v", err)
 	}
 }
@@ -160,7 +164,8 @@ func TestSocketReplaces(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a stale socket: %v", err)
 	}
-	if _, err := listenLocal(path, 0o666, -1); err == nil || !strings.Contains(err.Error(), "another shared-altsd serves") {
+	if _, err := listenLocal(path, 0o666, -1); err == nil || !strings.Contains(err.Error(),
+		"another shared-altsd serves") {
 		t.Errorf("a live daemon's: %v", err)
 	}
 	if c, err := net.Dial("unix", path); err != nil {
@@ -219,12 +224,13 @@ func TestSocketPathBounds(t *testing.T) {
 	}
 }
 
-// A second daemon on the same socket ends at once with one line, and the first one does not notice. Removal at the end, and
-// a start over what a killed one left.
+// A second daemon on the same socket ends at once with one line, and the first one does not notice. Removal at the
+// end, and a start over what a killed one left.
 func TestSecondDaemon(t *testing.T) {
 	dir := safeTemp(t)
 	ca := newCA(t, testca.Options{})
-	flags := []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+	flags := []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca,
+		testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
 		"--ca", write(t, filepath.Join(dir, "ca.pem"), ca.PEM())}
 	first := start(t, flags...)
 	code, _, stderr := altsd(t, append([]string{"serve", "--socket", first.socket}, flags...)...)
@@ -258,9 +264,11 @@ func TestSocketUIDs(t *testing.T) {
 	dir := safeTemp(t)
 	ca := newCA(t, testca.Options{})
 	uid := os.Geteuid()
-	p := start(t, "--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+	p := start(t, "--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca,
+		testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
 		"--ca", write(t, filepath.Join(dir, "ca.pem"), ca.PEM()),
-		"--socket", fmt.Sprintf("%s/mine,uids=%d-%d", dir, uid, uid+1), "--socket", fmt.Sprintf("%s/theirs,uids=%d", dir, uid+1))
+		"--socket", fmt.Sprintf("%s/mine,uids=%d-%d", dir, uid, uid+1), "--socket", fmt.Sprintf("%s/theirs,uids=%d", dir,
+			uid+1))
 	if _, _, err := talk(t, filepath.Join(dir, "mine"), p.socket); err != nil {
 		t.Errorf("the socket for this uid: %v", err)
 	}
