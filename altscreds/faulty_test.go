@@ -150,10 +150,10 @@ func TestDaemonTakesNothing(t *testing.T) {
 	socket = faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 		return &altspb.HandshakerResp{BytesConsumed: 1, Result: goodResult()}, nil
 	})
-	rc, rs = tcpPair(t)
-	rs.Write([]byte("x\xff\xff\xff\xff")) // a byte for the daemon, then a frame over the limit
-	rs.(*net.TCPConn).CloseWrite()
-	s := altscreds.Server(rc, altscreds.ServerOptions{Socket: socket})
+	rc2, rs2 := tcpPair(t)
+	rs2.Write([]byte("x\xff\xff\xff\xff")) // a byte for the daemon, then a frame over the limit
+	rs2.(*net.TCPConn).CloseWrite()
+	s := altscreds.Server(rc2, altscreds.ServerOptions{Socket: socket})
 	if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF || !strings.Contains(err.Error(), "4294967295") {
 		t.Errorf("%v", err)
 	}
