@@ -360,10 +360,6 @@ func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	offer, err := parseOffer(m.offer)
-	if err != nil {
-		return nil, err
-	}
 	psk, err := h.decapsulation.Decapsulate(m.ciphertext)
 	if err != nil {
 		return nil, err
@@ -373,6 +369,10 @@ func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 		return nil, err
 	}
 	peer, err := h.verify(m.identity)
+	if err != nil {
+		return nil, err
+	}
+	offer, err := parseOffer(m.offer)
 	if err != nil {
 		return nil, err
 	}
@@ -462,11 +462,11 @@ func (h *Handshake) takeMessage3(body []byte) (frame []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseChoice(m.choice)
+	peer, err := h.verify(m.identity)
 	if err != nil {
 		return nil, err
 	}
-	peer, err := h.verify(m.identity)
+	c, err := parseChoice(m.choice)
 	if err != nil {
 		return nil, err
 	}

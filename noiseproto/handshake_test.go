@@ -685,6 +685,28 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Who the peer is comes before what it offers or chose: an identity that is refused hides a malformed negotiation.
+func TestIdentityBeforeNegotiation(t *testing.T) {
+	alpha, beta := sides(t)
+	for code, edit := range map[reason.Code]func(*Config){
+		reason.Malformed: func(*Config) {},
+		reason.TargetMismatch: func(c *Config) {
+			c.Authorize = func(*certbind.Peer) error { return reason.Errorf(reason.TargetMismatch, "not alice") }
+		},
+	} {
+		i := alpha.start(t, true, edit)
+		r := newRefResponder(t, beta, i.first(t))
+		m2 := message2{r.ciphertext, r.identity, []byte{0xff}}
+		i.refused(t, r.message2(t, m2.append(nil), nil), code, "")
+
+		ref := newRefInitiator(t, alpha)
+		h := beta.start(t, false, edit)
+		ref.toMessage3(t, h)
+		m3 := message3{alpha.attest().Identity, []byte{0xff}}
+		h.refused(t, frame(1, frameMessage3, ref.write(2, m3.append(nil))), code, "")
+	}
+}
+
 // The verifier gets the key that Noise authenticated, so another's identity is of no use.
 func TestStolenIdentity(t *testing.T) {
 	alpha, beta := sides(t)
