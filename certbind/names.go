@@ -123,11 +123,8 @@ func validAttribute(a Attribute, allowDomain bool) error {
 	return nil
 }
 
-// validGroups accepts group names in strictly ascending order, joined by commas, or nothing.
+// validGroups accepts group names, at least one, in strictly ascending order, joined by commas.
 func validGroups(value string, allowDomain bool) error {
-	if value == "" {
-		return nil
-	}
 	groups := strings.Split(value, ",")
 	for i, g := range groups {
 		if err := ValidAccount(g, allowDomain); err != nil {
