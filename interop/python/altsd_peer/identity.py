@@ -60,7 +60,7 @@ class Statement:
             leaf = r.opaque16(32, 32, "the leaf")
             machine = r.opaque16(1, 253, "the machine")
             account = r.opaque16(1, 128, "the account")
-            attributes = r.opaque16(0, 3072, "the attributes")
+            attributes = split_attributes(r.opaque16(0, 3072, "the attributes"))
             not_before = int.from_bytes(r.opaque16(8, 8, "not before"), "big")
             not_after = int.from_bytes(r.opaque16(8, 8, "not after"), "big")
             r.end()
@@ -68,7 +68,26 @@ class Statement:
                 raise WireError("a time after the year 9999")
         except WireError as err:
             raise Refusal(STATEMENT_INVALID, "statement: %s" % err) from err
-        return cls(static_key, leaf, machine, account, attributes, not_before, not_after)
+        return cls(static_key, leaf, machine, account, encode_attributes(attributes), not_before, not_after)
+
+    def attribute_list(self):
+        """The attributes of a statement that was parsed, as pairs."""
+        return split_attributes(self.attributes)
+
+
+def split_attributes(data):
+    """The attributes as a list of pairs; their lengths, number and order belong to the format (WireError)."""
+    r = Reader(data)
+    out = []
+    while r.left:
+        if len(out) == 16:
+            raise WireError("more than 16 attributes")
+        name = r.opaque8(1, 32, "an attribute's name")
+        value = r.opaque16(0, 2048, "an attribute's value")
+        if out and name <= out[-1][0]:
+            raise WireError("the attributes are not in order")
+        out.append((name, value))
+    return out
 
 
 class Identity:
@@ -138,7 +157,7 @@ _LABEL = re.compile(rb"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+-]{0,63}\Z")
 _DOMAIN_ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+@\\-]{0,127}\Z")
 _ATTRIBUTE = re.compile(rb"[a-z][a-z0-9_-]*\Z")
-_UID = re.compile(rb"(0|[1-9][0-9]*)\Z")
+_UID = re.compile(rb"(0|[1-9][0-9]{0,9})\Z")
 
 
 def valid_machine(name):
@@ -154,32 +173,23 @@ def valid_account(name, domain=False):
     return bool((_DOMAIN_ACCOUNT if domain else _ACCOUNT).match(name))
 
 
-def parse_attributes(data, domain=False):
-    """The attributes as a list of pairs, or Refusal with code 13."""
-    r = Reader(data)
-    out = []
-    try:
-        while r.left:
-            name = r.opaque8(1, 32, "an attribute's name")
-            value = r.opaque16(0, 2048, "an attribute's value")
-            if not _ATTRIBUTE.match(name) or name in (b"user", b"machine"):
-                raise WireError("an attribute's name is not acceptable")
-            if any(not 0x20 <= x <= 0x7e for x in value):
-                raise WireError("an attribute's value is not printable ASCII")
-            if out and name <= out[-1][0]:
-                raise WireError("the attributes are not in order")
-            if name == b"uid" and not _UID.match(value):
-                raise WireError("the uid is not a decimal number")
-            if name == b"groups":
-                groups = value.split(b",")
-                if not all(valid_account(g, domain) for g in groups) or groups != sorted(set(groups)):
-                    raise WireError("the groups are not acceptable")
-            out.append((name, value))
-            if len(out) > 16:
-                raise WireError("more than 16 attributes")
-    except WireError as err:
-        raise Refusal(ACCOUNT_UNACCEPTABLE, "attributes: %s" % err) from err
-    return out
+def check_attributes(attributes, domain=False):
+    """What the attributes say (5.4), in their order: Refusal with code 13."""
+    for name, value in attributes:
+        if not _ATTRIBUTE.match(name) or name in (b"user", b"machine"):
+            raise Refusal(ACCOUNT_UNACCEPTABLE, "an attribute's name")
+        if any(not 0x20 <= x <= 0x7e for x in value):
+            raise Refusal(ACCOUNT_UNACCEPTABLE, "an attribute's value is not printable ASCII")
+        if name == b"uid" and (not _UID.match(value) or int(value) > 4294967295):
+            raise Refusal(ACCOUNT_UNACCEPTABLE, "the uid is not a decimal number below 2^32")
+        if name == b"groups":
+            groups = value.split(b",")
+            if not all(valid_account(g, domain) for g in groups) or groups != sorted(set(groups)):
+                raise Refusal(ACCOUNT_UNACCEPTABLE, "the groups")
+
+
+def _ascii_lower(text):
+    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
 
 
 def _under(name, suffix):
@@ -276,6 +286,9 @@ class Certificate:
                 raise DerError("bytes after the certificate")
             outer = _children(der[start:end])
             self.scheme = _signature_scheme(outer[1][1])
+            tbs = _children(outer[0][1])
+            spki = tbs[6 if tbs[0][0] == 0xa0 else 5][1]
+            key_algorithm = _children(_children(spki)[0][1])[0][1]
             self.tbs = self.x.tbs_certificate_bytes
             self.signature = self.x.signature
             self.version = self.x.version
@@ -287,7 +300,7 @@ class Certificate:
             self.key = self.x.public_key()
         except Exception as err:  # the library raises several kinds that share no base
             raise Refusal(CERTIFICATE_UNACCEPTABLE, "a certificate does not parse: %s" % type(err).__name__) from err
-        if not acceptable_key(self.key, 4096 if leaf else 8192):
+        if key_algorithm == _RSASSA_PSS or not acceptable_key(self.key, 4096 if leaf else 8192):
             raise Refusal(CERTIFICATE_UNACCEPTABLE, "the kind or size of a certificate's key")
         if self.scheme is None:
             raise Refusal(CERTIFICATE_UNACCEPTABLE, "a certificate's signature algorithm")
@@ -456,8 +469,8 @@ class Peer:
 
 
 def verify(data, noise_static, trust, now=None):
-    """Section 5.5 in its order. Returns a Peer or raises Refusal."""
-    now = int(time.time()) if now is None else int(now)
+    """Section 5.5 in its order. Returns a Peer or raises Refusal. now is in seconds and may have a fraction."""
+    now = time.time() if now is None else now
     # 1. Format
     identity = Identity.parse(data)
     statement = Statement.parse(identity.statement)
@@ -482,11 +495,12 @@ def verify(data, noise_static, trust, now=None):
     if not valid_machine(statement.machine):
         raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not valid")
     machine = statement.machine.decode()
-    if machine not in [x.lower() for x in leaf.sans(x509.DNSName)]:
+    if machine not in [_ascii_lower(x) for x in leaf.sans(x509.DNSName)]:
         raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not in the certificate")
     if not valid_account(statement.account, trust.domain_accounts):
         raise Refusal(ACCOUNT_UNACCEPTABLE, "the account name")
-    attributes = parse_attributes(statement.attributes, trust.domain_accounts)
+    attributes = statement.attribute_list()
+    check_attributes(attributes, trust.domain_accounts)
     # 6. Chain
     check_leaf(leaf, trust)
     find_path(leaf, chain[1:], trust, machine, now)
@@ -499,8 +513,8 @@ def verify(data, noise_static, trust, now=None):
 def check_leaf(leaf, trust):
     if leaf.is_ca:
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf is a CA")
-    if any(leaf.der == ca.der for ca, _ in trust.cas):
-        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf is a trust anchor")
+    if any(leaf.spki == ca.spki for ca, _ in trust.cas):
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key is that of a trust anchor")
     usage = leaf.extension(x509.KeyUsage)
     if usage is None or not usage.digital_signature:
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key usage")
@@ -509,7 +523,8 @@ def check_leaf(leaf, trust):
 
 
 def find_path(leaf, others, trust, machine, now):
-    """Depth-first over the certificates sent and the trusted CAs. The first reason that is not "unknown" is kept."""
+    """Depth-first over the certificates sent and the trusted CAs. Of several reasons a revocation is named first, then the
+    first that is not "unknown"."""
     kept = []
 
     def extend(path):
@@ -536,8 +551,11 @@ def find_path(leaf, others, trust, machine, now):
 
     found = extend([leaf])
     if not found:
-        raise next((e for e in kept if e.code != UNKNOWN_CA),
-                   Refusal(UNKNOWN_CA, "no path to a CA that is trusted for this name"))
+        for wanted in (lambda e: e.code == CERTIFICATE_REVOKED, lambda e: e.code != UNKNOWN_CA):
+            for error in kept:
+                if wanted(error):
+                    raise error
+        raise Refusal(UNKNOWN_CA, "no path to a CA that is trusted for this name")
     return found
 
 
@@ -549,7 +567,7 @@ def check_path(path, trust, now):
         if now < certificate.not_before:
             raise Refusal(CERTIFICATE_NOT_YET_VALID, "a certificate of the chain is not yet valid")
         if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in certificate.extensions.values()):
-            raise Refusal(UNKNOWN_CA, "a critical extension that is not known")
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "a critical extension that is not known")
     below = 0
     for i, ca in enumerate(path[1:], 1):
         basic = ca.extension(x509.BasicConstraints)

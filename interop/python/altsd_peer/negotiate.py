@@ -56,8 +56,8 @@ class Choice:
         self.frame_size, self.transport = frame_size, transport
 
     def encode(self):
-        return (opaque8(self.application.encode()) + opaque8(self.record.encode()) + self.rpc.encode()
-                + u32(self.frame_size) + opaque8(self.transport.encode()))
+        return (opaque8(self.application.encode("latin-1")) + opaque8(self.record.encode("latin-1"))
+                + self.rpc.encode() + u32(self.frame_size) + opaque8(self.transport.encode("latin-1")))
 
     @classmethod
     def parse(cls, data):
@@ -69,9 +69,10 @@ class Choice:
             frame_size = r.integer(4)
             transport = r.opaque8(0, 64, "the transport protocol")
             r.end()
-            names = [_text(x) for x in (application, record, transport)]
         except WireError as err:
             raise Refusal(MALFORMED, "choice: %s" % err) from err
+        # Any bytes may stand here: what no offer can have was not offered.
+        names = [x.decode("latin-1") for x in (application, record, transport)]
         return cls(names[0], names[1], rpc, frame_size, names[2])
 
 

@@ -17,7 +17,7 @@ import os
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
 from cryptography.x509.oid import NameOID
 
@@ -69,6 +69,37 @@ def _usage(sign=True, cert=False):
     return x509.KeyUsage(digital_signature=sign, content_commitment=False, key_encipherment=not sign and not cert,
                          data_encipherment=False, key_agreement=False, key_cert_sign=cert, crl_sign=cert,
                          encipher_only=False, decipher_only=False)
+
+
+def _der(tag, content):
+    size = len(content)
+    return bytes([tag]) + (bytes([size]) if size < 128 else b"\x82" + size.to_bytes(2, "big")) + content
+
+
+_SHA256 = _der(0x30, bytes.fromhex("0609608648016503040201") + b"\x05\0")
+_PSS_PARAMETERS = _der(0x30, _der(0xa0, _SHA256)
+                       + _der(0xa1, _der(0x30, bytes.fromhex("06092a864886f70d010108") + _SHA256))
+                       + _der(0xa2, b"\x02\x01\x20"))
+PSS_ALGORITHM = _der(0x30, bytes.fromhex("06092a864886f70d01010a") + _PSS_PARAMETERS)
+
+
+def pss_signed(certificate, key):
+    """The certificate signed anew with RSASSA-PSS, which the library of Debian 12 does not do by itself."""
+    tbs = certificate.tbs_certificate_bytes
+    old = _der(0x30, bytes.fromhex("06092a864886f70d01010b") + b"\x05\0")  # sha256WithRSAEncryption
+    assert tbs[0] == 0x30 and tbs.count(old) == 1
+    header = 2 + (tbs[1] & 127 if tbs[1] & 128 else 0)
+    tbs = _der(0x30, tbs[header:].replace(old, PSS_ALGORITHM))
+    signature = key.sign(tbs, padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32), hashes.SHA256())
+    return x509.load_der_x509_certificate(_der(0x30, tbs + PSS_ALGORITHM + _der(3, b"\0" + signature)))
+
+
+def signed_anew(certificate, tbs, key):
+    """The certificate with another content, signed with ECDSA and SHA-256 as it was before."""
+    algorithm = _der(0x30, bytes.fromhex("06082a8648ce3d040302"))
+    assert certificate.signature_algorithm_oid.dotted_string == "1.2.840.10045.4.3.2" and tbs != certificate.tbs_certificate_bytes
+    signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return x509.load_der_x509_certificate(_der(0x30, tbs + algorithm + _der(3, b"\0" + signature)))
 
 
 class CA:
@@ -190,6 +221,17 @@ def make_pki(directory):
     b.leaf("peer-sha1", roots["rsa"], digest=hashes.SHA1())
     b.leaf("peer-sha224", roots["rsa"], digest=hashes.SHA224())
     b.leaf("peer-sha512", roots["rsa"], digest=hashes.SHA512())
+    plain = b.leaf("peer-pss-key", root, "rsa2048")
+    b.entries["peer-pss-key"][1][0] = signed_anew(plain, plain.tbs_certificate_bytes.replace(
+        bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d01010a")), root.key)
+    b.leaf("peer-anchor-key", limited, public=root.key.public_key())
+    b.entries["peer-anchor-key"] = (root.key,) + b.entries["peer-anchor-key"][1:]
+    b.leaf("peer-ca-unknown", unknown, ca=True, usage=_usage(True, True))
+    b.leaf("peer-no-usage-unknown", unknown, usage=None)
+    revoked_stale = b.leaf("peer-revoked-stale", stale)
+    key = new_key("p256")
+    plain = b.make("peer-rsa-pss", key.public_key(), roots["rsa"], names=[PEER])
+    b.entries["peer-rsa-pss"] = (key, [pss_signed(plain, roots["rsa"].key)], PEER, "good: its CA signs by RSASSA-PSS")
 
     inter = b.intermediate("int", root)
     b.leaf("peer-int", inter)
@@ -210,6 +252,11 @@ def make_pki(directory):
     b.leaf("peer-int-p521", b.intermediate("int-p521", root, "p521"))
     b.leaf("peer-int-critical", b.intermediate("int-critical", root, extra=[x509.UnrecognizedExtension(
         x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")]))
+
+    b.leaf("peer-int-idle", root)
+    b.entries["peer-int-idle"][1].append(b.entries["peer-int-path"][1][1])
+    whole = b.entries["peer-deep"]
+    b.entries["peer-deep-reordered"] = (whole[0], whole[1][:1] + whole[1][:0:-1], PEER, "its intermediates in reverse order")
 
     def constraints(permitted=None, excluded=None):
         return x509.NameConstraints([x509.DNSName(x) for x in permitted] if permitted else None,
@@ -251,7 +298,7 @@ def make_pki(directory):
 
     write("ca.pem", b"".join(pem(r.certificate) for r in list(roots.values()) + [stale]))
     write("ca-limited.pem", pem(limited.certificate))
-    write("crl.pem", pem(crl(root, [revoked, revoked_int.certificate], -1, 30)) + pem(crl(stale, [], -10, -1)))
+    write("crl.pem", pem(crl(root, [revoked, revoked_int.certificate], -1, 30)) + pem(crl(stale, [revoked_stale], -10, -1)))
     for name, (key, chain, _, _) in b.entries.items():
         write(name + ".pem", b"".join(pem(c) for c in chain))
         write(name + ".key", key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,

@@ -7,7 +7,7 @@ import time
 from . import mlkem
 from .frames import CODES, PeerRefused
 from .handshake import PROLOGUE, Config, Initiator, Responder
-from .identity import Certificate, Identity, Statement, Trust, parse_attributes, signature_input, verify_statement
+from .identity import Certificate, Identity, Statement, Trust, signature_input, verify_statement
 from .negotiate import Offer, RpcVersions, choose
 from .noise import PROTOCOL_NAME, KeyPair
 
@@ -91,7 +91,7 @@ class _Side:
         parsed = Statement.parse(statement)
         fields.check("machine", parsed.machine.decode())
         fields.check("account", parsed.account.decode())
-        if parse_attributes(parsed.attributes) != [(b"uid", b"1000")] or parsed.static_key != self.static.public:
+        if parsed.attribute_list() != [(b"uid", b"1000")] or parsed.static_key != self.static.public:
             raise Mismatch("%s: the statement's attributes or static key" % fields.where)
         if parsed.encode() != statement:
             raise Mismatch("%s: the statement does not encode to itself" % fields.where)
