@@ -1,0 +1,502 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+)
+
+// An account of the test.
+type account struct {
+	name string
+	uid  uint32
+}
+
+// on gives the account's identity on a machine.
+func (a account) on(d *daemon) string { return a.name + "@" + d.machine }
+
+// The accounts. The system has none of these uids; the daemons see them in the passwd file of the test.
+var (
+	alice    = account{"alice", 61001}
+	bob      = account{"bob", 61002}
+	nameless = account{"(none)", 61003}
+	capital  = account{"Carol", 61004} // no carol
+	twin     = account{"Dave", 61005}  // dave is somebody else
+	lowered  = account{"Erin", 61006}  // erin is the same uid
+	second   = account{"root", 61007}
+	domain   = account{"frank@corp", 61008}
+	tooLong  = account{strings.Repeat("g", 65), 61009}
+	overflow = account{"nobody", 65534}
+)
+
+const firstOfPool, poolSize = 61100, 8
+
+func passwd() string {
+	var b strings.Builder
+	line := func(name string, uid uint32) { fmt.Fprintf(&b, "%s:x:%d:%d::/:/usr/sbin/nologin\n", name, uid, uid) }
+	line("root", 0)
+	for _, a := range []account{alice, bob, capital, twin, lowered, second, domain, tooLong, overflow} {
+		line(a.name, a.uid)
+	}
+	line("dave", 61015)
+	line("erin", lowered.uid)
+	for i := range poolSize {
+		line(poolAccount(i).name, poolAccount(i).uid)
+	}
+	return b.String()
+}
+
+func poolAccount(i int) account { return account{fmt.Sprintf("user%d", i), uint32(firstOfPool + i)} }
+
+// enterWorld replaces this process, which has a mount namespace of its own, by the program given, that sees the user
+// database in the directory.
+func enterWorld(args []string) error {
+	dir, argv := args[0], args[1:]
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	for _, name := range []string{"passwd", "group", "nsswitch.conf"} {
+		if err := unix.Mount(filepath.Join(dir, name), "/etc/"+name, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount over /etc/%s: %w", name, err)
+		}
+	}
+	os.Unsetenv(roleVariable)
+	return syscall.Exec(argv[0], argv, os.Environ())
+}
+
+// A world is what the tests share: CAs, daemons, and a pool of applications.
+type world struct {
+	dir     string
+	program string // shared-altsd
+	self    string // this test binary
+
+	known, unknown, limited, inside, revoking, outdated *testca.CA
+	revokedLeaf                                         *testca.Issued
+	revokedCA                                           *testca.CA
+	requiredEKU                                         asn1.ObjectIdentifier
+
+	// alpha and beta are two ordinary machines. The others differ from them in one thing.
+	alpha, beta *daemon
+	demanding   *daemon // --require-eku
+	hasty       *daemon // --handshake-timeout 1s
+	narrow      *daemon // --max-handshakes 2, --server-accounts same, and a second socket for some uids only
+	costly      *daemon // as alpha, with nothing else to do, so that its processor time can be measured
+	stranger    *daemon // of a CA that the others do not know
+	revoked     *daemon // its certificate is revoked, which it does not know
+	stale       *daemon // its CA's revocation list is out of date, which it does not know
+	expired     *daemon // its certificate has expired
+	domains     *daemon // --allow-domain-accounts
+
+	mu        sync.Mutex
+	processes map[uint32]*process
+	daemons   []*daemon
+	secrets   []secret
+}
+
+// narrowUIDs are the uids that narrow's second socket serves.
+const narrowUIDs = "61101-61102"
+
+func newWorld() (_ *world, err error) {
+	w := &world{processes: map[uint32]*process{}}
+	if w.dir, err = os.MkdirTemp("/tmp", "altsd-e2e-"); err != nil {
+		return nil, err
+	}
+	w.program, w.self = filepath.Join(w.dir, "shared-altsd"), filepath.Join(w.dir, "app")
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.end())
+		}
+	}()
+	if err := os.Chmod(w.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := buildProgram(w.program, raceOn); err != nil {
+		return nil, err
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range map[string][]byte{
+		"app": self, "passwd": []byte(passwd()), "group": []byte("root:x:0:\n"),
+		"nsswitch.conf": []byte("passwd: files\ngroup: files\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.makeCAs(); err != nil {
+		return nil, err
+	}
+	return w, w.startDaemons()
+}
+
+func buildProgram(path string, race bool) error {
+	args := []string{"build", "-o", path}
+	if race {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "../../cmd/shared-altsd")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("building shared-altsd: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// file writes a file of the world and gives its path.
+func (w *world) file(name string, data []byte) (string, error) {
+	path := filepath.Join(w.dir, name)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return "", err
+	}
+	return path, os.Rename(path+".new", path)
+}
+
+func (w *world) makeCAs() (err error) {
+	w.requiredEKU = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1}
+	makeCA := func(ca **testca.CA, o testca.Options) {
+		if err == nil {
+			*ca, err = testca.NewCA(o)
+		}
+	}
+	makeCA(&w.known, testca.Options{Name: "known"})
+	makeCA(&w.unknown, testca.Options{Name: "unknown"})
+	makeCA(&w.limited, testca.Options{Name: "limited"})
+	makeCA(&w.inside, testca.Options{Name: "inside", PermittedDNS: []string{"inside.test"}, ExcludedDNS: []string{"secret.inside.test"}})
+	makeCA(&w.revoking, testca.Options{Name: "revoking"})
+	makeCA(&w.outdated, testca.Options{Name: "outdated"})
+	if err != nil {
+		return err
+	}
+	if w.revokedLeaf, err = w.revoking.Issue(testca.Leaf{Hosts: []string{"revoked.test"}}); err != nil {
+		return err
+	}
+	if w.revokedCA, err = w.revoking.Intermediate(testca.Options{Name: "revoked CA"}); err != nil {
+		return err
+	}
+	crl, err := w.revoking.CRL([]*big.Int{w.revokedLeaf.Cert.SerialNumber, w.revokedCA.Cert.SerialNumber}, testca.CRLOptions{})
+	if err != nil {
+		return err
+	}
+	old, err := w.outdated.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		"known.pem": w.known.PEM(), "limited.pem": w.limited.PEM(), "inside.pem": w.inside.PEM(),
+		"revoking.pem": w.revoking.PEM(), "outdated.pem": w.outdated.PEM(), "revoking.crl": crl, "outdated.crl": old,
+	} {
+		if _, err := w.file(name, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trust gives the flags of a machine that trusts all but the unknown CA.
+func (w *world) trust() []string {
+	f := func(name string) string { return filepath.Join(w.dir, name) }
+	return []string{"--ca", f("known.pem"), "--ca", "limited.test,hpc.limited.test=" + f("limited.pem"), "--ca", f("inside.pem"),
+		"--ca", f("revoking.pem"), "--ca", f("outdated.pem"), "--crl", f("revoking.crl"), "--crl", f("outdated.crl")}
+}
+
+// machine makes a daemon for a machine of that name, with a certificate for it and 127.0.0.1, and does not start it.
+func (w *world) machine(name string, ca *testca.CA, leaf testca.Leaf, flags ...string) (*daemon, error) {
+	leaf.Hosts, leaf.IPs = []string{name + ".test"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	issued, err := ca.Issue(leaf)
+	if err != nil {
+		return nil, err
+	}
+	return w.machineWith(name, issued, flags...)
+}
+
+func (w *world) machineWith(name string, issued *testca.Issued, flags ...string) (*daemon, error) {
+	w.keepSecret("the private key of "+name, issued.KeyPEM)
+	credentials, err := w.file(name+".pem", issued.PEM())
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{world: w, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program,
+		more: make(chan struct{})}
+	d.args = append([]string{"serve", "--socket", d.socket, "--credentials", credentials,
+		"--log-level", "debug", "--log-format", "json"}, flags...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.daemons = append(w.daemons, d)
+	return d, nil
+}
+
+func (w *world) startDaemons() (err error) {
+	long, known := w.trust(), []string{"--ca", filepath.Join(w.dir, "known.pem")}
+	add := func(d **daemon, name string, ca *testca.CA, leaf testca.Leaf, flags ...string) {
+		if err == nil {
+			*d, err = w.machine(name, ca, leaf, flags...)
+		}
+	}
+	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
+	add(&w.alpha, "alpha", w.known, testca.Leaf{}, long...)
+	add(&w.beta, "beta", w.known, testca.Leaf{}, long...)
+	add(&w.demanding, "demanding", w.known, testca.Leaf{UnknownEKUs: []asn1.ObjectIdentifier{w.requiredEKU}, KeyType: testca.RSA2048},
+		with(long, "--require-eku", w.requiredEKU.String())...)
+	add(&w.hasty, "hasty", w.known, testca.Leaf{KeyType: testca.Ed25519}, with(known, "--handshake-timeout", "1s", "--max-handshakes", "2")...)
+	add(&w.narrow, "narrow", w.known, testca.Leaf{KeyType: testca.P384}, with(known, "--max-handshakes", "2", "--server-accounts", "same",
+		"--secure-naming", "off", "--socket", filepath.Join(w.dir, "narrow-limited.socket")+",uids="+narrowUIDs)...)
+	add(&w.costly, "costly", w.known, testca.Leaf{}, long...)
+	add(&w.stranger, "stranger", w.unknown, testca.Leaf{}, known...)
+	add(&w.stale, "stale", w.outdated, testca.Leaf{}, known...)
+	add(&w.expired, "expired", w.known, testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}, known...)
+	add(&w.domains, "domains", w.known, testca.Leaf{}, with(known, "--allow-domain-accounts")...)
+	if err != nil {
+		return err
+	}
+	if w.revoked, err = w.machineWith("revoked", w.revokedLeaf, known...); err != nil {
+		return err
+	}
+	errs := make([]error, len(w.daemons))
+	var wg sync.WaitGroup
+	for i, d := range w.daemons {
+		wg.Go(func() { errs[i] = d.start() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// as gives the application of an account.
+func (w *world) as(t testing.TB, a account) *process {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.processes[a.uid]
+	if p == nil {
+		var err error
+		if p, err = w.run(a); err != nil {
+			t.Fatal(err)
+		}
+		w.processes[a.uid] = p
+	}
+	return p
+}
+
+// end stops everything and gives what was wrong with it.
+func (w *world) end() error {
+	var errs []error
+	var wg sync.WaitGroup
+	for _, p := range w.processes {
+		wg.Go(p.end)
+	}
+	wg.Wait()
+	ends := make([]error, len(w.daemons))
+	for i, d := range w.daemons {
+		wg.Go(func() { ends[i] = d.end() })
+	}
+	wg.Wait()
+	errs = append(errs, ends...)
+	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+}
+
+// A secret is what no log may hold.
+type secret struct {
+	what  string
+	forms []string // in which it could stand in a log
+}
+
+// keepSecret notes bytes, or PEM, that must not be in any log.
+func (w *world) keepSecret(what string, data []byte) {
+	s := secret{what: what}
+	if b, _ := pem.Decode(data); b != nil {
+		for line := range strings.Lines(string(data)) {
+			if line = strings.TrimSpace(line); len(line) >= 16 && !strings.HasPrefix(line, "-----") {
+				s.forms = append(s.forms, line)
+			}
+		}
+		data = b.Bytes
+	}
+	// Any 16 bytes of it would be too much; a form that begins in the middle is found by its aligned parts.
+	for at := 0; at+16 <= len(data); at += 16 {
+		part := data[at : at+16]
+		s.forms = append(s.forms, string(part), hex.EncodeToString(part), strings.ToUpper(hex.EncodeToString(part)),
+			strings.Trim(fmt.Sprint(part), "[]"), strings.Trim(fmt.Sprintf("% x", part), "[]"))
+	}
+	for at := 0; at+18 <= len(data); at += 18 { // base64 has no remainder after 3 bytes
+		s.forms = append(s.forms, base64.StdEncoding.EncodeToString(data[at:at+18]), base64.URLEncoding.EncodeToString(data[at:at+18]))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.secrets = append(w.secrets, s)
+}
+
+// leaks looks for the secrets in a text.
+func (w *world) leaks(text string) (found []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.secrets {
+		if slices.ContainsFunc(s.forms, func(form string) bool { return strings.Contains(text, form) }) {
+			found = append(found, s.what)
+		}
+	}
+	return found
+}
+
+// A record is a line of a daemon's log.
+type record struct {
+	Level, Msg, ID, Side, Local, Peer, Reason, Detail string
+	UID                                               uint32
+	ByPeer                                            bool `json:"by_peer"`
+}
+
+// A daemon is shared-altsd serve for one machine.
+type daemon struct {
+	world   *world
+	machine string
+	socket  string
+	program string
+	args    []string
+	cmd     *exec.Cmd
+	ended   chan struct{}
+	killed  bool // by a test, so that its exit status says nothing
+
+	mu   sync.Mutex
+	log  []string
+	more chan struct{} // closed and replaced at each line
+}
+
+// start returns when the daemon says that it is ready.
+func (d *daemon) start() error {
+	path := d.socket + ".notify"
+	os.Remove(path)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
+	// With a mount namespace of its own, the test binary turns into the daemon, which keeps its process ID.
+	d.cmd = exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
+	d.cmd.Env = append(os.Environ(), roleVariable+"=daemon", "NOTIFY_SOCKET="+path, "LISTEN_FDS=", "WATCHDOG_USEC=", "GORACE=")
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	stderr, err := d.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return fmt.Errorf("starting the daemon of %s in a mount namespace of its own: %w", d.machine, err)
+	}
+	ended := make(chan struct{})
+	d.ended, d.killed = ended, false
+	go func() {
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			d.mu.Lock()
+			d.log = append(d.log, s.Text())
+			close(d.more)
+			d.more = make(chan struct{})
+			d.mu.Unlock()
+		}
+		d.cmd.Wait()
+		close(ended)
+		manager.Close()
+	}()
+	manager.SetReadDeadline(time.Now().Add(patience))
+	for buf := make([]byte, 4096); ; {
+		n, err := manager.Read(buf)
+		if err != nil {
+			return fmt.Errorf("the daemon of %s does not start: %w\n%s", d.machine, err, d.said())
+		}
+		if bytes.HasPrefix(buf[:n], []byte("READY=1")) {
+			return nil
+		}
+	}
+}
+
+func (d *daemon) signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// end stops the daemon, if it runs, and gives what it has done wrong in its life.
+func (d *daemon) end() error {
+	if d.ended == nil {
+		return nil
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		d.cmd.Process.Kill()
+		<-d.ended
+		return fmt.Errorf("the daemon of %s does not end on SIGTERM", d.machine)
+	}
+	if code := d.cmd.ProcessState.ExitCode(); code != 0 && !d.killed {
+		return fmt.Errorf("the daemon of %s ended with exit status %d:\n%s", d.machine, code, d.said())
+	}
+	return d.faults()
+}
+
+// faults looks for what no log may hold.
+func (d *daemon) faults() error {
+	all := d.said()
+	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "goroutine "} {
+		if strings.Contains(all, bad) {
+			return fmt.Errorf("the daemon of %s logged %q:\n%s", d.machine, bad, all)
+		}
+	}
+	if found := d.world.leaks(all); found != nil {
+		return fmt.Errorf("the log of the daemon of %s holds %s", d.machine, strings.Join(found, " and "))
+	}
+	return nil
+}
+
+func (d *daemon) said() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.log, "\n")
+}
+
+// mark gives a place in the log, for find.
+func (d *daemon) mark() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.log)
+}
+
+// find waits for a line of the log after mark.
+func (d *daemon) find(t testing.TB, mark int, what string, match func(*record) bool) *record {
+	t.Helper()
+	for timeout := time.After(patience); ; {
+		d.mu.Lock()
+		lines, more := d.log[mark:], d.more
+		d.mu.Unlock()
+		for _, line := range lines {
+			r := new(record)
+			if json.Unmarshal([]byte(line), r) == nil && match(r) {
+				return r
+			}
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Errorf("no line of %s in the log of %s, which said:\n%s", what, d.machine, strings.Join(lines, "\n"))
+			return nil
+		}
+	}
+}
