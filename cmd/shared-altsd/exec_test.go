@@ -24,6 +24,9 @@ import (
 // A copy of the test binary with this variable is shared-altsd itself: exec starts itself again by /proc/self/exe.
 const beMain = "SHARED_ALTSD_EXEC_TEST"
 
+// Under the race detector a process sleeps for a second at its end, unless told not to.
+const noRaceSleep = "GORACE=atexit_sleep_ms=0"
+
 func init() {
 	if os.Getenv(beMain) == "" {
 		return
@@ -104,7 +107,7 @@ func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
 // command gives the command that runs args under exec, as the account.
 func (e execTest) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(e.program, append([]string{"exec", "--socket", e.socket, "--"}, args...)...)
-	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example"}
+	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example", noRaceSleep}
 	cmd.Dir = "/"
 	if e.uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(e.uid), Gid: uint32(e.uid)}}
@@ -455,11 +458,22 @@ func TestExecPrepared(t *testing.T) {
 			exec setpriv --reuid=$uid --regid=$uid --clear-groups "$@"`
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
 			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
-		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH")}
+		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), noRaceSleep}
+		again := exec.Command(run.Path, run.Args[1:]...)
+		again.Env = run.Env
 		out, err := run.CombinedOutput()
 		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
 		if err != nil || string(out) != caller+caller+address+"\n" {
 			t.Errorf("%v, %s", err, out)
+		}
+
+		// Without the address in its IPv6 form the network would be asked for one.
+		if err := os.WriteFile(hosts, fmt.Appendf(nil, "%s %s %[2]s.\n", address, handshakerName), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, _ = again.CombinedOutput()
+		if again.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), "::ffff:127.N.N.N") {
+			t.Errorf("%v, %s", again.ProcessState, out)
 		}
 	})
 }

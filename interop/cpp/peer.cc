@@ -4,7 +4,8 @@
 //   peer client SOCKET TARGET ACCOUNT,ACCOUNT...
 //
 // A server prints "port N" and serves until its standard input ends. A client obeys one command a line on its standard
-// input and answers each with one line, "ok ..." or "error CODE MESSAGE"; interop/matrix has the list.
+// input, "new", "greet", "upload N", "download N" or "channels N M", and answers each with one line, "ok ..." or "error CODE
+// MESSAGE".
 
 #include <openssl/sha.h>
 
@@ -107,7 +108,7 @@ class Client {
     channel_ = NewChannel();
   }
 
-  std::string Do(const std::string& command, uint64_t n) {
+  std::string Do(const std::string& command, uint64_t n, uint64_t m) {
     if (command == "new") {
       channel_ = NewChannel();
       return "ok";
@@ -115,7 +116,7 @@ class Client {
     if (command == "greet") return Greet(channel_, false);
     if (command == "upload") return Upload(n);
     if (command == "download") return Download(n);
-    if (command == "channels") return Channels(n);
+    if (command == "channels") return Channels(n, m);
     return "error 3 unknown command " + command;
   }
 
@@ -178,15 +179,20 @@ class Client {
     return Answer(status, digest.Hex());
   }
 
-  // Channels opens n channels at once and greets on each. They may try again: gRPC 1.51 now and then takes a connect() that
-  // is under way for failed, with an errno that is not connect()'s ("No such file or directory").
-  std::string Channels(uint64_t n) {
+  // Channels opens n channels, m of them at once, greets on each, and holds all of them to the end. A call may try again:
+  // gRPC 1.51 now and then takes a connect() that is under way for failed, with an errno that is not connect()'s ("No such
+  // file or directory").
+  std::string Channels(uint64_t n, uint64_t m) {
     std::vector<std::string> answers(n);
-    std::vector<std::thread> threads;
-    for (uint64_t i = 0; i < n; i++) {
-      threads.emplace_back([this, i, &answers] { answers[i] = Greet(NewChannel(), true); });
+    std::vector<std::shared_ptr<grpc::Channel>> channels(n);
+    for (uint64_t first = 0; first < n; first += m) {
+      std::vector<std::thread> threads;
+      for (uint64_t i = first; i < std::min(n, first + m); i++) {
+        channels[i] = NewChannel();
+        threads.emplace_back([i, &channels, &answers] { answers[i] = Greet(channels[i], true); });
+      }
+      for (auto& t : threads) t.join();
     }
-    for (auto& t : threads) t.join();
     for (const auto& a : answers) {
       if (a != answers[0] || a.compare(0, 3, "ok ") != 0) return a.compare(0, 3, "ok ") == 0 ? "error 2 answers differ" : a;
     }
@@ -206,9 +212,9 @@ int RunClient(const std::string& socket, const std::string& target, const std::s
   for (std::string line; std::getline(std::cin, line);) {
     std::stringstream words(line);
     std::string command;
-    uint64_t n = 0;
-    words >> command >> n;
-    std::string answer = client.Do(command, n);
+    uint64_t n = 0, m = 0;
+    words >> command >> n >> m;
+    std::string answer = client.Do(command, n, m);
     std::replace(answer.begin(), answer.end(), '\n', ' ');
     std::cout << answer << std::endl;
   }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -69,9 +68,10 @@ func runPeer(args []string) error {
 		return err
 	}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		command, number, _ := strings.Cut(lines.Text(), " ")
-		n, _ := strconv.Atoi(number)
-		answer, err := c.do(command, n)
+		command, numbers, _ := strings.Cut(lines.Text(), " ")
+		n, m := 0, 0
+		fmt.Sscan(numbers, &n, &m)
+		answer, err := c.do(command, n, m)
 		if err != nil {
 			s := status.Convert(err)
 			answer = fmt.Sprintf("error %d %s", s.Code(), s.Message())
@@ -211,7 +211,7 @@ func greet(ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	return reply.Value + " " + describe(p.AuthInfo), nil
 }
 
-func (c *client) do(command string, n int) (string, error) {
+func (c *client) do(command string, n, m int) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	switch command {
@@ -242,24 +242,25 @@ func (c *client) do(command string, n int) (string, error) {
 		s.CloseSend()
 		return receive((&grpc.GenericClientStream[wrapperspb.UInt64Value, wrapperspb.BytesValue]{ClientStream: s}).Recv)
 	case "channels":
-		return c.channels(ctx, n)
+		return c.channels(ctx, n, m)
 	}
 	return "", fmt.Errorf("unknown command %q", command)
 }
 
-// channels opens n channels at once and greets on each.
-func (c *client) channels(ctx context.Context, n int) (string, error) {
-	answers, errs := make([]string, n), make([]error, n)
+// channels opens n channels, at most m of them at once, greets on each, and holds all of them to the end.
+func (c *client) channels(ctx context.Context, n, m int) (string, error) {
+	answers, errs, places := make([]string, n), make([]error, n), make(chan struct{}, m)
 	var wg sync.WaitGroup
 	for i := range n {
+		conn, err := c.dial()
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
 		wg.Go(func() {
-			conn, err := c.dial()
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer conn.Close()
+			places <- struct{}{}
 			answers[i], errs[i] = greet(ctx, conn)
+			<-places
 		})
 	}
 	wg.Wait()

@@ -73,16 +73,17 @@ class Client:
         stub = interop_pb2_grpc.InteropStub(channel)
         return stub.Greet(StringValue(), timeout=60, wait_for_ready=wait_for_ready).value + ' - -'
 
-    def channels(self, n):
-        def one(_):
-            with self.new_channel() as channel:
-                return self.greet(channel, wait_for_ready=True)  # for the reason in interop/cpp/peer.cc
-        with concurrent.futures.ThreadPoolExecutor(n) as pool:
-            answers = set(pool.map(one, range(n)))
+    def channels(self, n, at_once):
+        channels = [self.new_channel() for _ in range(n)]
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+            # They wait for the reason in interop/cpp/peer.cc.
+            answers = set(pool.map(lambda channel: self.greet(channel, wait_for_ready=True), channels))
+        for channel in channels:
+            channel.close()
         assert len(answers) == 1, answers
         return answers.pop()
 
-    def do(self, command, n):
+    def do(self, command, n=0, m=0):
         stub = interop_pb2_grpc.InteropStub(self.channel)
         if command == 'new':
             self.channel.close()
@@ -95,16 +96,16 @@ class Client:
         if command == 'download':
             return digest(stub.Download(UInt64Value(value=n), timeout=60))
         if command == 'channels':
-            return self.channels(n)
+            return self.channels(n, m)
         raise ValueError(command)
 
 
 def run_client(target, accounts):
     client = Client(target, accounts.split(','))
     for line in sys.stdin:
-        command, n = (line.split() + ['0'])[:2]
+        command, *numbers = line.split()
         try:
-            answer = 'ok ' + client.do(command, int(n))
+            answer = 'ok ' + client.do(command, *map(int, numbers))
         except grpc.RpcError as error:
             answer = f'error {error.code().value[0]} {error.details()}'
         print(answer.replace('\n', ' '), flush=True)
