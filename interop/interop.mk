@@ -1,8 +1,9 @@
-# The matrix of gRPC libraries against real daemons, as a table; "make unit" runs the same tests. Included by the Makefile.
-INTEROP_PACKAGES := g++ libgrpc++-dev protobuf-compiler-grpc libssl-dev pkg-config make python3-grpcio python3-protobuf
+# The matrix of gRPC libraries against real daemons, as a table, and the conformance suite; "make unit" runs the same tests. Included by the Makefile.
+INTEROP_PACKAGES := g++ libgrpc++-dev protobuf-compiler-grpc libssl-dev pkg-config make python3-grpcio python3-protobuf \
+	python3-cryptography
 DEBIAN_PACKAGES += $(INTEROP_PACKAGES)
 
 .PHONY: interop
 interop: debian-packages
-	$(GO) test -count=1 -v ./interop/matrix/ ./internal/relay/
+	$(GO) test -count=1 -v ./interop/matrix/ ./interop/conformance/ ./internal/relay/
 	$(GO) test -count=1 -run 'Exec|Hosts' ./cmd/shared-altsd/

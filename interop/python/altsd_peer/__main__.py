@@ -176,7 +176,8 @@ def main(argv=None):
     p.add_argument("--list", action="store_true", help="print the table as JSON")
     p.add_argument("--slow", action="store_true", help="also the cases that wait for the other side's deadline, which "
                    "--timeout must then exceed")
-    p.add_argument("--strict", action="store_true", help="demand a status of an initiator that fails, too")
+    p.add_argument("--strict", action="store_true", help="demand a reason of an initiator that fails, too: a status, "
+                   "or a verdict")
     p.add_argument("--survival", type=int, default=10, metavar="N", help="an honest handshake after every N cases")
     p.add_argument("--timeout", type=float, default=10)
     p.add_argument("--quiet", action="store_true")

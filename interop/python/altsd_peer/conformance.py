@@ -147,7 +147,7 @@ class ListenTarget:
 def _named(text):
     """The status whose name stands in the text, the last one if there are several."""
     found = [code for word in re.findall(r"\w+", text) for code, name in CODES.items() if code and name == word]
-    return "status %d" % found[-1] if found else None
+    return "told %d" % found[-1] if found else None
 
 
 def one(target, role, env, how):

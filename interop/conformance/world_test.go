@@ -1,0 +1,313 @@
+// Package conformance tests the daemon, as a process, against the second implementation of docs/protocol.md
+// (interop/python), which is honest or hostile, and the Go packages against its verdicts on mutated input.
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+)
+
+const (
+	// patience bounds every wait for something that should happen soon: only a broken program uses it up.
+	patience = 90 * time.Second
+	// python is Debian's, for which Debian's python3-cryptography is installed.
+	python    = "/usr/bin/python3"
+	sourceDir = "../python"
+)
+
+// kinds are the signature schemes of section 5.1, each with a machine certificate for the daemon and one for the peer.
+var kinds = []string{"p256", "p384", "ed25519", "rsa"}
+
+// needPython skips the test where the second implementation cannot run.
+func needPython(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command(python, "-c", "import cryptography").CombinedOutput(); err != nil {
+		t.Skipf("%s with cryptography is missing, install Debian's python3-cryptography: %v %s", python, err, out)
+	}
+}
+
+// peer gives a command of the second implementation.
+func peer(args ...string) *exec.Cmd {
+	cmd := exec.Command(python, append([]string{"-B", "-m", "altsd_peer"}, args...)...)
+	cmd.Dir = sourceDir
+	return cmd
+}
+
+// A world is the PKI that the second implementation makes, and a daemon for each kind of key in it.
+type world struct {
+	dir, program, pki string
+
+	mu      sync.Mutex
+	daemons map[string]*daemon
+}
+
+var made struct {
+	once  sync.Once
+	world *world
+	err   error
+}
+
+func TestMain(m *testing.M) {
+	// Go keeps the outcome of a test until a file changes that the test has looked at: these are used by other processes.
+	for _, dir := range []string{sourceDir, "../../cmd", "../../service", "../../noiseproto", "../../certbind", "../../internal"} {
+		if err := filepath.WalkDir(dir, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: the sources are not all there:", err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if made.world != nil {
+		if err := made.world.end(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: at the end of the tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// theWorld gives what the tests share, made when the first of them asks.
+func theWorld(t *testing.T) *world {
+	t.Helper()
+	needPython(t)
+	made.once.Do(func() {
+		dir, err := os.MkdirTemp("", "altsd-conformance-")
+		if err != nil {
+			made.err = err
+			return
+		}
+		made.world = &world{dir: dir, program: filepath.Join(dir, "shared-altsd"), pki: filepath.Join(dir, "pki"),
+			daemons: map[string]*daemon{}}
+		made.err = made.world.build()
+	})
+	if made.err != nil {
+		t.Fatal(made.err)
+	}
+	return made.world
+}
+
+func (w *world) build() error {
+	args := []string{"build", "-o", w.program}
+	if raceOn {
+		args = append(args, "-race")
+	}
+	for _, cmd := range []*exec.Cmd{exec.Command("go", append(args, "../../cmd/shared-altsd")...), peer("make-pki", w.pki)} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", cmd, err, out)
+		}
+	}
+	return nil
+}
+
+// end stops the daemons and looks at what they have logged.
+func (w *world) end() (err error) {
+	for kind, d := range w.daemons {
+		err = errors.Join(err, d.stop())
+		log, readErr := os.ReadFile(d.log)
+		err = errors.Join(err, readErr)
+		for _, bad := range []string{"panic", "DATA RACE", "fatal error", "goroutine "} {
+			if at := bytes.Index(log, []byte(bad)); at >= 0 {
+				err = errors.Join(err, fmt.Errorf("the log of the daemon %s holds %q: %s", kind, bad,
+					log[max(0, at-200):min(len(log), at+2000)]))
+			}
+		}
+	}
+	return errors.Join(err, os.RemoveAll(w.dir))
+}
+
+// A daemon is shared-altsd serve with a certificate of the PKI.
+type daemon struct {
+	socket, log string
+	cmd         *exec.Cmd
+	ended       chan struct{}
+	conn        *grpc.ClientConn
+}
+
+// daemon gives the running daemon whose key is of the kind.
+func (w *world) daemon(t *testing.T, kind string) *daemon {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d := w.daemons[kind]; d != nil {
+		return d
+	}
+	d := &daemon{socket: filepath.Join(w.dir, kind+".socket"), log: filepath.Join(w.dir, kind+".log"),
+		ended: make(chan struct{})}
+	if err := d.start(w, kind); err != nil {
+		t.Fatal(err)
+	}
+	w.daemons[kind] = d
+	return d
+}
+
+// start returns when the daemon says that it is ready.
+func (d *daemon) start(w *world, kind string) error {
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: d.socket + ".ready", Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	log, err := os.Create(d.log)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	file := func(name string) string { return filepath.Join(w.pki, name) }
+	d.cmd = exec.Command(w.program, "serve", "--socket", d.socket, "--credentials", file("daemon-"+kind+".pem"),
+		"--key", file("daemon-"+kind+".key"), "--ca", file("ca.pem"), "--ca", "limited.test="+file("ca-limited.pem"),
+		"--crl", file("crl.pem"), "--secure-naming", "off", "--handshake-timeout", "30s")
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.socket+".ready", "LISTEN_FDS=", "WATCHDOG_USEC=",
+		"GORACE=atexit_sleep_ms=0")
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		_ = d.cmd.Wait() // stop reports how it ended
+		close(d.ended)
+		ready.Close() // ends the wait below
+	}()
+	if err := ready.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	for buf := make([]byte, 4096); ; {
+		n, err := ready.Read(buf)
+		if err != nil {
+			said, _ := os.ReadFile(d.log)
+			return errors.Join(fmt.Errorf("the daemon %s did not start: %s", kind, said), d.stop())
+		}
+		if bytes.HasPrefix(buf[:n], []byte("READY=1")) {
+			break
+		}
+	}
+	d.conn, err = grpc.NewClient("unix:"+d.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return err
+}
+
+func (d *daemon) stop() error {
+	if d.conn != nil {
+		d.conn.Close()
+	}
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which its state then shows
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		_ = d.cmd.Process.Kill()
+		<-d.ended
+		return errors.New("the daemon did not end when it was told to")
+	}
+	if !d.cmd.ProcessState.Success() {
+		return fmt.Errorf("the daemon ended with %v", d.cmd.ProcessState)
+	}
+	return nil
+}
+
+var errHungUp = errors.New("the peer hung up")
+
+// relay does what an application's ALTS library does, from the raw service: it carries one handshake between conn and
+// the daemon.
+func (d *daemon) relay(conn net.Conn, client bool) (*altspb.HandshakerResult, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s, err := d.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, altspb.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	// The service may end the stream at any time, also while nothing comes from the peer.
+	answers := make(chan *altspb.HandshakerResp)
+	var ended error
+	go func() {
+		defer close(answers)
+		for {
+			r := new(altspb.HandshakerResp)
+			if ended = s.RecvMsg(r); ended != nil {
+				_ = conn.SetReadDeadline(time.Now()) // wakes the reader; a closed connection wakes it too
+				return
+			}
+			select {
+			case answers <- r:
+			case <-ctx.Done():
+				ended = ctx.Err()
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 65536)
+	read := func() ([]byte, error) {
+		n, err := conn.Read(buf)
+		if n > 0 {
+			return buf[:n], nil
+		}
+		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
+			return nil, errHungUp
+		}
+		return nil, err
+	}
+	rpc := &altspb.RpcProtocolVersions{MaxRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1},
+		MinRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1}}
+	record := []string{"ALTSRP_GCM_AES128_REKEY"}
+	request := &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ClientStart{
+		ClientStart: &altspb.StartClientHandshakeReq{HandshakeSecurityProtocol: altspb.HandshakeProtocol_ALTS,
+			ApplicationProtocols: []string{"grpc"}, RecordProtocols: record, RpcVersions: rpc}}}
+	if !client {
+		request.ReqOneof = &altspb.HandshakerReq_ServerStart{ServerStart: &altspb.StartServerHandshakeReq{
+			ApplicationProtocols: []string{"grpc"}, RpcVersions: rpc,
+			HandshakeParameters: map[int32]*altspb.ServerHandshakeParameters{
+				int32(altspb.HandshakeProtocol_ALTS): {RecordProtocols: record}}}}
+	}
+	for hungUp := false; ; {
+		if err := s.SendMsg(request); err != nil && err != io.EOF { // at io.EOF RecvMsg knows the reason
+			return nil, err
+		}
+		r, ok := <-answers
+		if !ok {
+			return nil, ended
+		}
+		if len(r.OutFrames) > 0 {
+			if _, err := conn.Write(r.OutFrames); err != nil && !hungUp {
+				return nil, err
+			}
+		}
+		if r.Status.GetCode() != 0 {
+			return nil, errors.New(r.Status.Details)
+		}
+		if r.Result != nil {
+			return r.Result, nil
+		}
+		if hungUp {
+			return nil, errHungUp
+		}
+		data, err := read()
+		if errors.Is(err, errHungUp) {
+			hungUp = true // told to the service by an empty request, as grpc-go does
+		} else if err != nil {
+			<-answers // closed by the reader of the stream, whose end woke this one
+			return nil, errors.Join(ended, ctx.Err())
+		}
+		request = &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
+			Next: &altspb.NextHandshakeMessageReq{InBytes: bytes.Clone(data)}}}
+	}
+}
+
+// hangUp closes a connection so that what was sent still arrives, although bytes may be left unread.
+func hangUp(conn *net.TCPConn) {
+	_ = conn.CloseWrite()
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	_, _ = io.Copy(io.Discard, conn)
+	conn.Close()
+}
