@@ -48,8 +48,8 @@ that account alone. No privileges are needed where the system allows user namesp
   shared-altsd exec -- python3 greeter_server.py
 
 Arguments, environment, directory, open files, terminal, signals and exit status pass through. exec lives as long as
-COMMAND does: run it in the foreground. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND cannot be run, 127 if
-it is not found.`,
+COMMAND does: run it in the foreground. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND cannot be run, 127
+if it is not found.`,
 	setup: func() ([]option, func([]string) error) {
 		var c execConfig
 		return []option{
@@ -131,8 +131,8 @@ func (c *execConfig) run(command []string) error {
 	return exitLike(await(pid))
 }
 
-// listen gives the relay's socket: at a random address of 127.0.0.0/8, so that each exec has its own, or at the one that
-// the prepared hosts file names.
+// listen gives the relay's socket: at a random address of 127.0.0.0/8, so that each exec has its own, or at the one
+// that the prepared hosts file names.
 func (c *execConfig) listen() (*net.TCPListener, error) {
 	if c.prepared {
 		addr, err := preparedAddress()
@@ -154,9 +154,9 @@ func (c *execConfig) listen() (*net.TCPListener, error) {
 			return l, nil
 		}
 		if attempt == 20 {
-			return nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens on it "+
-				"at every address takes them all: find it with ss -ltnp 'sport = :%d' and let it listen on one address or another "+
-				"port)", handshakerPort, err, handshakerPort)
+			return nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens "+
+				"on it at every address takes them all: find it with ss -ltnp 'sport = :%d' and let it listen on one address or "+
+				"another port)", handshakerPort, err, handshakerPort)
 		}
 	}
 }
@@ -176,8 +176,8 @@ func preparedAddress() (net.IP, error) {
 	want := []string{addr.String(), "::ffff:" + addr.String()}
 	for _, n := range []string{handshakerName, handshakerName + "."} {
 		if !addr.IsLoopback() || addr.To4() == nil || !slices.Equal(hostsAddresses(hosts, n), want) {
-			return nil, fmt.Errorf("--prepared, but %s does not have for %s one address of 127.0.0.0/8, and after it the same as "+
-				"::ffff:127.N.N.N: add two such lines, each with the name with and without a dot at its end", hostsFile, n)
+			return nil, fmt.Errorf("--prepared, but %s does not have for %s one address of 127.0.0.0/8, and after it the "+
+				"same as ::ffff:127.N.N.N: add two such lines, each with the name with and without a dot at its end", hostsFile, n)
 		}
 	}
 	return addr, nil
@@ -223,11 +223,11 @@ func (c *execConfig) start(addr string, command []string) (pid int, err error) {
 }
 
 const namespaceCure = "the system has to allow user namespaces: see the sysctls user.max_user_namespaces, " +
-	"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu; else prepare the " +
-	"mounts by systemd or the container and use --prepared, as docs/clients.md shows"
+	"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu; else prepare " +
+	"the mounts by systemd or the container and use --prepared, as docs/clients.md shows"
 
-// mayMount tells whether this process is root with the right to mount: it then needs no user namespace, in which it would
-// lose rights that COMMAND may count on.
+// mayMount tells whether this process is root with the right to mount: it then needs no user namespace, in which it
+// would lose rights that COMMAND may count on.
 func mayMount() bool {
 	if os.Geteuid() != 0 {
 		return false
@@ -237,8 +237,9 @@ func mayMount() bool {
 	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
-// execEnv gives COMMAND's environment: the caller's, with proxies kept away from the handshaker's name (C-core would send
-// its handshakes to a proxy) and without the variable that would lead Java elsewhere, and with the socket for altscreds.
+// execEnv gives COMMAND's environment: the caller's, with proxies kept away from the handshaker's name (C-core would
+// send its handshakes to a proxy) and without the variable that would lead Java elsewhere, and with the socket for
+// altscreds.
 func execEnv(env []string, socket string) []string {
 	get := func(name string) string {
 		for _, kv := range slices.Backward(env) {
@@ -275,7 +276,8 @@ func join(list, other, more string) string {
 	return list + "," + more
 }
 
-// passedOn gives the signals that go to COMMAND. The others stop or continue exec itself, or are of no concern to COMMAND.
+// passedOn gives the signals that go to COMMAND. The others stop or continue exec itself, or are of no concern to
+// COMMAND.
 func passedOn() []os.Signal {
 	list := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR}
@@ -285,8 +287,8 @@ func passedOn() []os.Signal {
 	return list
 }
 
-// fromTerminal tells whether s is one that the terminal sends to its whole foreground process group, which COMMAND shares
-// with exec: COMMAND has it already.
+// fromTerminal tells whether s is one that the terminal sends to its whole foreground process group, which COMMAND
+// shares with exec: COMMAND has it already.
 func fromTerminal(s syscall.Signal) bool {
 	if s != syscall.SIGINT && s != syscall.SIGQUIT && s != syscall.SIGWINCH {
 		return false

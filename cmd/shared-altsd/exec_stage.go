@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageName is the name under which exec starts itself a second time, inside the new namespaces: a Go program cannot enter
-// a user namespace once it runs, for it has several threads by then.
+// stageName is the name under which exec starts itself a second time, inside the new namespaces: a Go program cannot
+// enter a user namespace once it runs, for it has several threads by then.
 const stageName = "shared-altsd-exec-stage"
 
 // stage prepares the namespaces that it runs in and becomes COMMAND. Its arguments are the pid of exec, the relay's
@@ -175,9 +175,9 @@ func mount(source, target, kind string, flags uintptr, data string) error {
 	return nil
 }
 
-// hostsWith gives a hosts file in which addr has the handshaker's names, and nothing else has. It stands there in its IPv6
-// form too: a resolver that found no IPv6 address in the file would ask the network for one, wait for the answer, and
-// believe it.
+// hostsWith gives a hosts file in which addr has the handshaker's names, and nothing else has. It stands there in its
+// IPv6 form too: a resolver that found no IPv6 address in the file would ask the network for one, wait for the answer,
+// and believe it.
 func hostsWith(hosts []byte, addr net.IP) []byte {
 	out := fmt.Appendf(nil, "%[1]s %[2]s %[2]s.\n::ffff:%[1]s %[2]s %[2]s.\n", addr, handshakerName)
 	for line := range bytes.Lines(hosts) {

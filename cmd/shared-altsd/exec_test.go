@@ -166,14 +166,16 @@ func TestExecView(t *testing.T) {
 			t.Errorf("hosts file: %s", hosts)
 		}
 		// The scratch mount is gone, and the daemon sees the account itself.
-		if got := e.output(t, "ls "+filepath.Dir(e.program)+"; id -u"); got != fmt.Sprintf("shared-altsd\nsocket\n%d", e.uid) {
+		want2 := fmt.Sprintf("shared-altsd\nsocket\n%d", e.uid)
+		if got := e.output(t, "ls "+filepath.Dir(e.program)+"; id -u"); got != want2 {
 			t.Errorf("%q", got)
 		}
 		caller := fmt.Sprintf("uid %d <nil> <nil>\n", e.uid)
 		if got := e.output(t, e.program+" dial-handshaker"); got+"\n" != caller+caller {
 			t.Errorf("daemon says %q", got)
 		}
-		if got := e.output(t, "echo $no_proxy $NO_PROXY"); strings.Count(got, "a.example,metadata.google.internal,metadata.google.internal.") != 2 {
+		const list = "a.example,metadata.google.internal,metadata.google.internal."
+		if got := e.output(t, "echo $no_proxy $NO_PROXY"); got != list+" "+list {
 			t.Errorf("proxies: %s", got)
 		}
 		if e.uid != 0 {
@@ -222,7 +224,8 @@ func TestExecExitStatus(t *testing.T) {
 		e.socket += "-of-nobody"
 		cmd := e.command("true")
 		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), "no shared-altsd daemon answers at "+e.socket) {
+		text := "no shared-altsd daemon answers at " + e.socket
+		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), text) {
 			t.Errorf("without a daemon: %v, %q", cmd.ProcessState, out)
 		}
 	})
@@ -235,7 +238,7 @@ func TestExecPassesThrough(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		cmd := e.command("sh", "-c", `read line; echo "$line $X $PWD $0 $1 $LISTEN_PID=$$" >&3; umask >&3; ulimit -n >&3`, "a b", "")
+		cmd := e.command("sh", "-c", `read line; echo "$line $X $PWD $0 $1 $LISTEN_PID" >&3; ulimit -n >&3`, "a b", "")
 		cmd.Dir = "/usr"
 		cmd.Env = append(cmd.Env, "X=y z", "LISTEN_PID=1")
 		cmd.Stdin = strings.NewReader("input\n")
@@ -249,9 +252,8 @@ func TestExecPassesThrough(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, _ := io.ReadAll(r)
-		first, _, _ := strings.Cut(string(got), "\n")
-		if !strings.HasPrefix(first, "input y z /usr a b  1=") {
-			t.Errorf("%q", got)
+		if want := fmt.Sprintf("input y z /usr a b  1\n%d\n", limit.Cur); string(got) != want {
+			t.Errorf("%q, not %q", got, want)
 		}
 
 		// Socket activation: the pid that the sockets are for is COMMAND's.
@@ -267,7 +269,8 @@ func TestExecPassesThrough(t *testing.T) {
 func TestExecSignals(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR2, 40} {
-			cmd := e.command("sh", "-c", fmt.Sprintf("trap 'echo caught; exit 9' %d; echo ready; while :; do sleep 0.01; done", s))
+			cmd := e.command("sh", "-c",
+				fmt.Sprintf("trap 'echo caught; exit 9' %d; echo ready; while :; do sleep 0.01; done", s))
 			cmd.SysProcAttr = orNew(cmd.SysProcAttr)
 			cmd.SysProcAttr.Setsid = true // no terminal, whatever the tests run in
 			out, err := cmd.StdoutPipe()
@@ -429,7 +432,8 @@ func TestExecStops(t *testing.T) {
 	})
 }
 
-// TestExecPrepared makes the mounts that systemd's BindReadOnlyPaths and Docker's options make, and lets exec rely on them.
+// TestExecPrepared makes the mounts that systemd's BindReadOnlyPaths and Docker's options make, and lets exec rely on
+// them.
 func TestExecPrepared(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can prepare mounts")
@@ -453,11 +457,13 @@ func TestExecPrepared(t *testing.T) {
 			t.Fatal(err)
 		}
 		script := `set -e; mount --make-rslave /; mount --bind $1 /etc/hosts
-			if ! test -e /sys/class/dmi/id/product_name; then mount -t tmpfs t /sys/class; mkdir -p /sys/class/dmi/id; touch /sys/class/dmi/id/product_name; fi
+			if ! test -e /sys/class/dmi/id/product_name; then
+				mount -t tmpfs t /sys/class; mkdir -p /sys/class/dmi/id; touch /sys/class/dmi/id/product_name; fi
 			mount --bind $2 /sys/class/dmi/id/product_name; uid=$3; shift 3
 			exec setpriv --reuid=$uid --regid=$uid --clear-groups "$@"`
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
-			"--prepared", "--socket", e.socket, "--", "sh", "-c", e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
+			"--prepared", "--socket", e.socket, "--", "sh", "-c",
+			e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
 		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), noRaceSleep}
 		again := exec.Command(run.Path, run.Args[1:]...)
 		again.Env = run.Env
@@ -497,14 +503,16 @@ func TestHosts(t *testing.T) {
 	const before = "127.0.0.1 localhost\n169.254.169.254\tmetadata.google.internal metadata # Google's\n" +
 		"::1 Metadata.Google.Internal.\n# metadata.google.internal\n10.0.0.1 a"
 	const after = "127.9.9.9 metadata.google.internal metadata.google.internal.\n" +
-		"::ffff:127.9.9.9 metadata.google.internal metadata.google.internal.\n127.0.0.1 localhost\n169.254.169.254 metadata\n" +
+		"::ffff:127.9.9.9 metadata.google.internal metadata.google.internal.\n" +
+		"127.0.0.1 localhost\n169.254.169.254 metadata\n" +
 		"# metadata.google.internal\n10.0.0.1 a"
 	got := hostsWith([]byte(before), net.ParseIP("127.9.9.9"))
 	if string(got) != after {
 		t.Errorf("%s", got)
 	}
 	for name, want := range map[string][]string{
-		"localhost": {"127.0.0.1"}, "METADATA.google.internal.": {"127.9.9.9", "::ffff:127.9.9.9"}, "a": {"10.0.0.1"}, "b": nil,
+		"localhost": {"127.0.0.1"}, "METADATA.google.internal.": {"127.9.9.9", "::ffff:127.9.9.9"},
+		"a": {"10.0.0.1"}, "b": nil,
 	} {
 		if addrs := hostsAddresses(got, name); !slices.Equal(addrs, want) {
 			t.Errorf("%s: %q", name, addrs)

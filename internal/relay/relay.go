@@ -38,8 +38,8 @@ type Relay struct {
 	wg    sync.WaitGroup
 }
 
-// New gives a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of each kind of
-// failure once; it may be called from several goroutines, one at a time.
+// New gives a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of each kind
+// of failure once; it may be called from several goroutines, one at a time.
 func New(path string, report func(error)) (*Relay, error) {
 	uid := os.Geteuid()
 	if uid == overflowUID {

@@ -65,7 +65,8 @@ func lookupPeer(src, dst netip.AddrPort) (peer, error) {
 	if !src.Addr().Is4() || !dst.Addr().Is4() || !src.Addr().IsLoopback() || !dst.Addr().IsLoopback() {
 		return peer{}, fmt.Errorf("%v to %v is not an IPv4 loopback connection", src, dst)
 	}
-	req := diagRequest{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: 1 << tcpEstablished, id: newSockID(src, dst)}
+	req := diagRequest{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: 1 << tcpEstablished,
+		id: newSockID(src, dst)}
 	body, err := askKernel(&req)
 	if err != nil {
 		return peer{}, fmt.Errorf("asking the kernel for the owner of %v: %w", src, err)

@@ -4,8 +4,8 @@
 //   peer client SOCKET TARGET ACCOUNT,ACCOUNT...
 //
 // A server prints "port N" and serves until its standard input ends. A client obeys one command a line on its standard
-// input, "new", "greet", "upload N", "download N" or "channels N M", and answers each with one line, "ok ..." or "error CODE
-// MESSAGE".
+// input, "new", "greet", "upload N", "download N" or "channels N M", and answers each with one line, "ok ..." or "error
+// CODE MESSAGE".
 
 #include <openssl/sha.h>
 
@@ -74,7 +74,8 @@ class Service final : public Interop::Service {
     response->set_value(digest.Hex());
     return grpc::Status::OK;
   }
-  grpc::Status Download(grpc::ServerContext*, const UInt64Value* size, grpc::ServerWriter<BytesValue>* writer) override {
+  grpc::Status Download(grpc::ServerContext*, const UInt64Value* size,
+                        grpc::ServerWriter<BytesValue>* writer) override {
     for (uint64_t at = 0; at < size->value();) {
       BytesValue chunk;
       chunk.set_value(Pattern(at, std::min<uint64_t>(kChunk, size->value() - at)));
@@ -179,9 +180,9 @@ class Client {
     return Answer(status, digest.Hex());
   }
 
-  // Channels opens n channels, m of them at once, greets on each, and holds all of them to the end. A call may try again:
-  // gRPC 1.51 now and then takes a connect() that is under way for failed, with an errno that is not connect()'s ("No such
-  // file or directory").
+  // Channels opens n channels, m of them at once, greets on each, and holds all of them to the end. A call may try
+  // again: gRPC 1.51 now and then takes a connect() that is under way for failed, with an errno that is not connect()'s
+  // ("No such file or directory").
   std::string Channels(uint64_t n, uint64_t m) {
     std::vector<std::string> answers(n);
     std::vector<std::shared_ptr<grpc::Channel>> channels(n);
@@ -194,7 +195,8 @@ class Client {
       for (auto& t : threads) t.join();
     }
     for (const auto& a : answers) {
-      if (a != answers[0] || a.compare(0, 3, "ok ") != 0) return a.compare(0, 3, "ok ") == 0 ? "error 2 answers differ" : a;
+      if (a.compare(0, 3, "ok ") != 0) return a;
+      if (a != answers[0]) return "error 2 answers differ";
     }
     return answers[0];
   }

@@ -1,6 +1,7 @@
 // gRPC C++ credentials that use ALTS by way of the machine's shared-altsd. Copy this one file into your project.
 //
-//   auto channel = grpc::CreateChannel("db.example.com:50051", shared_altsd::ChannelCredentials({"postgres@db.example.com"}));
+//   auto channel = grpc::CreateChannel("db.example.com:50051",
+//                                      shared_altsd::ChannelCredentials({"postgres@db.example.com"}));
 //   builder.AddListeningPort("0.0.0.0:50051", shared_altsd::ServerCredentials());
 //   grpc::Status s = shared_altsd::Authorize(*context, {"alice@alpha.example.com"});
 //
@@ -69,9 +70,11 @@ struct Server {
    public:
     explicit Credentials(grpc_server_credentials* c) : c_(c) {}
     ~Credentials() override { grpc_server_credentials_release(c_); }
-    // Older versions keep what this needs to themselves. A check that would be skipped must not look as if it were made.
+    // Older versions keep what this needs to themselves. A check that would be skipped must not look as if it were
+    // made.
     void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {
-      std::fputs("shared_altsd: this gRPC version has no AuthMetadataProcessor for ALTS: authorize in the handler\n", stderr);
+      std::fputs("shared_altsd: this gRPC version has no AuthMetadataProcessor for ALTS: authorize in the handler\n",
+                 stderr);
       std::abort();
     }
 
@@ -115,7 +118,8 @@ inline std::shared_ptr<grpc::ChannelCredentials> ChannelCredentials(const std::v
   return internal::Channel<grpc::ChannelCredentials>::Make(c);
 }
 
-// ServerCredentials makes server credentials. Whoever can connect is let in: check Peer, or call Authorize, in each handler.
+// ServerCredentials makes server credentials. Whoever can connect is let in: check Peer, or call Authorize, in each
+// handler.
 inline std::shared_ptr<grpc::ServerCredentials> ServerCredentials(const std::string& socket = DefaultSocket()) {
   const auto initialized = grpc::InsecureServerCredentials();
   grpc_alts_credentials_options* options = grpc_alts_credentials_server_options_create();
@@ -133,8 +137,9 @@ std::string Peer(const Context& context) {
   return internal::First(*auth, "service_account");
 }
 
-// PeerAttributes gives what the peer's machine signed of the account beside its name: "uid", "groups" (joined by commas),
-// "user" and "machine". Empty if the connection does not use ALTS. Needs libgrpc++_alts at link time, if it is called.
+// PeerAttributes gives what the peer's machine signed of the account beside its name: "uid", "groups" (joined by
+// commas), "user" and "machine". Empty if the connection does not use ALTS. Needs libgrpc++_alts at link time, if it is
+// called.
 template <class Context>
 std::map<std::string, std::string> PeerAttributes(const Context& context) {
   const auto auth = context.auth_context();

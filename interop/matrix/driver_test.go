@@ -14,8 +14,8 @@ import (
 	pb "github.com/shared-altsd/shared-altsd/internal/altspb"
 )
 
-// The libraries of this file cannot be installed where the tests run. Their tests send a daemon the very requests that the
-// libraries' sources make, in their order, and judge the answers as those sources do.
+// The libraries of this file cannot be installed where the tests run. Their tests send a daemon the very requests that
+// the libraries' sources make, in their order, and judge the answers as those sources do.
 
 const recordProtocol = "ALTSRP_GCM_AES128_REKEY"
 
@@ -117,7 +117,8 @@ func (d *driver) begin(in []byte) []byte {
 			ApplicationProtocols: []string{"grpc"}, RecordProtocols: []string{recordProtocol}, RpcVersions: rpcVersions,
 			TargetName: d.name, MaxFrameSize: d.lib.maxFrame}
 		for _, a := range d.targets {
-			start.TargetIdentities = append(start.TargetIdentities, &pb.Identity{IdentityOneof: &pb.Identity_ServiceAccount{ServiceAccount: a}})
+			id := &pb.Identity{IdentityOneof: &pb.Identity_ServiceAccount{ServiceAccount: a}}
+			start.TargetIdentities = append(start.TargetIdentities, id)
 		}
 		req.ReqOneof = &pb.HandshakerReq_ClientStart{ClientStart: start}
 	} else {

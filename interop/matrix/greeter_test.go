@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestPythonGreeter runs the greeter of interop/python, server and client on one machine, each as an account of its own.
+// TestPythonGreeter runs the greeter of interop/python, server and client on one machine, each as an account of its
+// own.
 func TestPythonGreeter(t *testing.T) {
 	w := theWorld(t)
 	var py *kind
@@ -18,7 +19,8 @@ func TestPythonGreeter(t *testing.T) {
 	}
 	py.need(t, w)
 	script := func(name string, args ...string) []string {
-		return append([]string{w.program, "exec", "--socket", w.alpha.socket, "--", python, filepath.Join(w.dir, "python", name)}, args...)
+		path := filepath.Join(w.dir, "python", name)
+		return append([]string{w.program, "exec", "--socket", w.alpha.socket, "--", python, path}, args...)
 	}
 	server := run(t, w, w.server, w.alpha, "greeter_server.py", script("greeter_server.py", "127.0.0.1:0"))
 	port, ok := strings.CutPrefix(server.line(), "port ")

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// grpcJava is io.grpc.alts.internal, AltsHandshakerClient and AltsTsiHandshaker: 128 KiB frames; a server starts with the
-// first bytes of its peer; what is not consumed stays in Netty's buffer; a result is followed by a half-close.
+// grpcJava is io.grpc.alts.internal, AltsHandshakerClient and AltsTsiHandshaker: 128 KiB frames; a server starts with
+// the first bytes of its peer; what is not consumed stays in Netty's buffer; a result is followed by a half-close.
 var grpcJava = library{userAgent: "grpc-java-netty/1.78.0", maxFrame: 128 << 10, keeps: true,
 	atResult: func(d *driver) { d.stream.CloseSend() }}
 
@@ -74,7 +74,8 @@ func TestJava(t *testing.T) {
 // checkJavaStatus wants an RPC status that Java shows as it is.
 func checkJavaStatus(t *testing.T, d *driver) {
 	t.Helper()
-	rewritten := []codes.Code{codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange}
+	rewritten := []codes.Code{codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Aborted,
+		codes.OutOfRange}
 	if c := status.Code(d.err); c == codes.Unknown || slices.Contains(rewritten, c) {
 		t.Errorf("status %v: %v", c, d.err)
 	}

@@ -93,9 +93,9 @@ func TestMatrix(t *testing.T) {
 		"unknown CA refused", "64 MiB up, down", "200 channels", "daemons restarted")
 	for _, p := range pairs {
 		r := p.row
-		fmt.Printf("%-10s %-10s  after %4d ms          after %4d ms          %4.0f, %4.0f MB/s  %6.2f s      new channel after %4d ms\n",
-			r.client, r.server, r.wrong.Milliseconds(), r.refused.Milliseconds(), r.up, r.down, r.channels.Seconds(),
-			r.newChannel.Milliseconds())
+		fmt.Printf("%-10s %-10s  after %4d ms          after %4d ms          %4.0f, %4.0f MB/s  %6.2f s      "+
+			"new channel after %4d ms\n", r.client, r.server, r.wrong.Milliseconds(), r.refused.Milliseconds(), r.up, r.down,
+			r.channels.Seconds(), r.newChannel.Milliseconds())
 	}
 	if len(pairs) != len(kinds)*len(kinds) {
 		t.Errorf("%d pairs of %d", len(pairs), len(kinds)*len(kinds))

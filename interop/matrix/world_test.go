@@ -25,8 +25,8 @@ import (
 // patience is how long anything may take before a test gives up. It is generous: the machine may be busy.
 const patience = 90 * time.Second
 
-// A world is two machines that trust each other, alpha.test and beta.test, and a third, gamma.test, which trusts them and
-// is not trusted by them. Each is a daemon of its own on this machine.
+// A world is two machines that trust each other, alpha.test and beta.test, and a third, gamma.test, which trusts them
+// and is not trusted by them. Each is a daemon of its own on this machine.
 type world struct {
 	dir     string // readable by every account
 	program string // shared-altsd
@@ -135,7 +135,8 @@ func (w *world) build() error {
 	return nil
 }
 
-// chooseAccounts takes two system accounts that every Debian has, or one's own for both where root's rights are missing.
+// chooseAccounts takes two system accounts that every Debian has, or one's own for both where root's rights are
+// missing.
 func (w *world) chooseAccounts() error {
 	names := []string{"daemon", "games"}
 	w.other = "mail"
@@ -209,7 +210,8 @@ func (d *daemon) start() error {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(d.program, append([]string{"serve", "--socket", d.socket, "--credentials", d.file("pem")}, d.args...)...)
+	args := []string{"serve", "--socket", d.socket, "--credentials", d.file("pem")}
+	d.cmd = exec.Command(d.program, append(args, d.args...)...)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.file("ready"), "LISTEN_FDS=", "WATCHDOG_USEC=")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -259,9 +261,9 @@ type kind struct {
 	build func(w *world) error
 	// Whether the library shows attributes, and the server's identity to a client.
 	attributes, serverIdentity bool
-	// How many handshakes a client may begin at once with one server. C-core's server works on 40, and gives these places to
-	// connections in the order of their coming, also to those that have not said anything. A client's library, too, works on
-	// so many only (40, or 100 in grpc-go): beyond that they may wait for each other.
+	// How many handshakes a client may begin at once with one server. C-core's server works on 40, and gives these places
+	// to connections in the order of their coming, also to those that have not said anything. A client's library, too,
+	// works on so many only (40, or 100 in grpc-go): beyond that they may wait for each other.
 	serverCap int
 	// Debian's Python cannot name target accounts, only the machine.
 	machinesOnly bool
@@ -276,19 +278,23 @@ func (k *kind) wrongTarget(w *world) string {
 }
 
 var kinds = []*kind{
-	{name: "go", build: none, serverCap: 200, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
-		return append([]string{w.program, "exec", "--socket", d.socket, "--", w.self, "go"}, args...)
-	}},
-	{name: "altscreds", build: none, serverCap: 200, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
-		return append([]string{w.self, "altscreds"}, args...)
-	}},
-	{name: "c++", build: buildCPP, serverCap: 40, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
-		return append([]string{filepath.Join(w.dir, "cpp", "peer"), args[0], d.socket}, args[1:]...)
-	}},
-	{name: "python", build: buildPython, serverCap: 40, machinesOnly: true, argv: func(w *world, d *daemon, args []string) []string {
-		return append([]string{w.program, "exec", "--socket", d.socket, "--", python, filepath.Join(w.dir, "python", "greeter_peer.py")},
-			args...)
-	}},
+	{name: "go", build: none, serverCap: 200, attributes: true, serverIdentity: true,
+		argv: func(w *world, d *daemon, args []string) []string {
+			return append([]string{w.program, "exec", "--socket", d.socket, "--", w.self, "go"}, args...)
+		}},
+	{name: "altscreds", build: none, serverCap: 200, attributes: true, serverIdentity: true,
+		argv: func(w *world, d *daemon, args []string) []string {
+			return append([]string{w.self, "altscreds"}, args...)
+		}},
+	{name: "c++", build: buildCPP, serverCap: 40, attributes: true, serverIdentity: true,
+		argv: func(w *world, d *daemon, args []string) []string {
+			return append([]string{filepath.Join(w.dir, "cpp", "peer"), args[0], d.socket}, args[1:]...)
+		}},
+	{name: "python", build: buildPython, serverCap: 40, machinesOnly: true,
+		argv: func(w *world, d *daemon, args []string) []string {
+			script := filepath.Join(w.dir, "python", "greeter_peer.py")
+			return append([]string{w.program, "exec", "--socket", d.socket, "--", python, script}, args...)
+		}},
 }
 
 // python is the system's, which has Debian's python3-grpcio.
@@ -373,8 +379,8 @@ func run(t *testing.T, w *world, a account, d *daemon, name string, argv []strin
 	t.Helper()
 	p := &process{t: t, name: name, cmd: exec.Command(argv[0], argv[1:]...), out: make(chan string, 16)}
 	p.cmd.Dir = "/"
-	p.cmd.Env = []string{bePeer + "=1", "SHARED_ALTS_SOCKET=" + d.socket, "PATH=" + os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1",
-		"GORACE=atexit_sleep_ms=0"}
+	p.cmd.Env = []string{bePeer + "=1", "SHARED_ALTS_SOCKET=" + d.socket, "PATH=" + os.Getenv("PATH"),
+		"PYTHONDONTWRITEBYTECODE=1", "GORACE=atexit_sleep_ms=0"}
 	p.cmd.Stderr = &p.stderr
 	if a.uid != os.Geteuid() {
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}}
