@@ -52,9 +52,8 @@ type order struct {
 	ConnectTimeout time.Duration // of a new channel, 0 for grpc's own
 	Key            string        // of a channel that is kept, or of a load
 	N              int
-	Requests       [][]byte // of a raw stream
-	Agent          string   // of a raw stream
-	Timeout        time.Duration
+	Requests       [][]byte      // of a raw stream
+	Timeout        time.Duration // of a raw stream
 }
 
 // A report answers an order.
@@ -143,13 +142,14 @@ var echo = grpc.ServiceDesc{
 }
 
 type app struct {
-	mu    sync.Mutex
-	kept  map[string]*grpc.ClientConn
-	loads map[string]*load
+	mu      sync.Mutex
+	kept    map[string]*grpc.ClientConn
+	loads   map[string]*load
+	streams map[string]*rawStream
 }
 
 func runApp() {
-	a := &app{kept: map[string]*grpc.ClientConn{}, loads: map[string]*load{}}
+	a := &app{kept: map[string]*grpc.ClientConn{}, loads: map[string]*load{}, streams: map[string]*rawStream{}}
 	alts.NewClientCreds(&alts.ClientOptions{}) // whose first call sets the variable
 	vmOnGCP = true
 	var out sync.Mutex
@@ -219,7 +219,10 @@ func (a *app) do(o *order, r *report) error {
 		r.Done = int(l.done.Load())
 		return errors.Join(l.errs...)
 	case "raw":
-		return raw(o, r)
+		return a.raw(o, r)
+	case "hang up":
+		a.hangUp(o.Key)
+		return nil
 	}
 	return fmt.Errorf("unknown order %q", o.Op)
 }
@@ -344,27 +347,55 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 
 var _ encoding.CodecV2 = rawCodec{}
 
-// raw sends requests on a stream of the handshaker service, each after the response to the one before it.
-func raw(o *order, r *report) error {
-	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if o.Agent != "" {
-		options = append(options, grpc.WithUserAgent(o.Agent))
-	}
-	c, err := grpc.NewClient("unix:"+o.Socket, options...)
+// A rawStream is a stream of the handshaker service.
+type rawStream struct {
+	grpc.ClientStream
+	conn   *grpc.ClientConn
+	cancel context.CancelFunc
+}
+
+func (s *rawStream) close() {
+	s.cancel()
+	s.conn.Close()
+}
+
+func openRaw(o *order) (*rawStream, error) {
+	c, err := grpc.NewClient("unix:"+o.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer c.Close()
 	timeout := o.Timeout
 	if timeout == 0 {
 		timeout = patience
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	s, err := c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, altspb.FullMethod,
 		grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {
-		return err
+		cancel()
+		c.Close()
+		return nil, err
+	}
+	return &rawStream{s, c, cancel}, nil
+}
+
+// raw sends requests on a stream, each after the response to the one before it. With a key the stream stays open, for
+// further orders with that key. Without requests it waits for what the daemon says by itself.
+func (a *app) raw(o *order, r *report) (err error) {
+	a.mu.Lock()
+	s := a.streams[o.Key]
+	a.mu.Unlock()
+	if s == nil {
+		if s, err = openRaw(o); err != nil {
+			return err
+		}
+	}
+	if o.Key == "" {
+		defer s.close()
+	} else {
+		a.mu.Lock()
+		a.streams[o.Key] = s
+		a.mu.Unlock()
 	}
 	for _, request := range o.Requests {
 		if err := s.SendMsg(&request); err != nil && err != io.EOF {
@@ -376,7 +407,20 @@ func raw(o *order, r *report) error {
 		}
 		r.Responses = append(r.Responses, response)
 	}
+	if len(o.Requests) == 0 {
+		return s.RecvMsg(new([]byte))
+	}
 	return nil
+}
+
+// hangUp ends a stream that was kept.
+func (a *app) hangUp(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.streams[key]; s != nil {
+		s.close()
+		delete(a.streams, key)
+	}
 }
 
 // A process is a running application, as a test sees it.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
@@ -256,7 +257,8 @@ func (w *world) startDaemons() (err error) {
 	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
 	add(&w.alpha, "alpha", w.known, testca.Leaf{}, long...)
 	add(&w.beta, "beta", w.known, testca.Leaf{}, long...)
-	add(&w.demanding, "demanding", w.known, testca.Leaf{UnknownEKUs: []asn1.ObjectIdentifier{w.requiredEKU}, KeyType: testca.RSA2048},
+	add(&w.demanding, "demanding", w.known, testca.Leaf{KeyType: testca.RSA2048,
+		UnknownEKUs: []asn1.ObjectIdentifier{w.requiredEKU}, EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
 		with(long, "--require-eku", w.requiredEKU.String())...)
 	add(&w.hasty, "hasty", w.known, testca.Leaf{KeyType: testca.Ed25519}, with(known, "--handshake-timeout", "1s", "--max-handshakes", "2")...)
 	add(&w.narrow, "narrow", w.known, testca.Leaf{KeyType: testca.P384}, with(known, "--max-handshakes", "2", "--server-accounts", "same",
