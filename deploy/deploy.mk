@@ -5,7 +5,7 @@
 # make compose-test   two machines and a foreign one under docker compose, as a table
 # make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
 
-NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.46.3
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker.io docker-compose systemd openssl zsh fish
@@ -13,7 +13,7 @@ DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker.io docker-compose sy
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags=-s\ -w
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-next package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -23,9 +23,16 @@ package-root:
 	dist/root/shared-altsd-host man shared-altsd.conf.5 | gzip -9n >dist/root/shared-altsd.conf.5.gz
 	for s in bash zsh fish; do dist/root/shared-altsd-host completion $$s >dist/root/completion.$$s || exit; done
 
+PACKAGE_DIR ?= dist
 packages: package-root
+	mkdir -p $(PACKAGE_DIR)
+	rm -f $(PACKAGE_DIR)/*.deb $(PACKAGE_DIR)/*.rpm
 	for p in deb rpm; do VERSION=$(VERSION) ARCH=$(ARCH) $(GO) run $(NFPM) package --config deploy/packages/nfpm.yaml \
-		--packager $$p --target dist/ || exit; done
+		--packager $$p --target $(PACKAGE_DIR)/ || exit; done
+
+# The same as a later version, to upgrade to.
+packages-next: packages
+	$(MAKE) --no-print-directory packages VERSION=99.0.0 PACKAGE_DIR=dist/next
 
 images:
 	mkdir -p dist/image/socket-dir
@@ -41,7 +48,7 @@ DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 25m ./deploy/test -ru
 compose-test: images
 	$(DEPLOY_TEST) '^TestCompose$$'
 
-test-systemd: packages
+test-systemd: packages-next images
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root
@@ -50,7 +57,7 @@ test-units: package-root
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'
 
-test-deploy: deploy-debian-packages packages images
+test-deploy: deploy-debian-packages packages-next images
 	$(GO) vet -tags deploy ./deploy/...
 	$(DEPLOY_TEST) .
 

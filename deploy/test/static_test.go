@@ -1,0 +1,165 @@
+//go:build deploy
+
+package deploytest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
+	"github.com/shared-altsd/shared-altsd/internal/metrics"
+)
+
+// TestUnits has systemd's own tools judge the unit files, without a running systemd.
+func TestUnits(t *testing.T) {
+	out := must(t, "systemd-analyze", "security", "--offline=true", "deploy/systemd/shared-altsd.service")
+	m := regexp.MustCompile(`Overall exposure level for shared-altsd.service: ([0-9.]+)`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatal(out)
+	}
+	if score, err := strconv.ParseFloat(m[1], 64); err != nil || score > 1.5 {
+		t.Errorf("exposure %s, over 1.5:\n%s", m[1], out)
+	}
+	// As they are on a machine where the program is installed.
+	dir := t.TempDir()
+	program, err := filepath.Abs(filepath.Join(root, "dist/root/shared-altsd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	units, _ := filepath.Glob(filepath.Join(root, "deploy/systemd/shared-altsd*.s*e*"))
+	var copies []string
+	for _, unit := range append(units, filepath.Join(root, "deploy/systemd/shared-altsd-renew.path")) {
+		b, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(b), "/usr/bin/shared-altsd", program)
+		text = regexp.MustCompile(`(?m)^Documentation=.*\n`).ReplaceAllString(text, "")
+		name := filepath.Join(dir, filepath.Base(unit))
+		if strings.HasSuffix(name, ".sysusers") {
+			continue
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		copies = append(copies, name)
+	}
+	if len(copies) != 5 {
+		t.Errorf("%d units, want 5: %v", len(copies), copies)
+	}
+	cmd := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, copies...)...)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// TestCompletion has each shell read its completion, and asks bash and fish for some.
+func TestCompletion(t *testing.T) {
+	must(t, "bash", "-n", "dist/root/completion.bash")
+	must(t, "zsh", "-n", "dist/root/completion.zsh")
+	must(t, "fish", "-n", "dist/root/completion.fish")
+	for _, c := range []struct{ line, want string }{
+		{"shared-altsd sta", "status"},
+		{"shared-altsd serve --secure-n", "--secure-naming"},
+		{"shared-altsd serve --secure-naming d", "dns"},
+		{"shared-altsd completion z", "zsh"},
+	} {
+		words := strings.Fields(c.line)
+		script := fmt.Sprintf("source dist/root/completion.bash; COMP_WORDS=(%s); COMP_CWORD=%d; _shared_altsd; echo ${COMPREPLY[*]}",
+			c.line, len(words)-1)
+		if got := strings.TrimSpace(must(t, "bash", "-c", script)); got != c.want {
+			t.Errorf("bash: %q gives %q, want %q", c.line, got, c.want)
+		}
+		got := must(t, "fish", "-c", "source dist/root/completion.fish; complete -C "+strconv.Quote(c.line))
+		if first, _, _ := strings.Cut(got, "\t"); strings.TrimSpace(first) != c.want {
+			t.Errorf("fish: %q gives %q, want %q", c.line, got, c.want)
+		}
+	}
+}
+
+// TestManual formats the manual pages; groff has nothing to say of them.
+func TestManual(t *testing.T) {
+	for page, want := range map[string]string{"shared-altsd.1": "--secure-naming", "shared-altsd.conf.5": "publish-groups"} {
+		cmd := exec.Command("sh", "-c", "zcat dist/root/"+page+".gz | groff -man -ww -Tascii -P-cbou")
+		cmd.Dir = root
+		var complaints strings.Builder
+		cmd.Stderr = &complaints
+		out, err := cmd.Output()
+		if err != nil || complaints.Len() > 0 || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v %s", page, err, complaints.String())
+		}
+	}
+}
+
+// TestPrometheus has promtool check the alerts, what the daemon shows, and every query of the dashboard; a name that the
+// daemon does not show is a mistake in any of them.
+func TestPrometheus(t *testing.T) {
+	must(t, "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
+	must(t, "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")
+
+	set := metrics.New("v1", func() metrics.State {
+		return metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}
+	})
+	set.Handshake(metrics.Handshake{Reason: "unknown_ca"})
+	var shown strings.Builder
+	if err := set.Write(&shown); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("promtool", "check", "metrics")
+	cmd.Stdin = strings.NewReader(shown.String())
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+
+	type query struct {
+		Expr string `json:"expr"`
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string  `json:"title"`
+			Targets []query `json:"targets"`
+		} `json:"panels"`
+	}
+	text, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	rules := "groups: [{name: dashboard, rules: ["
+	n := 0
+	for _, p := range dashboard.Panels {
+		for _, q := range p.Targets {
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*").Replace(q.Expr)
+			rules += fmt.Sprintf("{record: q%d, expr: %q},\n", n, expr)
+			n++
+		}
+	}
+	if n < 15 {
+		t.Errorf("%d queries in the dashboard", n)
+	}
+	path := filepath.Join(t.TempDir(), "queries.yaml")
+	if err := os.WriteFile(path, []byte(rules+"]}]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "promtool", "check", "rules", path)
+
+	alerts, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/alerts.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile(`shared_altsd_[a-z_]+`).FindAllString(string(text)+string(alerts), -1) {
+		if !regexp.MustCompile(`(?m)^` + name + `[ {]`).MatchString(shown.String()) {
+			t.Errorf("%s is used and not shown", name)
+		}
+	}
+}
