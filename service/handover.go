@@ -33,7 +33,7 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := c.Write(hello); err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), connectionAge)
+	ctx, cancel := context.WithTimeout(s.cut, connectionAge)
 	defer cancel()
 	requests := s.receiveHandovers(ctx, cancel, c)
 	// When the daemon stops, what was written before is still read and told so; what would come after fails to be written.

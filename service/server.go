@@ -77,6 +77,8 @@ type Server struct {
 
 	stop     context.Context // done when the daemon stops
 	stopping context.CancelFunc
+	cut      context.Context // done when it waits no longer for what is under way on sockets handed over
+	cutting  context.CancelFunc
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
@@ -117,6 +119,7 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("service: %w", err)
 	}
 	s.stop, s.stopping = context.WithCancel(context.Background())
+	s.cut, s.cutting = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.Creds(peerCreds{}),
 		grpc.ConnectionTimeout(prefaceTimeout),
@@ -202,6 +205,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	s.cutting()
 	s.mu.Lock()
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()

@@ -1,0 +1,387 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+)
+
+func tcpPair(t testing.TB) (a, b *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); d.Close() })
+	return c.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+// greet connects to the daemon's socket as one who hands over sockets.
+func greet(t testing.TB, socket string) *net.UnixConn {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	answer := make([]byte, len(handed.Hello))
+	if _, err := io.WriteString(conn, handed.Hello); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != handed.Hello {
+		t.Fatalf("the daemon answers %q, %v", answer, err)
+	}
+	return conn.(*net.UnixConn)
+}
+
+func give(t testing.TB, u *net.UnixConn, req *altspb.HandshakerReq, sock *net.TCPConn) {
+	t.Helper()
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := handed.WriteRequest(u, req, raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func answer(t testing.TB, u *net.UnixConn) *altspb.HandshakerResp {
+	t.Helper()
+	resp := new(altspb.HandshakerResp)
+	if err := handed.ReadAnswer(u, resp); err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// both does a handshake on a fresh pair between two connections to daemons and gives the two answers.
+func both(t testing.TB, c, s *net.UnixConn, start, accept *altspb.HandshakerReq) (client, server *altspb.HandshakerResp) {
+	t.Helper()
+	cs, ss := tcpPair(t)
+	give(t, s, accept, ss)
+	give(t, c, start, cs)
+	client = answer(t, c)
+	if client.GetResult() == nil {
+		cs.Close() // as an application does that was refused
+	}
+	server = answer(t, s)
+	if client.GetResult() == nil || server.GetResult() == nil {
+		return client, server
+	}
+	// The connection is the applications' again, in the state in which the handshake left it.
+	sent := make([]byte, 100<<10)
+	rand.Read(sent)
+	go cs.Write(sent)
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(ss, got); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("after the handshake the connection does not work: %v", err)
+	}
+	return client, server
+}
+
+func wantStatus(t testing.TB, resp *altspb.HandshakerResp, texts ...string) {
+	t.Helper()
+	if resp.GetStatus().GetCode() == 0 || resp.GetResult() != nil {
+		t.Fatalf("answer %v, want a failure", resp)
+	}
+	for _, text := range texts {
+		if !strings.Contains(resp.GetStatus().GetDetails(), text) {
+			t.Errorf("the answer does not say %q: %s", text, resp.GetStatus().GetDetails())
+		}
+	}
+}
+
+func TestHandover(t *testing.T) {
+	alpha, beta := startDaemon(t, "alpha.test", Config{Accounts: named("alice")}), startDaemon(t, "beta.test", Config{Accounts: named("bob")})
+	c, s := greet(t, alpha.socket), greet(t, beta.socket)
+	for range 3 { // one connection serves many handshakes
+		client, server := both(t, c, s, clientStart(nil), serverStart(nil, nil))
+		if client.GetResult() == nil || server.GetResult() == nil {
+			t.Fatalf("client %v, server %v", client.GetStatus(), server.GetStatus())
+		}
+		if !bytes.Equal(client.Result.KeyData, server.Result.KeyData) || len(client.Result.KeyData) != 64 {
+			t.Error("key data differ")
+		}
+		if got := client.Result.PeerIdentity.GetServiceAccount(); got != "bob@beta.test" {
+			t.Errorf("the client's peer is %q", got)
+		}
+		if got := server.Result.PeerIdentity.GetServiceAccount(); got != "alice@alpha.test" {
+			t.Errorf("the server's peer is %q", got)
+		}
+		for _, d := range []*daemon{alpha, beta} {
+			if r := d.record(t); r.Reason != "accepted" || !r.Remote.Addr().IsLoopback() || r.Remote.Port() == 0 || r.Sent == 0 {
+				t.Errorf("record %+v", r)
+			}
+		}
+	}
+	// A refused handshake leaves the connection to the daemon good.
+	wrong := clientStart(func(r *clientReq) { r.TargetIdentities = []*altspb.Identity{accountID("eve@beta.test")} })
+	client, server := both(t, c, s, wrong, serverStart(nil, nil))
+	wantStatus(t, client, "target_mismatch", "handshake ")
+	wantStatus(t, server, "peer_closed")
+	if client, _ := both(t, c, s, clientStart(nil), serverStart(nil, nil)); client.GetResult() == nil {
+		t.Errorf("after a refusal: %v", client.GetStatus())
+	}
+}
+
+// A peer behind the gRPC interface, with the first record right behind the handshake: the record stays in the socket.
+func TestHandoverLeavesTheFirstRecord(t *testing.T) {
+	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
+	cs, ss := tcpPair(t)
+	u := greet(t, beta.socket)
+	give(t, u, serverStart(nil, nil), ss)
+	p := open(t, alpha, "grpc-go/1.85")
+	out := p.must(t, clientStart(nil)).OutFrames
+	buf := make([]byte, 64<<10)
+	for {
+		for _, b := range out { // byte by byte
+			if _, err := cs.Write([]byte{b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, err := cs.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp := p.must(t, next(buf[:n]))
+		if resp.Result != nil {
+			break
+		}
+		if out = resp.OutFrames; len(out) > 0 {
+			out = append(out, "the first record"...) // earlier than any client may, which must not matter
+		}
+	}
+	if resp := answer(t, u); resp.GetResult() == nil {
+		t.Fatal(resp.GetStatus())
+	}
+	n, err := io.ReadFull(ss, buf[:16])
+	if err != nil || string(buf[:n]) != "the first record" {
+		t.Errorf("the application reads %q, %v", buf[:n], err)
+	}
+}
+
+func TestHandoverRefusals(t *testing.T) {
+	beta := startDaemon(t, "beta.test", Config{Accounts: named("bob")})
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice"), HandshakeTimeout: 300 * time.Millisecond})
+	stranger, err := testca.NewCA(testca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gamma := startDaemon(t, "gamma.test", Config{Machine: machineOf(t, stranger, "gamma.test", testca.Leaf{})})
+	t.Run("by the peer", func(t *testing.T) {
+		client, server := both(t, greet(t, gamma.socket), greet(t, beta.socket), clientStart(nil), serverStart(nil, nil))
+		wantStatus(t, client, "the peer's daemon refused", "unknown_ca")
+		wantStatus(t, server, "this machine's daemon refused", "unknown_ca")
+	})
+	t.Run("bad start", func(t *testing.T) {
+		a, _ := tcpPair(t)
+		u := greet(t, alpha.socket)
+		give(t, u, clientStart(func(r *clientReq) { r.AccessToken = "x" }), a)
+		wantStatus(t, answer(t, u), "access_token")
+		give(t, u, next([]byte("x")), a)
+		wantStatus(t, answer(t, u), "neither client_start nor server_start")
+		give(t, u, &altspb.HandshakerReq{}, a)
+		wantStatus(t, answer(t, u), "neither client_start nor server_start")
+	})
+	t.Run("the peer stops in the middle", func(t *testing.T) {
+		for _, req := range []*altspb.HandshakerReq{clientStart(nil), serverStart(nil, nil)} {
+			a, b := tcpPair(t)
+			io.WriteString(b, "salt\x01")
+			u := greet(t, alpha.socket)
+			give(t, u, req, a)
+			wantStatus(t, answer(t, u), "timed_out")
+		}
+	})
+	t.Run("another protocol", func(t *testing.T) {
+		a, b := tcpPair(t)
+		io.WriteString(b, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03")
+		u := greet(t, alpha.socket)
+		give(t, u, serverStart(nil, nil), a)
+		wantStatus(t, answer(t, u), "TLS")
+	})
+	t.Run("the peer hangs up", func(t *testing.T) {
+		for _, reset := range []int{-1, 0} {
+			a, b := tcpPair(t)
+			u := greet(t, alpha.socket)
+			give(t, u, clientStart(nil), a)
+			if _, err := b.Read(make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			b.SetLinger(reset)
+			b.Close()
+			wantStatus(t, answer(t, u), "peer_closed")
+		}
+	})
+}
+
+// Rule 27: what is handed over is a connected TCP socket and nothing else, one a request.
+func TestRule27Descriptors(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{})
+	u := greet(t, alpha.socket)
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	defer w.Close()
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := handed.WriteRequest(u, clientStart(nil), raw); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, answer(t, u), "not a connected TCP stream socket")
+	// Without a descriptor the connection ends.
+	io.WriteString(u, "\x00\x00\x00\x00")
+	if _, err := u.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a request without a descriptor: %v, want the end", err)
+	}
+	// So it does with what is no request, and with another greeting.
+	for _, b := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x01\x00trailing"} {
+		u := greet(t, alpha.socket)
+		if _, _, err := u.WriteMsgUnix([]byte(b), unix.UnixRights(0), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%q was answered", b)
+		}
+	}
+	conn, err := net.Dial("unix", alpha.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "salt-fd9")
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("another greeting was answered")
+	}
+	if unmarshal := greet(t, alpha.socket); true {
+		a, _ := tcpPair(t)
+		araw, _ := a.SyscallConn()
+		araw.Control(func(fd uintptr) {
+			unmarshal.WriteMsgUnix([]byte("\x00\x00\x00\x01\xff"), unix.UnixRights(int(fd)), nil)
+		})
+		wantStatus(t, answer(t, unmarshal), "no HandshakerReq")
+	}
+}
+
+// Rule 27: the giver's end closing aborts the handshake, gives its place back, and closes the daemon's descriptor.
+func TestRule27GiverCloses(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Limits: Limits{Handshakes: 1}})
+	for range 3 {
+		a, b := tcpPair(t)
+		u := greet(t, alpha.socket)
+		give(t, u, clientStart(nil), a)
+		if _, err := b.Read(make([]byte, 10)); err != nil { // message 1: the handshake is under way
+			t.Fatal(err)
+		}
+		u.Close()
+		if r := alpha.record(t); r.Reason != nameCancelled {
+			t.Errorf("record %+v", r)
+		}
+		a.Close()
+		b.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := io.Copy(io.Discard, b); err != nil { // ends when the daemon's copy is closed, too
+			t.Errorf("the connection was not closed: %v", err)
+		}
+	}
+}
+
+// Rule 24: both interfaces share the limits, and one direction does not take the other's places.
+func TestRule24HandoverLimits(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Limits: Limits{Handshakes: 2, Streams: 3}, HandshakeTimeout: 500 * time.Millisecond})
+	ctx := testContext(t)
+	conn := dial(t, alpha.socket, "grpc-go/1.85")
+	newParty(ctx, conn).must(t, clientStart(nil))
+	a, b := tcpPair(t)
+	held := greet(t, alpha.socket)
+	give(t, held, clientStart(nil), a)
+	if _, err := b.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	// Both places are taken, one by each interface; both time out before a third gets one, or that one waits in vain.
+	third, _ := tcpPair(t)
+	u := greet(t, alpha.socket)
+	give(t, u, clientStart(nil), third)
+	server, peer := tcpPair(t)
+	v := greet(t, alpha.socket)
+	give(t, v, serverStart(nil, nil), server)
+	io.WriteString(peer, "GET / HTTP/1.1\r\n")
+	wantStatus(t, answer(t, v), "HTTP") // the other direction is served at once
+	wantStatus(t, answer(t, held), "timed_out")
+	answer(t, u)
+	// Silent peers are counted as streams that wait.
+	var silent []*net.UnixConn
+	for range 4 {
+		s, _ := tcpPair(t)
+		g := greet(t, alpha.socket)
+		give(t, g, serverStart(nil, nil), s)
+		silent = append(silent, g)
+	}
+	refused := make(chan *altspb.HandshakerResp, len(silent))
+	for _, g := range silent {
+		go func() {
+			resp := new(altspb.HandshakerResp)
+			if handed.ReadAnswer(g, resp) == nil {
+				refused <- resp
+			}
+		}()
+	}
+	wantStatus(t, <-refused, reason.Overloaded.String())
+}
+
+// A draining daemon finishes what is under way, and tells the others at once.
+func TestHandoverDrain(t *testing.T) {
+	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
+	cs, ss := tcpPair(t)
+	c, idle, waiting := greet(t, alpha.socket), greet(t, alpha.socket), greet(t, alpha.socket)
+	give(t, c, clientStart(nil), cs)
+	silent, _ := tcpPair(t)
+	give(t, waiting, serverStart(nil, nil), silent)
+	if _, err := handed.Peek(ss); err != nil { // under way
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := alpha.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	wantStatus(t, answer(t, waiting), "shutting_down")
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("an idle connection: %v, want its end", err)
+	}
+	s := greet(t, beta.socket)
+	give(t, s, serverStart(nil, nil), ss)
+	if resp := answer(t, c); resp.GetResult() == nil {
+		t.Errorf("the handshake under way: %v", resp.GetStatus())
+	}
+	answer(t, s)
+	wg.Wait()
+}
