@@ -537,6 +537,9 @@ func (h *Handshake) endNoise() {
 
 // undecipherable is the refusal of a Noise message that does not authenticate or holds a key of low order.
 func undecipherable(message int, err error) error {
+	if e := (*reason.Error)(nil); errors.As(err, &e) {
+		return e // says already which key it is
+	}
 	return reason.Errorf(reason.DecryptionFailed,
 		"message %d of the peer's does not decrypt; something between the two machines "+
 			"changes bytes or joins connections: %w", message, err)
