@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"testing"
@@ -17,7 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-var update = flag.Bool("update", false, "write testdata/vectors.json anew, with new certificates")
+var update = flag.Bool("update", false, "write testdata/vectors.json: what it has no keys and certificates for is made")
 
 // The vectors, docs/vectors.md.
 type vectorFile struct {
@@ -26,6 +28,8 @@ type vectorFile struct {
 	Time     time.Time  `json:"time"`
 	Vectors  []*vector  `json:"vectors"`
 	Negative []negative `json:"negative"`
+
+	Verification *verification `json:"verification"`
 }
 
 type vector struct {
@@ -92,6 +96,7 @@ type vectorStep struct {
 type negative struct {
 	Name   string   `json:"name"`
 	Place  int      `json:"place"`
+	Target string   `json:"target,omitempty"` // whom the initiator's application asks for
 	Input  hexBytes `json:"input"`
 	Code   string   `json:"code"`
 	ByPeer bool     `json:"by_peer"`
@@ -111,10 +116,14 @@ func pattern(first byte, n int) []byte {
 	return b
 }
 
+func certPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
 func vectorTrust(t *testing.T, der []byte) *certbind.Trust {
 	t.Helper()
 	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{
-		PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Source: "vectors"}}})
+		PEM: certPEM(der), Source: "vectors"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +198,7 @@ func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
 		Initiator: initiator,
 		Static: &certbind.Attestation{Public: [32]byte(s.StaticPublic), Private: [32]byte(s.StaticPrivate),
 			Identity: s.Identity},
-		Verifier: vectorVerifier(t, v.Trust),
+		Verifier: vectorVerifier(t, vectorTrust(t, v.Trust)),
 		Params:   s.Params.params(),
 	}, keys)
 	if err != nil {
@@ -199,8 +208,8 @@ func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
 	return h
 }
 
-// vectorVerifier is a third machine, with the same trust.
-func vectorVerifier(t *testing.T, trust []byte) *certbind.Machine {
+// vectorVerifier is a third machine, with the trust given.
+func vectorVerifier(t *testing.T, trust *certbind.Trust) *certbind.Machine {
 	t.Helper()
 	ca, err := testca.NewCA(testca.Options{NotBefore: vectorTime.AddDate(-1, 0, 0)})
 	if err != nil {
@@ -215,7 +224,7 @@ func vectorVerifier(t *testing.T, trust []byte) *certbind.Machine {
 		t.Fatal(err)
 	}
 	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: "judge.example.com",
-		Trust: vectorTrust(t, trust), Now: func() time.Time { return vectorTime }})
+		Trust: trust, Now: func() time.Time { return vectorTime }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,8 +301,12 @@ func (v *vector) at(t *testing.T, place int) *Handshake {
 	return h
 }
 
-// negatives gives the inputs of the negative cases.
-func (v *vector) negatives() (list []negative) {
+// negatives gives the inputs of the negative cases: frames, then payloads under valid encryption.
+func (v *vector) negatives(t *testing.T) []negative {
+	return append(v.badFrames(), v.badPayloads(t)...)
+}
+
+func (v *vector) badFrames() (list []negative) {
 	frames := [][]byte{v.Messages[0].Frame, v.Messages[1].Frame, v.Messages[2].Frame, v.Status}
 	for n, f := range frames {
 		add := func(name string, input []byte) {
@@ -331,19 +344,17 @@ func (v *vector) negatives() (list []negative) {
 
 // The file is what this package and the reference implementation compute from its keys and identities.
 func TestVectors(t *testing.T) {
-	if *update {
-		f := &vectorFile{Protocol: refName, Version: 1, Time: vectorTime}
-		for _, keyType := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048} {
-			f.Vectors = append(f.Vectors, newVector(t, keyType))
-		}
-		writeVectors(t, f)
-	}
+	f := vectorFile{Protocol: refName, Version: 1, Time: vectorTime}
 	was, err := os.ReadFile(vectorPath)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = json.Unmarshal(was, &f)
 	}
-	var f vectorFile
-	if err := json.Unmarshal(was, &f); err != nil {
+	if *update && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		f.makeMissing(t)
+		was = f.compute(t)
+		err = os.WriteFile(vectorPath, was, 0o644)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if is := f.compute(t); !bytes.Equal(is, was) {
@@ -351,9 +362,15 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-func writeVectors(t *testing.T, f *vectorFile) {
-	if err := os.WriteFile(vectorPath, f.compute(t), 0o644); err != nil {
-		t.Fatal(err)
+// makeMissing makes the certificates and signatures of those parts that the file does not have.
+func (f *vectorFile) makeMissing(t *testing.T) {
+	if len(f.Vectors) == 0 {
+		for _, keyType := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048} {
+			f.Vectors = append(f.Vectors, newVector(t, keyType))
+		}
+	}
+	if f.Verification == nil {
+		f.Verification = newVerification(t)
 	}
 }
 
@@ -364,16 +381,26 @@ func (f *vectorFile) compute(t *testing.T) []byte {
 		v.fill(t)
 	}
 	v := f.Vectors[0]
-	f.Negative = v.negatives()
+	f.Negative = v.negatives(t)
 	for n := range f.Negative {
 		c := &f.Negative[n]
-		_, out, err := v.at(t, c.Place).Feed(c.Input)
+		h := v.at(t, c.Place)
+		if c.Target != "" {
+			h.authorize = func(p *certbind.Peer) error {
+				if p.String() != c.Target {
+					return reason.Errorf(reason.TargetMismatch, "it is %s", p)
+				}
+				return nil
+			}
+		}
+		_, out, err := h.Feed(c.Input)
 		e, ok := err.(*reason.Error)
 		if !ok {
 			t.Fatalf("%s: %v", c.Name, err)
 		}
 		c.Code, c.ByPeer, c.Answer = e.Code.String(), e.ByPeer, out
 	}
+	f.Verification.compute(t)
 	b, err := json.MarshalIndent(f, "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -84,7 +84,8 @@ func TestHonestHandshakes(t *testing.T) {
 	}
 }
 
-func honest(t *testing.T, w *world, d *daemon, kind string, daemonDials bool) (got outcome, r *altspb.HandshakerResult) {
+// honest runs one handshake and gives what the second implementation and the daemon say of it.
+func honest(t *testing.T, w *world, d *daemon, kind string, daemonDials bool) (outcome, *altspb.HandshakerResult) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -122,11 +123,12 @@ func honest(t *testing.T, w *world, d *daemon, kind string, daemonDials bool) (g
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	r, err = d.relay(conn, daemonDials)
+	r, err := d.relay(conn, daemonDials)
 	if err != nil {
 		t.Errorf("the daemon refuses: %v", err)
 		r = new(altspb.HandshakerResult)
 	}
+	var got outcome
 	readJSON(t, out, &got)
 	return got, r
 }
@@ -147,8 +149,8 @@ func readJSON(t *testing.T, r *bufio.Reader, v any) {
 func suite(t *testing.T, w *world, ready func(listening string), args ...string) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
-	cmd := peer(append([]string{"conformance", "--pki", w.pki, "--quiet", "--survival", "25", "--timeout", "60", "--json", report},
-		args...)...)
+	cmd := peer(append([]string{"conformance", "--pki", w.pki, "--quiet", "--survival", "25", "--timeout", "60",
+		"--json", report}, args...)...)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -185,8 +187,8 @@ func suite(t *testing.T, w *world, ready func(listening string), args ...string)
 	}
 }
 
-// Every malformed, reordered, replayed, truncated, oversized, cross-signed and wrongly bound message, to a daemon behind
-// a server application: the status of the code that the document demands comes, or nothing where it demands that.
+// Every malformed, reordered, replayed, truncated, oversized, cross-signed and wrongly bound message, to a daemon
+// behind a server application: the status of the code that the document demands comes, or nothing where it demands that.
 func TestHostileInitiator(t *testing.T) {
 	w := theWorld(t)
 	t.Parallel()

@@ -65,7 +65,8 @@ var made struct {
 
 func TestMain(m *testing.M) {
 	// Go keeps the outcome of a test until a file changes that the test has looked at: these are used by other processes.
-	for _, dir := range []string{sourceDir, "../../cmd", "../../service", "../../noiseproto", "../../certbind", "../../internal"} {
+	for _, dir := range []string{sourceDir, "../../cmd", "../../service", "../../noiseproto", "../../certbind",
+		"../../internal"} {
 		if err := filepath.WalkDir(dir, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
 			fmt.Fprintln(os.Stderr, "FAIL: the sources are not all there:", err)
 			os.Exit(1)
@@ -106,7 +107,8 @@ func (w *world) build() error {
 	if raceOn {
 		args = append(args, "-race")
 	}
-	for _, cmd := range []*exec.Cmd{exec.Command("go", append(args, "../../cmd/shared-altsd")...), peer("make-pki", w.pki)} {
+	build := exec.Command("go", append(args, "../../cmd/shared-altsd")...)
+	for _, cmd := range []*exec.Cmd{build, peer("make-pki", w.pki)} {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", cmd, err, out)
 		}

@@ -4,10 +4,13 @@ import calendar
 import json
 import time
 
+from cryptography.x509 import ObjectIdentifier
+
 from . import mlkem
-from .frames import CODES, PeerRefused
+from .frames import CODES, PeerRefused, Refusal
 from .handshake import PROLOGUE, Config, Initiator, Responder
-from .identity import Certificate, Identity, Statement, Trust, signature_input, verify_statement
+from .identity import (Certificate, Identity, RevocationList, Statement, Trust, signature_input, verify,
+                       verify_statement)
 from .negotiate import Offer, RpcVersions, choose
 from .noise import PROTOCOL_NAME, KeyPair
 
@@ -188,6 +191,9 @@ class Vector:
         name, place, data = f.get("name"), f.get("place"), f.hex("input")
         for step in (len(data) or 1, 1):  # at once, and byte by byte
             a, b = self.machines()
+            if "target" in f.data:
+                wanted = f.get("target")
+                a.config.target = lambda peer: peer.name == wanted
             target = b if place in (1, 3) else a
             a.start()
             if place == 3:
@@ -203,12 +209,36 @@ class Vector:
         f.end()
 
 
+def check_verification(f, now):
+    """Yields, for each case of the group, what does not match, or None."""
+    cas = [(ca.hex("certificate"), ca.get("names") or None) for ca in f.items("trust")]
+    lists = [RevocationList(bytes.fromhex(x)) for x in f.get("revocation_lists")]
+    static = f.hex("static_public")
+    for case in f.items("cases"):
+        policy = {option: case.get(name) for name, option in (
+            ("domain_accounts", "domain_accounts"), ("stale_lists_accepted", "crl_stale_ok")) if name in case.data}
+        if "require_eku" in case.data:
+            policy["require_eku"] = ObjectIdentifier(case.get("require_eku"))
+        name = case.get("name")
+        try:
+            try:
+                code = 0 if verify(case.hex("identity"), static, Trust(cas, lists, **policy), now) else None
+            except Refusal as err:
+                code = err.code
+            case.check("code", CODES.get(code))
+            case.end()
+            yield None
+        except Exception as err:  # whatever it is, it is reported with its place
+            yield "%s (%s): %s: %s" % (case.where, name, type(err).__name__, err)
+    f.end()
+
+
 def _two(identity, other):
     return len(identity).to_bytes(2, "big") + identity + len(other).to_bytes(2, "big") + other
 
 
 def check_file(path):
-    """Returns (handshakes, negative cases, list of what does not match)."""
+    """Returns (handshakes, negative cases, verifications, list of what does not match)."""
     with open(path) as fp:
         top = Fields(json.load(fp), "file")
     wrong, first, count, negative = [], None, 0, 0
@@ -217,7 +247,7 @@ def check_file(path):
         top.check("version", PROLOGUE[-1])
         now = calendar.timegm(time.strptime(top.get("time"), "%Y-%m-%dT%H:%M:%SZ"))
     except (Mismatch, ValueError) as err:
-        return 0, 0, [str(err)]
+        return 0, 0, 0, [str(err)]
     for f in top.items("vectors"):
         count += 1
         try:
@@ -234,16 +264,20 @@ def check_file(path):
             first.check_negative(f)
         except Exception as err:
             wrong.append("%s: %s: %s" % (f.where, type(err).__name__, err))
+    verifications = 0
     try:
+        for text in check_verification(top.sub("verification"), now):
+            verifications += 1
+            wrong += [text] if text else []
         top.end()
     except Mismatch as err:
         wrong.append(str(err))
-    return count, negative, wrong
+    return count, negative, verifications, wrong
 
 
 def main(path):
-    count, negative, wrong = check_file(path)
+    count, negative, verifications, wrong = check_file(path)
     for text in wrong:
         print("FAIL " + text)
-    print("%d handshakes, %d negative cases, %d failures" % (count, negative, len(wrong)))
+    print("%d handshakes, %d negative cases, %d identities, %d failures" % (count, negative, verifications, len(wrong)))
     return 1 if wrong or not count else 0
