@@ -43,8 +43,10 @@ type daemon struct {
 	dialErr atomic.Pointer[error]
 
 	// Of daemons.mu:
-	users int
-	idle  *time.Timer // closes the connection; nil while there are users
+	givers     []*giver  // idle ones
+	relayUntil time.Time // until then the daemon is not asked to take sockets
+	users      int
+	idle       *time.Timer // closes the connection; nil while there are users
 }
 
 type daemonKey struct {
@@ -112,6 +114,9 @@ func (d *daemon) release() {
 func (d *daemon) close() {
 	d.idle.Stop()
 	delete(daemons.byKey, d.key)
+	for _, g := range d.givers {
+		g.conn.Close()
+	}
 	d.conn.Close()
 }
 
@@ -145,7 +150,8 @@ var streamDesc = &grpc.StreamDesc{StreamName: altspb.MethodName, ServerStreams: 
 
 // begin opens a stream and makes its first exchange. While the daemon is being restarted it tries again for a while:
 // nothing has been sent to the peer yet.
-func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp, error) {
+func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
+	error) {
 	giveUp := time.Now().Add(daemonWait)
 	for {
 		stream, resp, err := d.tryBegin(ctx, first)
@@ -154,7 +160,10 @@ func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handsh
 		}
 		var noDaemon *NoDaemonError
 		if err = rpcError(d.key.socket, err); !errors.As(err, &noDaemon) {
-			return nil, nil, err
+			if !stopping(err) {
+				return nil, nil, err
+			}
+			noDaemon = &NoDaemonError{Socket: d.key.socket, Err: err}
 		}
 		var untrusted *untrustedDaemonError
 		if dialErr := d.dialErr.Load(); dialErr != nil {
@@ -172,7 +181,8 @@ func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handsh
 	}
 }
 
-func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp, error) {
+func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
+	error) {
 	s, err := d.conn.NewStream(ctx, streamDesc, altspb.FullMethod)
 	if err != nil {
 		return nil, nil, err

@@ -13,12 +13,15 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 )
 
-// handshakeBuffer is how many bytes of the peer's are held for the daemon: more than the largest frame of the handshake.
+// handshakeBuffer is how many bytes of the peer's are held for the daemon: more than the largest frame of the
+// handshake.
 const handshakeBuffer = 32 << 10
 
 // A handshaker has the local daemon do one handshake over raw. Received are bytes that were read from raw before. When
 // ctx ends it returns at once, and the state of raw is then undefined. It neither closes raw nor keeps it.
 type handshaker func(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error)
+
+var _ handshaker = relay
 
 // outcome is what a handshake gives.
 type outcome struct {
@@ -27,12 +30,15 @@ type outcome struct {
 }
 
 // secure does the handshake, checks its outcome and starts the record protocol. It runs under bounded.
-func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (*record, AuthInfo, error) {
+func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (*record, AuthInfo,
+	error) {
 	if s.serverName != "" {
 		target = s.serverName
 	}
-	var do handshaker = relay
-	o, err := do(ctx, raw, s, target, received)
+	o, err := handOver(ctx, raw, s, target, received)
+	if err == errRelay {
+		o, err = relay(ctx, raw, s, target, received)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,7 +105,8 @@ func (s *settings) check(r *altspb.HandshakerResult) error {
 		return daemonFault("it named no peer")
 	case len(s.accounts)+len(s.machines) > 0 && !slices.Contains(s.accounts, peer) &&
 		!slices.Contains(s.machines, newPeer(peer, nil).Machine):
-		return &HandshakeError{Reason: ReasonTargetMismatch, Text: fmt.Sprintf("the peer is %s, which is not among the targets", peer)}
+		return &HandshakeError{Reason: ReasonTargetMismatch,
+			Text: fmt.Sprintf("the peer is %s, which is not among the targets", peer)}
 	}
 	return nil
 }
@@ -208,8 +215,8 @@ func readFrame(raw net.Conn, buf []byte, n int) (int, error) {
 	}
 }
 
-// partial tells whether b begins with frames of docs/protocol.md, section 3, the last of which is not whole yet. What is
-// not such a frame, or may never become one, is for the daemon to judge at once.
+// partial tells whether b begins with frames of docs/protocol.md, section 3, the last of which is not whole yet. What
+// is not such a frame, or may never become one, is for the daemon to judge at once.
 func partial(b []byte) bool {
 	const header, maxBody = 8, 24576
 	for len(b) >= header {
@@ -277,5 +284,6 @@ func endpoint(addr net.Addr) *altspb.Endpoint {
 	if !ok {
 		return nil
 	}
-	return &altspb.Endpoint{IpAddress: tcp.AddrPort().Addr().Unmap().WithZone("").String(), Port: int32(tcp.Port), Protocol: altspb.NetworkProtocol_TCP}
+	return &altspb.Endpoint{IpAddress: tcp.AddrPort().Addr().Unmap().WithZone("").String(), Port: int32(tcp.Port),
+		Protocol: altspb.NetworkProtocol_TCP}
 }
