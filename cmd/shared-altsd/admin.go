@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,21 +127,31 @@ func (a *admin) drain() {
 }
 
 // items are what handshakes depend on for a time.
-func (a *admin) items() []expiry.Item {
+func (a *admin) items() []expiry.Item { return expiryItems(a.machine.Credential(), a.machine.Trust()) }
+
+// expiryItems names a CA with its serial number, since its successor may have the same subject, and each thing once: no two
+// series of a metric may have the same labels.
+func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.Item {
 	var items []expiry.Item
-	for i, c := range a.machine.Credential().Certificates {
-		kind := expiry.Leaf
-		if i > 0 {
-			kind = expiry.Chain
+	seen := make(map[expiry.Item]bool)
+	add := func(kind, name string, notBefore, notAfter time.Time) {
+		if key := (expiry.Item{Kind: kind, Name: name}); !seen[key] {
+			seen[key] = true
+			items = append(items, expiry.Item{Kind: kind, Name: name, NotBefore: notBefore, NotAfter: notAfter})
 		}
-		items = append(items, expiry.Item{Kind: kind, Name: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 	}
-	t := a.machine.Trust()
+	for i, c := range credential.Certificates {
+		if i == 0 {
+			add(expiry.Leaf, strings.Join(c.DNSNames, " "), c.NotBefore, c.NotAfter)
+		} else {
+			add(expiry.Chain, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
+		}
+	}
 	for _, c := range t.CAs() {
-		items = append(items, expiry.Item{Kind: expiry.CA, Name: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		add(expiry.CA, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
 	}
 	for _, l := range t.CRLs() {
-		items = append(items, expiry.Item{Kind: expiry.CRL, Name: l.Source, NotBefore: l.ThisUpdate, NotAfter: l.NextUpdate})
+		add(expiry.CRL, l.Source+" of "+l.Issuer, l.ThisUpdate, l.NextUpdate)
 	}
 	return items
 }
@@ -247,22 +258,27 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	return resp, nil
 }
 
-// faults are what peers would say of this machine's certificate, and what will soon end; of a plainly wrong clock they name
-// that alone, since every other word about time follows from it.
+// faults are what peers would say of this machine's certificate, and what will soon end.
 func (a *admin) faults(items []expiry.Item, now time.Time) []*adminpb.Fault {
-	if fault := expiry.ClockFault(items, now, a.built); fault != "" {
-		return []*adminpb.Fault{{What: fault, Cure: "set the clock"}}
-	}
 	var faults []*adminpb.Fault
-	for _, f := range certbind.Check(a.machine.Credential(), a.machine.Name(), a.machine.Trust(), now) {
+	for _, f := range ownFaults(a.machine.Credential(), a.machine.Name(), a.machine.Trust(), now) {
 		faults = append(faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
 	for _, n := range expiry.Judge(items, now) {
-		if !n.Ended && !n.NotYet && n.Kind != expiry.Leaf && n.Kind != expiry.Chain { // of those, Check has told
+		if !n.Ended && !n.NotYet && (n.Kind == expiry.CA || n.Kind == expiry.CRL) { // of the others, ownFaults tells
 			faults = append(faults, &adminpb.Fault{What: n.What, Cure: n.Cure, Warning: true})
 		}
 	}
 	return faults
+}
+
+// ownFaults is certbind.Check, but of a plainly wrong clock it names that alone: every other word about time would follow
+// from it, and send its reader the wrong way.
+func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.Time) []certbind.Fault {
+	if fault := expiry.ClockFault(expiryItems(c, t), now, buildTime()); fault != "" {
+		return []certbind.Fault{{What: fault, Cure: "set the clock"}}
+	}
+	return certbind.Check(c, name, t, now)
 }
 
 // Reload brings the files, or a credential handed over, into force and gives the outcome.

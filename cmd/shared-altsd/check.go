@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/shared-altsd/shared-altsd/certbind"
 )
 
 var checkCommand = &command{
@@ -50,7 +48,7 @@ func check(f *certFiles, w io.Writer) error {
 		fmt.Fprintf(w, "warning   %s\n", warning)
 	}
 	faults := 0
-	for _, fault := range certbind.Check(l.credential, l.name, l.trust, now) {
+	for _, fault := range ownFaults(l.credential, l.name, l.trust, now) {
 		kind := "fault"
 		if fault.Warning {
 			kind = "warning"

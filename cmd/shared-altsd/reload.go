@@ -154,7 +154,7 @@ func credentialAttrs(l *loaded) []any {
 // logFaults says at once what peers will say later. The daemon runs all the same: the clock may be set, or the files
 // mended, while it does.
 func logFaults(log *slog.Logger, l *loaded) {
-	for _, f := range certbind.Check(l.credential, l.name, l.trust, time.Now()) {
+	for _, f := range ownFaults(l.credential, l.name, l.trust, time.Now()) {
 		level := slog.LevelError
 		if f.Warning {
 			level = slog.LevelWarn

@@ -19,7 +19,7 @@ const (
 // An Item is something that handshakes depend on for a time.
 type Item struct {
 	Kind string
-	// Name tells one of a kind from another: a certificate's subject, or a list's file.
+	// Name tells one of a kind from another: a certificate's names, or a list's file and issuer.
 	Name                string
 	NotBefore, NotAfter time.Time
 }

@@ -1,0 +1,452 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
+)
+
+// one starts the daemon of a.test, with a CA of its own, and gives the directory of its files.
+func one(t *testing.T, o testca.Options, l testca.Leaf, more ...string) (p *process, ca *testca.CA, dir string) {
+	t.Helper()
+	dir, ca = safeTemp(t), newCA(t, o)
+	l.Hosts = []string{"a.test"}
+	write(t, filepath.Join(dir, "a.pem"), issue(t, ca, l).PEM())
+	write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
+	p = start(t, append([]string{"--credentials", filepath.Join(dir, "a.pem"), "--ca", filepath.Join(dir, "ca.pem")}, more...)...)
+	return p, ca, dir
+}
+
+// asJSON runs a command that prints JSON and gives it, with the exit status.
+func asJSON(t *testing.T, args ...string) (code int, v map[string]any) {
+	t.Helper()
+	code, out, errs := altsd(t, append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("%q: %v in %q %q", args, err, out, errs)
+	}
+	return code, v
+}
+
+func TestStatus(t *testing.T) {
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	if _, _, err := talk(t, p.socket, p.socket); err != nil {
+		t.Fatal(err)
+	}
+	talk(t, p.socket, p.socket, "nobody@b.test") // refused
+	code, s := asJSON(t, "status", "--socket", p.socket)
+	if code != 0 || s["machine"] != "a.test" || s["caller_account"] != me(t) || s["state"] != "serving" ||
+		s["initiator"].(map[string]any)["accepted"] != 1.0 || s["initiator"].(map[string]any)["refused"] != 1.0 {
+		t.Errorf("exit status %d: %v", code, s)
+	}
+	last := s["last_failures"].([]any)
+	if len(last) == 0 || !strings.Contains(last[0].(map[string]any)["text"].(string)+last[len(last)-1].(map[string]any)["text"].(string),
+		"target") {
+		t.Errorf("the last failures: %v", last)
+	}
+	code, text, _ := altsd(t, "status", "--socket", p.socket)
+	for _, want := range []string{"a.test", me(t) + "@a.test", "1 accepted, 1 failed", "valid until", "target_mismatch"} {
+		if code != 0 || !strings.Contains(text, want) {
+			t.Errorf("exit status %d, no %q in:\n%s", code, want, text)
+		}
+	}
+	code, _, errs := altsd(t, "status", "--socket", p.socket+"x")
+	if code != 1 || !strings.Contains(errs, "no daemon") {
+		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// Another account sees the daemon's state but nothing of others, and may not reload.
+func TestStatusUnprivileged(t *testing.T) {
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	attr, _ := ordinaryUser(t)
+	if attr == nil {
+		t.Skip("only root can become somebody else than the daemon's account")
+	}
+	if err := os.Chmod(filepath.Dir(p.socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	talk(t, p.socket, p.socket, "nobody@b.test")
+	run := func(args ...string) (string, error) {
+		cmd := exec.Command(program(t), append(args, "--socket", p.socket)...)
+		cmd.SysProcAttr = attr
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run("status")
+	if err != nil || !strings.Contains(out, "daemon@a.test") || strings.Contains(out, "target_mismatch") ||
+		!strings.Contains(out, "are shown to root") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if out, err := run("reload"); err == nil || !strings.Contains(out, "only root") {
+		t.Errorf("reload: %v: %s", err, out)
+	}
+}
+
+// A socket that somebody else serves is not believed: reload would hand him the key.
+func TestUntrustedDaemon(t *testing.T) {
+	attr, _ := ordinaryUser(t)
+	if attr == nil {
+		t.Skip("only root can start a daemon of another account")
+	}
+	dir, ca := safeTemp(t), newCA(t, testca.Options{})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	credentials := write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM())
+	caFile := write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
+	sockets := filepath.Join(dir, "run")
+	uid, gid := int(attr.Credential.Uid), int(attr.Credential.Gid)
+	if err := errors.Join(os.Mkdir(sockets, 0o755), os.Chown(sockets, uid, gid), os.Chown(credentials, uid, gid),
+		os.Chmod(caFile, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(sockets, "socket")
+	cmd := exec.Command(program(t), "serve", "--socket", socket, "--credentials", credentials, "--ca", caFile)
+	cmd.SysProcAttr = attr
+	p := launch(t, socket, cmd)
+	p.told.waitAfter(t, 0, "READY=1")
+	for _, command := range []string{"reload", "status"} {
+		if code, _, errs := altsd(t, command, "--socket", socket); code != 1 || !strings.Contains(errs, "neither root nor this account") {
+			t.Errorf("%s: exit status %d: %s", command, code, errs)
+		}
+		if code, _, errs := altsd(t, command, "--socket", socket, "--daemon-uid", strconv.Itoa(uid)); code != 0 {
+			t.Errorf("%s, told of the uid: exit status %d: %s", command, code, errs)
+		}
+	}
+}
+
+// A credential that reload hands over is in force at once, and stays so when the daemon reads its other files again.
+func TestReloadCommand(t *testing.T) {
+	p, ca, dir := one(t, testca.Options{}, testca.Leaf{})
+	serial := func() string {
+		_, s := asJSON(t, "status", "--socket", p.socket)
+		return s["certificate"].(map[string]any)["serial"].(string)
+	}
+	first := serial()
+	next := filepath.Join(dir, "next.pem")
+	write(t, next, issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM())
+	if code, out, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 0 || !strings.Contains(out, "in force") {
+		t.Fatalf("exit status %d: %s %s", code, out, errs)
+	}
+	second := serial()
+	if second == first {
+		t.Error("the certificate handed over is not in force")
+	}
+	before := p.log.count()
+	write(t, filepath.Join(dir, "ca.pem"), append(ca.PEM(), newCA(t, testca.Options{}).PEM()...))
+	p.log.waitAfter(t, before, "msg=reloaded")
+	if serial() != second {
+		t.Error("a change of ca.pem brought the first certificate back")
+	}
+	if code, _, errs := altsd(t, "reload", "--socket", p.socket); code != 0 || serial() != second {
+		t.Errorf("reload without a credential: %d %s", code, errs)
+	}
+
+	apart := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
+	write(t, filepath.Join(dir, "x.pem"), apart.CertPEM)
+	write(t, filepath.Join(dir, "x.key"), apart.KeyPEM)
+	if code, _, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", filepath.Join(dir, "x.pem"), "--key",
+		filepath.Join(dir, "x.key")); code != 0 || serial() == second {
+		t.Errorf("reload with the key apart: %d %s", code, errs)
+	}
+	third := serial()
+	write(t, next, issue(t, ca, testca.Leaf{Hosts: []string{"b.test"}}).PEM())
+	code, _, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next)
+	if code != 1 || !strings.Contains(errs, "b.test") || serial() != third {
+		t.Errorf("reload with another name: %d %s", code, errs)
+	}
+	if _, s := asJSON(t, "status", "--socket", p.socket); s["reloads"].(map[string]any)["last_ok"] != false ||
+		!strings.Contains(s["reloads"].(map[string]any)["last_error"].(string), "b.test") {
+		t.Errorf("status after a refused reload: %v", s["reloads"])
+	}
+	if err := os.Chmod(next, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 1 || !strings.Contains(errs, "chmod") {
+		t.Errorf("reload with a key that everybody may read: %d %s", code, errs)
+	}
+	if code, _, _ := altsd(t, "reload", "--key", next); code != 2 {
+		t.Errorf("--key alone: exit status %d", code)
+	}
+}
+
+func TestWhoami(t *testing.T) {
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	if code, out, errs := altsd(t, "whoami", "--socket", p.socket); code != 0 || !strings.HasPrefix(out, me(t)+"@a.test\n  uid = ") {
+		t.Errorf("exit status %d: %s %s", code, out, errs)
+	}
+	if code, v := asJSON(t, "whoami", "--socket", p.socket); code != 0 || v["identity"] != me(t)+"@a.test" || v["machine"] != "a.test" {
+		t.Errorf("exit status %d: %v", code, v)
+	}
+	if code, _, errs := altsd(t, "whoami", "--socket", "/run/nothing/socket"); code != 1 || !strings.Contains(errs, "start shared-altsd") {
+		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// pong starts a pong that ends after n callers, and gives its address and what it printed in the end.
+func startPong(t *testing.T, socket string, n string) (address string, end func() (string, error)) {
+	t.Helper()
+	cmd := exec.Command(program(t), "pong", "--socket", socket, "--count", n, "127.0.0.1:0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	b := make([]byte, 256)
+	k, err := out.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[:k]))
+	if len(fields) < 3 || fields[0] != "listening" {
+		t.Fatalf("%q", b[:k])
+	}
+	return fields[2], func() (string, error) {
+		rest, _ := io.ReadAll(out)
+		return string(rest), cmd.Wait()
+	}
+}
+
+func TestPingPong(t *testing.T) {
+	a, _, _ := one(t, testca.Options{}, testca.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	address, end := startPong(t, a.socket, "2")
+	code, out, errs := altsd(t, "ping", "--socket", a.socket, address)
+	for _, want := range []string{"TCP connection made", "verified the peer", "and back", "in all", "peer      " + me(t) + "@a.test", "as the peer sees it"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit status %d, no %q in: %s %s", code, want, out, errs)
+		}
+	}
+	code, v := asJSON(t, "ping", "--socket", a.socket, "--target-account", me(t)+"@a.test", address)
+	if code != 0 || v["ok"] != true || v["seen_as"] != me(t)+"@a.test" || len(v["steps"].([]any)) != 7 {
+		t.Errorf("exit status %d: %v", code, v)
+	}
+	if out, err := end(); err != nil || strings.Count(out, me(t)+"@a.test,") != 2 {
+		t.Errorf("pong: %v %s", err, out)
+	}
+}
+
+// Each failure is told by its step, its reason and what to do.
+func TestPingDiagnosis(t *testing.T) {
+	a, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	foreign, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer web.Close()
+	go http.Serve(web, http.NotFoundHandler())
+	foreignPong, end := startPong(t, foreign.socket, "1")
+	ownPong, _ := startPong(t, a.socket, "1")
+	for _, c := range []struct {
+		name, socket, address, step, reason, diagnosis string
+		more                                           []string
+	}{
+		{"nothing listens", a.socket, closed.Addr().String(), stepConnect, "", "nothing listens on port", nil},
+		{"silence", a.socket, silent.Addr().String(), stepAnswer, "", "does not answer", []string{"--timeout", "300ms"}},
+		{"a web server", a.socket, web.Addr().String(), stepVerify, "malformed", "another service", nil},
+		{"unknown CA", a.socket, foreignPong, stepVerify, "unknown_ca", "no --ca vouches", []string{"--target-machine", "a.test"}},
+		{"another account", a.socket, ownPong, stepVerify, "target_mismatch", "--target-account", []string{"--target-account", "x@y.test"}},
+		{"no daemon", "/run/nothing/socket", silent.Addr().String(), stepStart, "", "systemctl status", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, v := asJSON(t, append([]string{"ping", "--socket", c.socket, c.address}, c.more...)...)
+			reason, _ := v["reason"].(string)
+			if code != 1 || v["ok"] != false || v["failed_step"] != c.step || reason != c.reason ||
+				!strings.Contains(v["diagnosis"].(string), c.diagnosis) {
+				t.Errorf("exit status %d: %v", code, v)
+			}
+		})
+	}
+	if out, err := end(); err == nil || !strings.Contains(out, "failed: ") {
+		t.Errorf("pong: %v %s", err, out)
+	}
+	for _, args := range [][]string{{"ping"}, {"ping", "host"}, {"pong"}, {"ping", "a:1", "b:2"}} {
+		if code, _, _ := altsd(t, args...); code != 2 {
+			t.Errorf("%q: exit status %d", args, code)
+		}
+	}
+}
+
+// Every reason has a diagnosis, whoever refused.
+func TestDiagnoseEveryReason(t *testing.T) {
+	for c := reason.UnsupportedVersion; c.Known(); c++ {
+		for _, byPeer := range []bool{false, true} {
+			e := &altscreds.HandshakeError{Reason: altscreds.Reason(c.String()), ByPeer: byPeer}
+			if d := diagnose(stepVerify, "b.test:1", e); len(d) < 20 || strings.Contains(d, "%!") {
+				t.Errorf("%s, by the peer %v: %q", c, byPeer, d)
+			}
+		}
+	}
+}
+
+// Metrics on a UNIX socket and on TCP, and what may not be.
+func TestMetricsFlag(t *testing.T) {
+	path := filepath.Join(safeTemp(t), "metrics")
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{}, "--metrics", "unix:"+path)
+	if _, _, err := talk(t, p.socket, p.socket); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	scrape := func() string {
+		resp, err := client.Get("http://localhost/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body)
+	}
+	// A handshake is counted after its client has its result.
+	counted := `shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"} 1`
+	body := scrape()
+	for end := time.Now().Add(patience); !strings.Contains(body, counted) && time.Now().Before(end); body = scrape() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, want := range []string{
+		counted, `shared_altsd_handshakes_total{side="responder",result="accepted",reason="accepted"} 1`,
+		`shared_altsd_not_after_seconds{kind="leaf",name="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
+		"shared_altsd_last_reload_successful 1\n", "shared_altsd_clock_wrong 0\n",
+		`shared_altsd_peer_verifications_total{kind="full"} 1`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in\n%s", want, body)
+		}
+	}
+	if code := p.stop(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket for metrics was left")
+	}
+	for _, bad := range []string{"0.0.0.0:1", ":9464", "192.0.2.1:9464", "unix:x"} {
+		if code, _, errs := altsd(t, "serve", "--metrics", bad); code != 2 || !strings.Contains(errs, "--metrics") {
+			t.Errorf("--metrics %s: %d %s", bad, code, errs)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{})
+	conn, err := grpc.NewClient("unix:"+p.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, name := range []string{"", "grpc.gcp.HandshakerService"} {
+		resp, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
+		if err != nil || resp.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+			t.Errorf("%q: %v %v", name, resp, err)
+		}
+	}
+}
+
+// What will end is in the log and in status; what has ended makes status fail.
+func TestExpiryIsAnnounced(t *testing.T) {
+	year := func(left time.Duration) testca.Leaf {
+		return testca.Leaf{NotBefore: time.Now().Add(-365 * 24 * time.Hour), NotAfter: time.Now().Add(left)}
+	}
+	p, _, _ := one(t, testca.Options{NotBefore: time.Now().Add(-400 * 24 * time.Hour)}, year(6*24*time.Hour+time.Hour))
+	p.log.waitAfter(t, 0, "this machine's certificate ends in 6 days")
+	if code, out, _ := altsd(t, "status", "--socket", p.socket); code != 0 || !strings.Contains(out, "warning") {
+		t.Errorf("exit status %d:\n%s", code, out)
+	}
+	p, _, _ = one(t, testca.Options{NotBefore: time.Now().Add(-400 * 24 * time.Hour)}, year(-time.Hour))
+	p.log.waitAfter(t, 0, "this machine's certificate ended 60 minutes ago")
+	if code, out, _ := altsd(t, "status", "--socket", p.socket); code != 1 || !strings.Contains(out, "has expired") {
+		t.Errorf("exit status %d:\n%s", code, out)
+	}
+}
+
+// A clock that is plainly wrong is named, and nothing that follows from it.
+func TestWrongClock(t *testing.T) {
+	later := time.Now().Add(72 * time.Hour)
+	p, _, dir := one(t, testca.Options{NotBefore: later}, testca.Leaf{NotBefore: later})
+	p.log.waitAfter(t, 0, "plainly wrong")
+	code, out, _ := altsd(t, "status", "--socket", p.socket)
+	if code != 1 || strings.Count(out, "fault ") != 1 || !strings.Contains(out, "plainly wrong") || strings.Contains(out, "expired") {
+		t.Errorf("status: exit status %d:\n%s", code, out)
+	}
+	code, out, _ = altsd(t, "check", "--credentials", filepath.Join(dir, "a.pem"), "--ca", filepath.Join(dir, "ca.pem"))
+	if code != 1 || strings.Count(out, "fault ") != 1 || !strings.Contains(out, "plainly wrong") {
+		t.Errorf("check: exit status %d:\n%s", code, out)
+	}
+	if log := p.log.String(); strings.Contains(log, "valid only from") {
+		t.Errorf("the log sends its reader the wrong way:\n%s", log)
+	}
+}
+
+// Each flag of each command is in the manual and in each completion.
+func TestManualAndCompletion(t *testing.T) {
+	outputs := map[string]string{}
+	for _, args := range [][]string{{"man"}, {"man", "shared-altsd.conf.5"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}} {
+		code, out, errs := altsd(t, args...)
+		if code != 0 || errs != "" {
+			t.Fatalf("%q: %d %s", args, code, errs)
+		}
+		outputs[strings.Join(args, " ")] = out
+	}
+	for _, c := range commands {
+		options, _ := c.setup()
+		for _, o := range options {
+			escaped := strings.ReplaceAll(o.name, "-", `\-`)
+			for where, want := range map[string]string{
+				"man": `\-\-` + escaped, "completion bash": "--" + o.name, "completion zsh": "--" + o.name, "completion fish": "-l " + o.name,
+			} {
+				if !strings.Contains(outputs[where], want) {
+					t.Errorf("%s has no %s of %s", where, want, c.name)
+				}
+			}
+			if c == serveCommand && o.name != "config" && !strings.Contains(outputs["man shared-altsd.conf.5"], `\fB`+escaped+`\fR`) {
+				t.Errorf("shared-altsd.conf(5) has no %s", o.name)
+			}
+		}
+	}
+	macro := regexp.MustCompile(`^\.(br|nf|fi|[A-Z]{1,2})( |$)`)
+	for line := range strings.Lines(outputs["man"]) {
+		if line[0] == '.' && !macro.MatchString(strings.TrimSpace(line)) {
+			t.Errorf("text that begins with a dot is taken for a macro: %q", line)
+		}
+	}
+	if code, _, _ := altsd(t, "man", "x"); code != 2 {
+		t.Errorf("man x: exit status %d", code)
+	}
+	if code, _, _ := altsd(t, "completion"); code != 2 {
+		t.Errorf("completion: exit status %d", code)
+	}
+}
