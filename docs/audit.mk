@@ -1,0 +1,22 @@
+# Included by the Makefile.
+#
+# make model          docs/model by ProVerif, if that is on PATH: every query, and every broken variant
+# make coverage       statements covered of noiseproto, certbind and service, and what is not
+# make reproducible   the same commit built in two folders, compared byte for byte
+# make sbom           bin/shared-altsd.cdx.json, the bill of materials of bin/shared-altsd
+
+.PHONY: model coverage reproducible sbom
+
+model:
+	@command -v proverif >/dev/null || { echo "proverif is not on PATH; docs/model/README.md says how to get it"; exit 1; }
+	docs/model/run
+
+coverage:
+	docs/coverage.sh
+
+reproducible:
+	docs/reproducible.sh
+
+sbom: build
+	$(GO) run ./internal/sbom bin/shared-altsd >bin/shared-altsd.cdx.json
+	@echo bin/shared-altsd.cdx.json
