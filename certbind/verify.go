@@ -25,6 +25,8 @@ type Peer struct {
 	NotAfter time.Time
 	// Cached is true if an earlier verification of the same identity was used again.
 	Cached bool
+
+	limits []string // names that the CA which vouched may vouch for; nil: any
 }
 
 // String gives account@machine.
@@ -87,7 +89,7 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	o := &outcome{
 		peer: Peer{
 			Machine: st.Machine, Account: st.Account, Attributes: st.Attributes,
-			Leaf: leaf, NotAfter: earlier(st.NotAfter, path.notAfter),
+			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, NotAfter: earlier(st.NotAfter, path.notAfter),
 		},
 		leaf: leafHash, static: static, notBefore: st.NotBefore,
 	}
@@ -168,8 +170,11 @@ func (t *Trust) checkNames(st *Statement, leaf *x509.Certificate) error {
 	return nil
 }
 
-// A verifiedPath is how long a verified chain is good for, with its revocation lists.
-type verifiedPath struct{ notBefore, notAfter time.Time }
+// A verifiedPath is where a verified chain ends and how long it is good for, with its revocation lists.
+type verifiedPath struct {
+	anchor              *x509.Certificate
+	notBefore, notAfter time.Time
+}
 
 // verifyChain does step 6 for certificates that have passed step 2, leaf first, and a machine name that is one of the
 // leaf's.
@@ -268,7 +273,7 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 				"an intermediate of the chain lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
 		}
 	}
-	p := verifiedPath{notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}
+	p := verifiedPath{anchor: path[len(path)-1], notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}
 	for _, c := range path[1:] {
 		p.notAfter = earlier(p.notAfter, c.NotAfter)
 		if c.NotBefore.After(p.notBefore) {

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -172,23 +171,9 @@ func (h host) matches(p *certbind.Peer, ownMachine string, naming SecureNaming) 
 		return true
 	}
 	if h.addr.IsValid() {
-		return naming == DNS && !h.self || hasAddress(p.Leaf, h.addr)
+		return naming == DNS && !h.self || p.ValidForAddress(h.addr)
 	}
-	// A wildcard does not do: it would let every machine that holds it answer for every other.
-	isHost := func(san string) bool { return lowerASCII(san) == h.name }
-	return !h.self && p.Leaf != nil && slices.ContainsFunc(p.Leaf.DNSNames, isHost)
-}
-
-func hasAddress(leaf *x509.Certificate, want netip.Addr) bool {
-	if leaf == nil {
-		return false
-	}
-	for _, ip := range leaf.IPAddresses {
-		if a, ok := netip.AddrFromSlice(ip); ok && a.Unmap() == want {
-			return true
-		}
-	}
-	return false
+	return !h.self && p.ValidForHost(h.name)
 }
 
 func (h host) String() string {
