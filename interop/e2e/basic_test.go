@@ -72,7 +72,8 @@ func TestAttributes(t *testing.T) {
 	server, client := w.joined(t)
 	for who, r := range map[string]whom{"bob": client, "alice": server} {
 		a := map[string]account{"bob": bob, "alice": alice}[who]
-		if r.Attributes["user"] != a.name || r.Attributes["uid"] != strconv.Itoa(int(a.uid)) || r.Attributes["machine"] == "" {
+		if r.Attributes["user"] != a.name || r.Attributes["uid"] != strconv.Itoa(int(a.uid)) ||
+			r.Attributes["machine"] == "" {
 			t.Errorf("attributes of %s: %v", who, r.Attributes)
 		}
 	}
@@ -123,13 +124,14 @@ func splitter(t testing.TB, addr string, size int) string {
 func TestSmallSegments(t *testing.T) {
 	w := theWorld(t)
 	addr := splitter(t, w.as(t, bob).listen(t, w.beta, 16), 16)
-	r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@beta.test"}, Segment: 16})
+	r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@beta.test"},
+		Segment: 16})
 	wantWhom(t, r, alice, bob, w.alpha, w.beta)
 }
 
-// 500 channels at once, each with its own connection and handshake. They come from five processes: stock grpc-go begins at
-// most 100 handshakes at once in a process, but connects first, so that a client and a server with more connections than
-// that can each wait for a handshake that the other has not begun.
+// 500 channels at once, each with its own connection and handshake. They come from five processes: stock grpc-go
+// begins at most 100 handshakes at once in a process, but connects first, so that a client and a server with more
+// connections than that can each wait for a handshake that the other has not begun.
 func TestChannelsAtOnce(t *testing.T) {
 	w := theWorld(t)
 	const processes, each = 5, 100
@@ -151,7 +153,8 @@ func TestChannelsAtOnce(t *testing.T) {
 // another gives a further daemon for the machine beta, for a test that ends it.
 func (w *world) another(t testing.TB, name string, flags ...string) *daemon {
 	t.Helper()
-	d, err := w.machine(name, w.known, testca.Leaf{}, append([]string{"--ca", filepath.Join(w.dir, "known.pem")}, flags...)...)
+	d, err := w.machine(name, w.known, testca.Leaf{}, append([]string{"--ca", filepath.Join(w.dir, "known.pem")},
+		flags...)...)
 	if err == nil {
 		err = d.start()
 	}
@@ -212,7 +215,8 @@ func TestDrain(t *testing.T) {
 	d := w.another(t, "leaving")
 	client := w.as(t, alice)
 	addr := w.as(t, bob).listen(t, d, 0)
-	if r := client.do(t, order{Op: "call", Socket: d.socket, Addr: addr, Targets: []string{"bob@leaving.test"}}); r.Code != codes.OK {
+	if r := client.do(t, order{Op: "call", Socket: d.socket, Addr: addr,
+		Targets: []string{"bob@leaving.test"}}); r.Code != codes.OK {
 		t.Fatal(r.Text)
 	}
 	// A server that has the client's first message, and goes on only once the daemon stops.
@@ -266,9 +270,11 @@ func TestReloadUnderLoad(t *testing.T) {
 	d := w.another(t, "changing")
 	addr := w.as(t, bob).listen(t, d, 0)
 	client := w.as(t, alice)
-	client.do(t, order{Op: "load", Key: t.Name(), N: 4, Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@changing.test"}})
+	client.do(t, order{Op: "load", Key: t.Name(), N: 4, Socket: w.alpha.socket, Addr: addr,
+		Targets: []string{"bob@changing.test"}})
 	for i := range 4 {
-		issued, err := w.known.Issue(testca.Leaf{Hosts: []string{"changing.test"}, KeyType: []string{testca.P256, testca.Ed25519}[i%2]})
+		issued, err := w.known.Issue(testca.Leaf{Hosts: []string{"changing.test"}, KeyType: []string{testca.P256,
+			testca.Ed25519}[i%2]})
 		if err != nil {
 			t.Fatal(err)
 		}

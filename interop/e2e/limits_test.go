@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +31,8 @@ func TestTooManyHandshakesOut(t *testing.T) {
 	wantWhom(t, b.do(t, order{Op: "call", Socket: w.alpha.socket, Addr: own, Targets: []string{"alice@narrow.test"}}),
 		bob, alice, w.alpha, w.narrow)
 	r := a.wait(t, refused)
-	wantError(t, r, codes.ResourceExhausted, "this machine's daemon refused", "too many handshakes under way (2 for one account",
+	wantError(t, r, codes.ResourceExhausted, "this machine's daemon refused",
+		"too many handshakes under way (2 for one account",
 		"(overloaded)")
 	if r.Took > soon {
 		t.Errorf("the error came after %v", r.Took)
@@ -42,8 +45,8 @@ func TestTooManyHandshakesOut(t *testing.T) {
 	a.do(t, order{Op: "hang up", Key: keys[1]})
 }
 
-// Strangers that begin more handshakes with a server than it may have under way: some of them are told so. The account's
-// own calls go on, and so do honest clients when the strangers have had their time.
+// Strangers that begin more handshakes with a server than it may have under way: some of them are told so. The
+// account's own calls go on, and so do honest clients when the strangers have had their time.
 func TestTooManyHandshakesIn(t *testing.T) {
 	w := theWorld(t)
 	b := w.as(t, bob)
@@ -71,6 +74,58 @@ func TestTooManyHandshakesIn(t *testing.T) {
 		return l.Reason == "overloaded" && l.UID == bob.uid && l.Side == "server"
 	})
 	wantHonest(t, w, w.hasty, addr)
+}
+
+// Streams that wait for a peer, and connections, are counted for each account. Refusals of one account and reason are
+// logged one by one five times, and counted from then on.
+func TestTooManyConnections(t *testing.T) {
+	w := theWorld(t)
+	d := w.another(t, "crowded", "--max-streams", "2", "--max-connections", "16")
+	a, b := w.as(t, alice), w.as(t, bob)
+	for i := range 2 {
+		step(t, a, d, fmt.Sprint(t.Name(), i), serverStart(nil, nil))
+	}
+	start := func(p *process, req []byte) report {
+		return p.do(t, order{Op: "raw", Socket: d.socket, Requests: [][]byte{req}})
+	}
+	wantError(t, start(a, serverStart(nil, nil)), codes.ResourceExhausted, "has 2 streams open", "(overloaded)")
+	for i := 2; i < 16; i++ { // an account's own calls go on
+		step(t, a, d, fmt.Sprint(t.Name(), i), clientStart(nil))
+	}
+	wantError(t, start(a, clientStart(nil)), codes.ResourceExhausted, "holds 16 connections to the daemon already",
+		"(overloaded)")
+	if r := start(b, clientStart(nil)); r.Code != codes.OK {
+		t.Errorf("another account: %s", r.Text)
+	}
+	for i := range 16 {
+		a.do(t, order{Op: "hang up", Key: fmt.Sprint(t.Name(), i)})
+	}
+	mark := d.mark()
+	for range perReason + 3 {
+		wantError(t, start(b, next([]byte{1})), codes.InvalidArgument, "before any start request")
+	}
+	if err := d.end(); err != nil {
+		t.Error(err)
+	}
+	d.find(t, mark, "the count of refusals", func(l *record) bool { return l.Suppressed == 3 && l.Reason == badRequest })
+	logged := 0
+	for _, line := range d.log[mark:] {
+		if strings.Contains(line, "before any start request") {
+			logged++
+		}
+	}
+	if logged != perReason {
+		t.Errorf("%d refusals were logged one by one, want %d", logged, perReason)
+	}
+}
+
+// A socket for some uids serves these.
+func TestSocketForSomeAccounts(t *testing.T) {
+	w := theWorld(t)
+	p := w.as(t, poolAccount(1))
+	r := p.do(t, order{Op: "call", Socket: w.narrowSocket(), Addr: w.as(t, bob).listen(t, w.beta, 0),
+		Targets: []string{"bob@beta.test"}})
+	wantWhom(t, r, p.account, bob, w.narrow, w.beta)
 }
 
 // Rule 11: what a stranger can make a daemon compute with one message.

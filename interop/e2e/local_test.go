@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +41,8 @@ func hostID(s string) *altspb.Identity {
 func clientStart(mod func(*altspb.StartClientHandshakeReq)) []byte {
 	s := &altspb.StartClientHandshakeReq{
 		HandshakeSecurityProtocol: altspb.HandshakeProtocol_ALTS, ApplicationProtocols: []string{"grpc"},
-		RecordProtocols: []string{ourRecord}, RpcVersions: versions(2), TargetIdentities: []*altspb.Identity{hostID("beta.test")},
+		RecordProtocols: []string{ourRecord}, RpcVersions: versions(2),
+		TargetIdentities: []*altspb.Identity{hostID("beta.test")},
 	}
 	if mod != nil {
 		mod(s)
@@ -62,7 +62,8 @@ func serverStart(in []byte, mod func(*altspb.StartServerHandshakeReq)) []byte {
 }
 
 func next(in []byte) []byte {
-	return encode(&altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{Next: &altspb.NextHandshakeMessageReq{InBytes: in}}})
+	req := &altspb.NextHandshakeMessageReq{InBytes: in}
+	return encode(&altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{Next: req}})
 }
 
 // step sends one raw request on a kept stream and gives the response.
@@ -82,8 +83,8 @@ func step(t testing.TB, p *process, d *daemon, key string, req []byte) *altspb.H
 	return resp
 }
 
-// joined does a handshake between alice on alpha and bob on beta, with no library between, and gives what each is told of
-// the other: the client as the server sees it, and the server.
+// joined does a handshake between alice on alpha and bob on beta, with no library between, and gives what each is told
+// of the other: the client as the server sees it, and the server.
 func (w *world) joined(t testing.TB) (client, server whom) {
 	t.Helper()
 	a, b := w.as(t, alice), w.as(t, bob)
@@ -100,7 +101,8 @@ func (w *world) joined(t testing.TB) (client, server whom) {
 	}
 	w.keepSecret("the keys of a handshake", first.Result.KeyData)
 	told := func(r *altspb.HandshakerResult) whom {
-		return whom{Account: r.PeerIdentity.GetServiceAccount(), Local: r.LocalIdentity.GetServiceAccount(), Attributes: r.PeerIdentity.Attributes}
+		return whom{Account: r.PeerIdentity.GetServiceAccount(), Local: r.LocalIdentity.GetServiceAccount(),
+			Attributes: r.PeerIdentity.Attributes}
 	}
 	return told(last.Result), told(first.Result)
 }
@@ -137,27 +139,37 @@ var localRefusals = []localRefusal{
 	{name: "domain account", why: "local_account", says: "--allow-domain-accounts", as: domain},
 	{name: "account name too long", why: "local_account", says: "cannot be used", as: tooLong},
 	{name: "overflow uid", why: "local_account", says: "is the overflow uid", as: overflow},
-	{name: "uid that the socket does not serve", why: "local_account", says: "may not use this socket", as: account{"user0", firstOfPool},
+	{name: "uid that the socket does not serve", why: "local_account", says: "may not use this socket",
+		as: account{"user0", firstOfPool},
 		on: func(w *world) *daemon {
-			return &daemon{machine: "narrow.test", socket: filepath.Join(w.dir, "narrow-limited.socket")}
+			return &daemon{machine: "narrow.test", socket: w.narrowSocket()}
 		}},
-	{name: "own certificate expired", why: "certificate_expired", says: "expired", on: func(w *world) *daemon { return w.expired }},
+	{name: "own certificate expired", why: "certificate_expired", says: "expired",
+		on: func(w *world) *daemon { return w.expired }},
 
-	{name: "wrong target account", why: "target_mismatch", says: `the server is bob@beta.test, not the target that the application named`,
+	{name: "wrong target account", why: "target_mismatch",
+		says: `the server is bob@beta.test, not the target that the application named`,
 		call: &order{Targets: []string{"alice@beta.test"}}},
-	{name: "target on another machine", why: "target_mismatch", says: `not the target that the application named: "bob@alpha.test"`,
+	{name: "target on another machine", why: "target_mismatch",
+		says: `not the target that the application named: "bob@alpha.test"`,
 		call: &order{Targets: []string{"bob@alpha.test"}}},
-	{name: "target host not in the certificate", why: "target_mismatch", says: `whose certificate is not for the host that was dialled`,
+	{name: "target host not in the certificate", why: "target_mismatch",
+		says: `whose certificate is not for the host that was dialled`,
 		call: &order{Authority: "gamma.test:443"}},
-	{name: "localhost, which another machine answers", why: "target_mismatch", says: `whose certificate is not for the host that was dialled`,
+	{name: "localhost, which another machine answers", why: "target_mismatch",
+		says: `whose certificate is not for the host that was dialled`,
 		call: &order{Authority: "localhost:443"}},
 	{name: "address that is not in the certificate", why: "target_mismatch", says: "192.0.2.1",
 		call: &order{Authority: "192.0.2.1:443"}},
-	{name: "server account that is not the caller's own", why: "target_mismatch", says: "(--server-accounts)", call: &order{},
-		on: func(w *world) *daemon { return w.narrow }},
-	{name: "target account without a machine", why: badRequest, says: "it has no @", call: &order{Targets: []string{"bob"}}},
-	{name: "target account empty", why: badRequest, says: "cannot be anybody", call: &order{Targets: []string{"bob@beta.test", ""}}},
-	{name: "target host with a percent sign", why: badRequest, says: "it has a percent sign", call: &order{Authority: "be%25ta.test"}},
+	{name: "server account that is not the caller's own", why: "target_mismatch", says: "(--server-accounts)",
+		call: &order{},
+		on:   func(w *world) *daemon { return w.narrow }},
+	{name: "target account without a machine", why: badRequest, says: "it has no @",
+		call: &order{Targets: []string{"bob"}}},
+	{name: "target account empty", why: badRequest, says: "cannot be anybody",
+		call: &order{Targets: []string{"bob@beta.test", ""}}},
+	{name: "target host with a percent sign", why: badRequest, says: "it has a percent sign",
+		call: &order{Authority: "be%25ta.test"}},
 
 	{name: "no target at all", why: "target_mismatch", says: "names neither a target account nor a host",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.TargetIdentities = nil })},
@@ -183,9 +195,11 @@ var localRefusals = []localRefusal{
 		})},
 	{name: "local identity of no kind", why: badRequest, says: "the local identity is empty",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = new(altspb.Identity) })},
-	{name: "no record protocol that the daemon has", why: "no_record_protocol", says: "this daemon has only " + noiseproto.RecordProtocol,
+	{name: "no record protocol that the daemon has", why: "no_record_protocol", says: "this daemon has only " +
+		noiseproto.RecordProtocol,
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RecordProtocols = []string{otherRecord} })},
-	{name: "server with no record protocol", why: "no_record_protocol", says: "this daemon has only " + noiseproto.RecordProtocol,
+	{name: "server with no record protocol", why: "no_record_protocol", says: "this daemon has only " +
+		noiseproto.RecordProtocol,
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].RecordProtocols = nil })},
 	{name: "no application protocol", why: badRequest, says: "names no application protocol",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = nil })},
@@ -211,10 +225,12 @@ var localRefusals = []localRefusal{
 		})},
 	{name: "endpoint of an unknown protocol", why: badRequest, says: "remote_endpoint has network protocol 77",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RemoteEndpoint = &altspb.Endpoint{Protocol: 77} })},
-	{name: "start request twice", why: badRequest, says: "a second start request", raw: [][]byte{clientStart(nil), clientStart(nil)}},
+	{name: "start request twice", why: badRequest, says: "a second start request", raw: [][]byte{clientStart(nil),
+		clientStart(nil)}},
 	{name: "client's, then server's start request", why: badRequest, says: "a second start request",
 		raw: [][]byte{clientStart(nil), serverStart(nil, nil)}},
-	{name: "next before start", why: badRequest, says: "a next request before any start request", raw: [][]byte{next([]byte("salt"))}},
+	{name: "next before start", why: badRequest, says: "a next request before any start request",
+		raw: [][]byte{next([]byte("salt"))}},
 	{name: "request of no kind", why: badRequest, says: "neither client_start, server_start nor next", raw: [][]byte{{}}},
 }
 
@@ -303,7 +319,8 @@ func TestUnreadableRequests(t *testing.T) {
 		{"no protobuf", []byte{0xff, 0xff, 0xff}, codes.Internal, "failed to unmarshal the received message"},
 		{"more than 128 KiB", next(make([]byte, 128<<10)), codes.ResourceExhausted, "received message larger than max"},
 	} {
-		wantError(t, w.as(t, alice).do(t, order{Op: "raw", Socket: w.alpha.socket, Requests: [][]byte{c.request}}), c.code, c.says)
+		wantError(t, w.as(t, alice).do(t, order{Op: "raw", Socket: w.alpha.socket, Requests: [][]byte{c.request}}),
+			c.code, c.says)
 	}
 }
 
@@ -328,10 +345,13 @@ func TestRefusedByPeer(t *testing.T) {
 	}{
 		{"client's CA unknown there", reason.UnknownCA, w.stranger, w.beta, alice, bob, "does not lead to a CA"},
 		{"client's certificate revoked there", reason.CertificateRevoked, w.revoked, w.beta, alice, bob, "is revoked by"},
-		{"client's revocation list out of date there", reason.RevocationUnknown, w.stale, w.beta, alice, bob, "was due to be replaced"},
-		{"client's certificate without the purpose demanded there", reason.CertificateUnacceptable, w.alpha, w.demanding, alice, bob, "(--require-eku)"},
+		{"client's revocation list out of date there", reason.RevocationUnknown, w.stale, w.beta, alice, bob,
+			"was due to be replaced"},
+		{"client's certificate without the purpose demanded there", reason.CertificateUnacceptable, w.alpha, w.demanding,
+			alice, bob, "(--require-eku)"},
 		{"client's account with @", reason.AccountUnacceptable, w.domains, w.beta, domain, bob, "--allow-domain-accounts"},
-		{"server's account without a name", reason.LocalAccount, w.alpha, w.beta, alice, nameless, "has no name in the user database"},
+		{"server's account without a name", reason.LocalAccount, w.alpha, w.beta, alice, nameless,
+			"has no name in the user database"},
 		{"server's own certificate expired", reason.CertificateExpired, w.alpha, w.expired, alice, bob, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -356,7 +376,8 @@ func TestRefusedByPeer(t *testing.T) {
 				t.Errorf("the error does not name the handshake %s: %s", l.ID, r.Text)
 			}
 			c.server.find(t, mark, "the server's daemon", func(s *record) bool {
-				sameID := s.ID == l.ID || c.code == reason.LocalAccount || c.server == w.expired // refused before message 1 was read
+				sameID := s.ID == l.ID || c.code == reason.LocalAccount ||
+					c.server == w.expired // refused before message 1 was read
 				return s.Reason == c.code.String() && sameID && !s.ByPeer && strings.Contains(s.Detail, c.says)
 			})
 		})
@@ -376,9 +397,11 @@ func TestEveryStatus(t *testing.T) {
 				peer := w.goodClaim(t).rogue()
 				instead(place, statusFrame(uint16(code)))(peer)
 				addr, done := peer.listen(t)
-				r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr, Targets: []string{"mallory@eve.test"}})
+				r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr,
+					Targets: []string{"mallory@eve.test"}})
 				o := <-done
-				wantError(t, r, shownBy(code, true), "the peer's daemon refused: "+code.Meaning(), "("+code.String()+")", "handshake "+o.id)
+				wantError(t, r, shownBy(code, true), "the peer's daemon refused: "+code.Meaning(), "("+code.String()+")",
+					"handshake "+o.id)
 				if r.Took > soon {
 					t.Errorf("the error came after %v", r.Took)
 				}
@@ -403,7 +426,8 @@ func TestClientRefuses(t *testing.T) {
 		t.Errorf("a refusal was answered by code %d", o.code)
 	}
 	w.beta.find(t, mark, "the client's refusal", func(l *record) bool {
-		return l.ID == o.id && l.Reason == "target_mismatch" && l.ByPeer && strings.Contains(l.Detail, "the peer's daemon refused")
+		return l.ID == o.id && l.Reason == "target_mismatch" && l.ByPeer && strings.Contains(l.Detail,
+			"the peer's daemon refused")
 	})
 }
 

@@ -50,9 +50,10 @@ type rogue struct {
 	dh       noise.DHFunc
 	key      func(encapsulationKey []byte) []byte // changes what is sent as such
 	psk      func([]byte) []byte
-	payload  func([]byte) []byte             // of message 2 or 3
-	send     func(typ byte, f []byte) []byte // what is sent instead of a frame; nil: nothing, but the connection stays open
-	until    <-chan struct{}                 // hang up when it is closed
+	payload  func([]byte) []byte // of message 2 or 3
+	// send says what is sent instead of a frame, or nil for nothing; the connection stays open.
+	send  func(typ byte, f []byte) []byte
+	until <-chan struct{} // hang up when it is closed
 }
 
 // An outcome is what a rogue saw of the other side.
@@ -69,14 +70,16 @@ type outcome struct {
 
 func newRogue(identity []byte, static noise.DHKey) *rogue {
 	v := [4]uint32{2, 1, 2, 1}
-	return &rogue{static: static, identity: identity, offer: offer([]string{"grpc"}, []string{noiseproto.RecordProtocol}, v, nil),
+	return &rogue{static: static, identity: identity, offer: offer([]string{"grpc"},
+		[]string{noiseproto.RecordProtocol}, v, nil),
 		choice: choice("grpc", noiseproto.RecordProtocol, v, ""), dh: noise.DH25519}
 }
 
 func (r *rogue) noise(initiator bool) (*noise.HandshakeState, error) {
 	return noise.NewHandshakeState(noise.Config{
-		CipherSuite: noise.NewCipherSuite(r.dh, noise.CipherAESGCM, noise.HashSHA256), Pattern: noise.HandshakeXX, Initiator: initiator,
-		Prologue: []byte("shared-altsd\x01"), PresharedKeyPlacement: 3, StaticKeypair: r.static,
+		CipherSuite: noise.NewCipherSuite(r.dh, noise.CipherAESGCM, noise.HashSHA256), Pattern: noise.HandshakeXX,
+		Initiator: initiator,
+		Prologue:  []byte("shared-altsd\x01"), PresharedKeyPlacement: 3, StaticKeypair: r.static,
 	})
 }
 

@@ -118,6 +118,8 @@ type world struct {
 // narrowUIDs are the uids that narrow's second socket serves.
 const narrowUIDs = "61101-61102"
 
+func (w *world) narrowSocket() string { return filepath.Join(w.dir, "narrow-limited.socket") }
+
 func newWorld() (_ *world, err error) {
 	w := &world{processes: map[uint32]*process{}}
 	if w.dir, err = os.MkdirTemp("/tmp", "altsd-e2e-"); err != nil {
@@ -183,7 +185,8 @@ func (w *world) makeCAs() (err error) {
 	makeCA(&w.known, testca.Options{Name: "known"})
 	makeCA(&w.unknown, testca.Options{Name: "unknown"})
 	makeCA(&w.limited, testca.Options{Name: "limited"})
-	makeCA(&w.inside, testca.Options{Name: "inside", PermittedDNS: []string{"inside.test"}, ExcludedDNS: []string{"secret.inside.test"}})
+	makeCA(&w.inside, testca.Options{Name: "inside", PermittedDNS: []string{"inside.test"},
+		ExcludedDNS: []string{"secret.inside.test"}})
 	makeCA(&w.revoking, testca.Options{Name: "revoking"})
 	makeCA(&w.outdated, testca.Options{Name: "outdated"})
 	if err != nil {
@@ -195,11 +198,13 @@ func (w *world) makeCAs() (err error) {
 	if w.revokedCA, err = w.revoking.Intermediate(testca.Options{Name: "revoked CA"}); err != nil {
 		return err
 	}
-	crl, err := w.revoking.CRL([]*big.Int{w.revokedLeaf.Cert.SerialNumber, w.revokedCA.Cert.SerialNumber}, testca.CRLOptions{})
+	crl, err := w.revoking.CRL([]*big.Int{w.revokedLeaf.Cert.SerialNumber, w.revokedCA.Cert.SerialNumber},
+		testca.CRLOptions{})
 	if err != nil {
 		return err
 	}
-	old, err := w.outdated.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
+	old, err := w.outdated.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour),
+		NextUpdate: time.Now().Add(-time.Hour)})
 	if err != nil {
 		return err
 	}
@@ -217,7 +222,8 @@ func (w *world) makeCAs() (err error) {
 // trust gives the flags of a machine that trusts all but the unknown CA.
 func (w *world) trust() []string {
 	f := func(name string) string { return filepath.Join(w.dir, name) }
-	return []string{"--ca", f("known.pem"), "--ca", "limited.test,hpc.limited.test=" + f("limited.pem"), "--ca", f("inside.pem"),
+	return []string{"--ca", f("known.pem"), "--ca", "limited.test,hpc.limited.test=" + f("limited.pem"), "--ca",
+		f("inside.pem"),
 		"--ca", f("revoking.pem"), "--ca", f("outdated.pem"), "--crl", f("revoking.crl"), "--crl", f("outdated.crl")}
 }
 
@@ -260,13 +266,16 @@ func (w *world) startDaemons() (err error) {
 	add(&w.demanding, "demanding", w.known, testca.Leaf{KeyType: testca.RSA2048,
 		UnknownEKUs: []asn1.ObjectIdentifier{w.requiredEKU}, EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
 		with(long, "--require-eku", w.requiredEKU.String())...)
-	add(&w.hasty, "hasty", w.known, testca.Leaf{KeyType: testca.Ed25519}, with(known, "--handshake-timeout", "1s", "--max-handshakes", "2")...)
-	add(&w.narrow, "narrow", w.known, testca.Leaf{KeyType: testca.P384}, with(known, "--max-handshakes", "2", "--server-accounts", "same",
-		"--secure-naming", "off", "--socket", filepath.Join(w.dir, "narrow-limited.socket")+",uids="+narrowUIDs)...)
+	add(&w.hasty, "hasty", w.known, testca.Leaf{KeyType: testca.Ed25519}, with(known, "--handshake-timeout", "1s",
+		"--max-handshakes", "2")...)
+	add(&w.narrow, "narrow", w.known, testca.Leaf{KeyType: testca.P384}, with(known, "--max-handshakes", "2",
+		"--server-accounts", "same",
+		"--secure-naming", "off", "--socket", w.narrowSocket()+",uids="+narrowUIDs)...)
 	add(&w.costly, "costly", w.known, testca.Leaf{}, long...)
 	add(&w.stranger, "stranger", w.unknown, testca.Leaf{}, known...)
 	add(&w.stale, "stale", w.outdated, testca.Leaf{}, known...)
-	add(&w.expired, "expired", w.known, testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}, known...)
+	add(&w.expired, "expired", w.known, testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour),
+		NotAfter: time.Now().Add(-time.Hour)}, known...)
 	add(&w.domains, "domains", w.known, testca.Leaf{}, with(known, "--allow-domain-accounts")...)
 	if err != nil {
 		return err
@@ -340,7 +349,8 @@ func (w *world) keepSecret(what string, data []byte) {
 			strings.Trim(fmt.Sprint(part), "[]"), strings.Trim(fmt.Sprintf("% x", part), "[]"))
 	}
 	for at := 0; at+18 <= len(data); at += 18 { // base64 has no remainder after 3 bytes
-		s.forms = append(s.forms, base64.StdEncoding.EncodeToString(data[at:at+18]), base64.URLEncoding.EncodeToString(data[at:at+18]))
+		s.forms = append(s.forms, base64.StdEncoding.EncodeToString(data[at:at+18]),
+			base64.URLEncoding.EncodeToString(data[at:at+18]))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -363,6 +373,7 @@ func (w *world) leaks(text string) (found []string) {
 type record struct {
 	Level, Msg, ID, Side, Local, Peer, Reason, Detail string
 	UID                                               uint32
+	Suppressed                                        int
 	ByPeer                                            bool `json:"by_peer"`
 }
 
@@ -393,7 +404,8 @@ func (d *daemon) start() error {
 	defer manager.Close()
 	// With a mount namespace of its own, the test binary turns into the daemon, which keeps its process ID.
 	d.cmd = exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
-	d.cmd.Env = append(os.Environ(), roleVariable+"=daemon", "NOTIFY_SOCKET="+path, "LISTEN_FDS=", "WATCHDOG_USEC=", "GORACE=")
+	d.cmd.Env = append(os.Environ(), roleVariable+"=daemon", "NOTIFY_SOCKET="+path, "LISTEN_FDS=", "WATCHDOG_USEC=",
+		"GORACE=")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {

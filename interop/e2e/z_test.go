@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestLogs comes last, by the name of its file: the daemons still serve, have logged no panic and no data race, and no key.
+// TestLogs comes last, by the name of its file: the daemons still serve, have logged no panic and no data race, and no
+// key.
 func TestLogs(t *testing.T) {
 	w := theWorld(t)
 	wantHonest(t, w, w.beta, w.as(t, bob).listen(t, w.beta, 0))
@@ -20,12 +21,13 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	if !strings.Contains(w.alpha.said(), `"level":"DEBUG"`) {
-		t.Log("nothing was logged at level debug")
+		t.Error("nothing was logged at level debug, so that its lines were not looked at")
 	}
 	// That a key would be found.
 	key := []byte("0123456789abcdefghijklmnopqrstuv")
 	w.keepSecret("the key of this test", key)
-	for _, text := range []string{"key=" + hex.EncodeToString(key), "raw " + string(key), "base64 MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"} {
+	for _, text := range []string{"key=" + hex.EncodeToString(key), "raw " + string(key),
+		"base64 MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"} {
 		if found := w.leaks(text); len(found) != 1 {
 			t.Errorf("a key in %q is not found", text)
 		}

@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+var update = flag.Bool("update", false, "write docs/refusals.md anew")
+
+const documentPath = "../../docs/refusals.md"
+
+// cures says for each reason what to do about it.
+var cures = map[string]string{
+	"unsupported_version": "Bring both machines to releases that share a version of the protocol.",
+	"malformed": "If the text names another protocol: use ALTS credentials at both ends, and check port and " +
+		"proxies. Else the other machine's daemon is at fault: upgrade it, and report it.",
+	"decryption_failed": "Something between the two machines changes bytes or joins connections: look for proxies " +
+		"and load balancers that do.",
+	"unknown_ca": "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, " +
+		"put the intermediate certificates into `--credentials`. A certificate signed by itself is never " +
+		"accepted.",
+	"certificate_expired":       "Renew the certificate (`shared-altsd check` shows which); check both clocks.",
+	"certificate_not_yet_valid": "Check both clocks; wait until the certificate is valid.",
+	"certificate_revoked": "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA " +
+		"has to publish a new list.",
+	"revocation_unknown": "On the machine that refused, fetch the CA's current revocation list; `--crl-stale-ok` " +
+		"goes on without.",
+	"certificate_unacceptable": "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to " +
+		"4096 bits, with key usage digitalSignature, with no extended key usage or serverAuth or clientAuth, and " +
+		"with the purpose of `--require-eku` where that is set. It must not be a CA.",
+	"statement_invalid": "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; " +
+		"if it stays, treat it as an attack.",
+	"statement_expired": "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as " +
+		"much.Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much.",
+	"machine_name_mismatch": "Have the certificate issued with the machine's own DNS name (a wildcard names no " +
+		"machine), within the name constraints of its CA, or set `--machine-name` to a name that it has.",
+	"account_unacceptable": "Rename the account, or set `--allow-domain-accounts` on both machines if its name has " +
+		"`@` or a backslash.",
+	"target_mismatch": "Name the account that the server really runs as, or dial a name that is in its " +
+		"certificate. If neither is wrong, somebody else has taken the port.",
+	"no_application_protocol": "The two applications do not speak the same protocol (gRPC's is `grpc`): check port " +
+		"and program.The two applications do not speak the same protocol (gRPC's is `grpc`): check port and " +
+		"program.",
+	"no_record_protocol": "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed.",
+	"no_rpc_version":     "Upgrade the older gRPC library.",
+	"bad_choice":         "The other machine's daemon is at fault: upgrade it, and report it.",
+	"overloaded": "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.Try " +
+		"again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
+	"timed_out": "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock " +
+		"grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead " +
+		"(20 s in a client).",
+	"local_account": "Run the application under an account that has one name in the user database, in lower case, " +
+		"and let it ask for no other identity than its own.",
+	"shutting_down": "Try again: the daemon is being restarted.",
+	"internal":      "Read the log of the daemon that refused.",
+	badRequest: "The application, or its gRPC library, asked for what the handshaker service does not offer; the " +
+		"text says what to change.",
+	"peer_closed": "The other side hung up: the log of its daemon says why.",
+	"cancelled":   "None: the application gave up by itself.",
+}
+
+// document is docs/refusals.md.
+func document() string {
+	var b strings.Builder
+	b.WriteString(`# Refusals
+
+When a handshake is refused, the error that the application gets and a line in the log of the daemon that refused both
+name the reason. This page is made from the tables of the end-to-end tests, each row of which is provoked over real
+daemons (` + "`go test ./interop/e2e -run Document -update`" + `).
+
+How to read an error:
+
+    shared-altsd: this machine's daemon refused: TEXT (REASON); handshake ID
+    shared-altsd: the peer's daemon refused: MEANING (REASON); handshake ID
+
+- *This machine's daemon refused*: TEXT says what was wrong and what to do. The same text is in this machine's log.
+- *The peer's daemon refused*: only the reason travels. The text is in the log of the other machine, under the same ID.
+- A gRPC server shows its users no reason; look into the log of its machine's daemon.
+- Refusals for one peer and reason are logged one by one five times a minute, and counted from then on.
+
+## Reasons
+
+The status is the one of gRPC's that a client of grpc-go gets: first if its own machine's daemon refused, then if the
+peer's did. grpc-go turns INVALID_ARGUMENT and FAILED_PRECONDITION into INTERNAL.
+
+| code | reason | status, own / peer's | what the refused side reads | cure |
+|---|---|---|---|---|
+`)
+	for c := reason.UnsupportedVersion; c.Known(); c++ {
+		fmt.Fprintf(&b, "| %d | `%s` | %v / %v | %s | %s |\n", c, c, shownBy(c, false), shownBy(c, true), c.Meaning(),
+			cures[c.String()])
+	}
+	fmt.Fprintf(&b, "| | `%s` | Internal | its own daemon's text | %s |\n", badRequest, cures[badRequest])
+	for _, end := range []string{"peer_closed", "cancelled"} {
+		fmt.Fprintf(&b, "| | `%s` | | in the log alone, as a rule | %s |\n", end, cures[end])
+	}
+	b.WriteString(`
+## What is refused in a peer
+
+Each is refused by the daemon of the side named, before its application learns anything of the peer.
+
+| reason | what is wrong with the peer | refused by the daemon of the | the text holds |
+|---|---|---|---|
+`)
+	who := map[side]string{both: "client, server", asClient: "server", asServer: "client"}
+	for c := reason.UnsupportedVersion; c.Known(); c++ {
+		for _, r := range refusals {
+			if r.code == c {
+				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, r.name, who[r.side], strings.TrimSpace(r.says))
+			}
+		}
+	}
+	b.WriteString(`
+## What is refused to an application by its own machine's daemon
+
+| reason | what is wrong | the text holds |
+|---|---|---|
+`)
+	rows := slices.Clone(localRefusals)
+	slices.SortStableFunc(rows, func(a, b localRefusal) int { return strings.Compare(a.why, b.why) })
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r.why, r.name, r.says)
+	}
+	return b.String()
+}
+
+// The document is what the tables say, and no reason is left out.
+func TestDocument(t *testing.T) {
+	for c := reason.UnsupportedVersion; c.Known(); c++ {
+		if cures[c.String()] == "" {
+			t.Errorf("no cure for %v", c)
+		}
+	}
+	want := document()
+	if *update {
+		if err := os.WriteFile(documentPath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(documentPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is not what the tables of this package say; write it anew: go test ./interop/e2e -run Document -update",
+			documentPath)
+	}
+}
+
+// Every case has a name of its own.
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range refusals {
+		if seen[r.name] {
+			t.Errorf("two cases are named %q", r.name)
+		}
+		seen[r.name] = true
+	}
+	for _, r := range localRefusals {
+		if seen["local "+r.name] {
+			t.Errorf("two local cases are named %q", r.name)
+		}
+		seen["local "+r.name] = true
+	}
+}
