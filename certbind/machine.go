@@ -65,6 +65,7 @@ type state struct {
 	credential      *Credential
 	leaf            [32]byte // SHA-256 of the leaf's DER
 	public, private [32]byte
+	key             *ecdh.PrivateKey          // private, ready for use
 	statements      map[string]*statementSlot // by account
 
 	trust *Trust
@@ -151,10 +152,14 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 		return fmt.Errorf("cannot make a static key: %w", err)
 	}
 	defer clear(private[:])
+	key, err := ecdh.X25519().NewPrivateKey(private[:])
+	if err != nil {
+		return fmt.Errorf("cannot use a static key: %w", err)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.state.Load()
-	next := &state{public: public, private: private, statements: make(map[string]*statementSlot)}
+	next := &state{public: public, private: private, key: key, statements: make(map[string]*statementSlot)}
 	switch {
 	case c == nil && t == nil && old != nil:
 		next.credential, next.leaf, next.trust, next.cache = old.credential, old.leaf, old.trust, old.cache
@@ -177,14 +182,20 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 type Attestation struct {
 	// Public and Private are the X25519 static key pair.
 	Public, Private [32]byte
+	// Key is Private made ready for use, which costs a scalar multiplication; nil: whoever uses Private has to. It is
+	// shared, does not change, and goes when the last handshake with it ends.
+	Key *ecdh.PrivateKey
 	// Identity is the payload of docs/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
 	Identity []byte
 	// NotAfter is the end of the statement, at least 5 minutes from now.
 	NotAfter time.Time
 }
 
-// Wipe zeroes the private key.
-func (a *Attestation) Wipe() { clear(a.Private[:]) }
+// Wipe zeroes the private key and lets go of Key.
+func (a *Attestation) Wipe() {
+	clear(a.Private[:])
+	a.Key = nil
+}
 
 // Attest gives what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
@@ -194,7 +205,7 @@ func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error
 	now := m.now()
 	m.mu.Lock()
 	s := m.state.Load()
-	att := &Attestation{Public: s.public, Private: s.private}
+	att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
 	m.mu.Unlock()
 	if err := m.attest(att, s, account, attrs, now); err != nil {
 		att.Wipe()

@@ -31,7 +31,7 @@ func (freshKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext 
 	return ek.Encapsulate()
 }
 
-// dh25519 is Noise's DH function "25519" for one handshake, on crypto/ecdh. It keeps the ephemeral key as
+// dh25519 is Noise's DH function "25519" for one handshake, on crypto/ecdh. It keeps the two keys as
 // *ecdh.PrivateKey, because making one from 32 bytes costs a scalar multiplication, which the library's own function
 // spends at every DH.
 type dh25519 struct {
@@ -39,6 +39,7 @@ type dh25519 struct {
 	source       keySource
 	key          *ecdh.PrivateKey
 	private      []byte // what key's private bytes were given out as
+	static       *certbind.Attestation
 }
 
 // GenerateKeypair takes an ephemeral key pair from the source; the reader, which the library names, is not used.
@@ -57,8 +58,14 @@ func (d *dh25519) DH(private, public []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := d.key
-	if key == nil || &private[0] != &d.private[0] { // the very slice, so no secret is compared
+	var key *ecdh.PrivateKey
+	switch { // by the very slices, so no secret is compared
+	case d.key != nil && &private[0] == &d.private[0]:
+		key = d.key
+	case d.static != nil && &private[0] == &d.static.Private[0]:
+		key = d.static.Key
+	}
+	if key == nil {
 		if key, err = ecdh.X25519().NewPrivateKey(private); err != nil {
 			return nil, err
 		}
@@ -78,7 +85,7 @@ func prologue(version byte) []byte { return append([]byte("shared-altsd"), versi
 // that holds its ephemeral key.
 func newNoise(version byte, initiator bool, static *certbind.Attestation, source keySource) (*noise.HandshakeState,
 	*dh25519, error) {
-	dh := &dh25519{DHFunc: noise.DH25519, source: source}
+	dh := &dh25519{DHFunc: noise.DH25519, source: source, static: static}
 	hs, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite:           noise.NewCipherSuite(dh, noise.CipherAESGCM, noise.HashSHA256),
 		Pattern:               noise.HandshakeXX,
