@@ -123,12 +123,14 @@ func New(c Config) (*Server, error) {
 	s.grpc = grpc.NewServer(
 		grpc.Creds(peerCreds{}),
 		grpc.ConnectionTimeout(prefaceTimeout),
+		// Goroutines that are used again keep the stack that the cryptography needs; when all are busy, others are made.
+		grpc.NumStreamWorkers(16),
 		grpc.MaxConcurrentStreams(streamsPerConn),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxHeaderListSize(16<<10),
 		// Small buffers, of which grpc takes back the one for writing: most connections are idle most of the time.
-		grpc.ReadBufferSize(2<<10),
-		grpc.WriteBufferSize(4<<10),
+		grpc.ReadBufferSize(8<<10),
+		grpc.WriteBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Minute, PermitWithoutStream: true}),
 	)
