@@ -128,7 +128,7 @@ func New(c Config) (*Server, error) {
 		grpc.MaxConcurrentStreams(streamsPerConn),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxHeaderListSize(16<<10),
-		// Small buffers, of which grpc takes back the one for writing: most connections are idle most of the time.
+		// Buffers that hold any usual message; grpc takes back the one for writing from the many connections that are idle.
 		grpc.ReadBufferSize(8<<10),
 		grpc.WriteBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace}),
