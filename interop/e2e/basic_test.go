@@ -233,8 +233,9 @@ func TestDrain(t *testing.T) {
 	slow, done := peer.listen(t)
 	inFlight := client.begin(t, order{Op: "call", Socket: d.socket, Addr: slow, Targets: []string{"mallory@eve.test"}})
 	<-began
-	step(t, w.as(t, bob), d, t.Name(), serverStart(nil, nil)) // a server whose client says nothing
-	waits := w.as(t, bob).begin(t, order{Op: "raw", Socket: d.socket, Key: t.Name()})
+	key := w.key(t)
+	step(t, w.as(t, bob), d, key, serverStart(nil, nil)) // a server whose client says nothing
+	waits := w.as(t, bob).begin(t, order{Op: "raw", Socket: d.socket, Key: key})
 	mark := d.mark()
 	d.signal(t, syscall.SIGTERM)
 	d.find(t, mark, "stopping", func(r *record) bool { return r.Msg == "stopping" })

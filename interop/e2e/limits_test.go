@@ -31,6 +31,10 @@ func TestTooManyHandshakesOut(t *testing.T) {
 	wantWhom(t, b.do(t, order{Op: "call", Socket: w.alpha.socket, Addr: own, Targets: []string{"alice@narrow.test"}}),
 		bob, alice, w.alpha, w.narrow)
 	r := a.wait(t, refused)
+	// The daemon answers a tenth of a second before the caller's deadline, which a busy machine may miss.
+	for i := 0; i < 3 && !strings.Contains(r.Text, "(overloaded)"); i++ {
+		r = a.do(t, short)
+	}
 	wantError(t, r, codes.ResourceExhausted, "this machine's daemon refused",
 		"too many handshakes under way (2 for one account",
 		"(overloaded)")

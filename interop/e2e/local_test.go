@@ -87,12 +87,12 @@ func step(t testing.TB, p *process, d *daemon, key string, req []byte) *altspb.H
 // of the other: the client as the server sees it, and the server.
 func (w *world) joined(t testing.TB) (client, server whom) {
 	t.Helper()
-	a, b := w.as(t, alice), w.as(t, bob)
-	m1 := step(t, a, w.alpha, t.Name(), clientStart(nil)).OutFrames
-	m2 := step(t, b, w.beta, t.Name(), serverStart(m1, nil)).OutFrames
-	m3 := step(t, a, w.alpha, t.Name(), next(m2)).OutFrames
-	last := step(t, b, w.beta, t.Name(), next(m3))
-	first := step(t, a, w.alpha, t.Name(), next(last.OutFrames))
+	a, b, key := w.as(t, alice), w.as(t, bob), w.key(t)
+	m1 := step(t, a, w.alpha, key, clientStart(nil)).OutFrames
+	m2 := step(t, b, w.beta, key, serverStart(m1, nil)).OutFrames
+	m3 := step(t, a, w.alpha, key, next(m2)).OutFrames
+	last := step(t, b, w.beta, key, next(m3))
+	first := step(t, a, w.alpha, key, next(last.OutFrames))
 	if first.Result == nil || last.Result == nil {
 		t.Fatal("a handshake without a result")
 	}
@@ -252,7 +252,6 @@ func TestLocalRefusals(t *testing.T) {
 	w := theWorld(t)
 	addr := w.as(t, bob).listen(t, w.beta, 0)
 	onNarrow := w.as(t, bob).listen(t, w.narrow, 0)
-	used := map[string]int{}
 	for _, r := range localRefusals {
 		d := w.alpha
 		if r.on != nil {
@@ -266,7 +265,7 @@ func TestLocalRefusals(t *testing.T) {
 		if r.as.name != "" {
 			p = w.as(t, r.as)
 		} else {
-			p = w.pool(t, used, d, r.why)
+			p = w.pool(t, d, r.why)
 		}
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()

@@ -66,10 +66,7 @@ func change(typ byte, f func([]byte) []byte) func(*rogue) {
 // flip changes a bit of the byte at an offset, from the end if it is negative.
 func flip(typ byte, at int) func(*rogue) {
 	return change(typ, func(f []byte) []byte {
-		if at < 0 {
-			at += len(f)
-		}
-		f[at] ^= 1
+		f[(at+len(f))%len(f)] ^= 1
 		return f
 	})
 }
@@ -510,11 +507,11 @@ func (w *world) capture(t testing.TB) []byte {
 const perReason = 5
 
 // pool gives each case an account under which its refusal will be logged. Cases of one daemon and reason share one.
-func (w *world) pool(t testing.TB, used map[string]int, d *daemon, why string) *process {
+func (w *world) pool(t testing.TB, d *daemon, why string) *process {
 	t.Helper()
 	key := d.machine + " " + why
-	n := used[key] / perReason
-	used[key]++
+	n := w.used[key] / perReason
+	w.used[key]++
 	if n >= poolSize {
 		t.Fatalf("more than %d refusals because of %s: the pool of accounts is too small", poolSize*perReason, why)
 	}
@@ -661,7 +658,6 @@ func wantError(t testing.TB, got report, code codes.Code, texts ...string) {
 // TestRefusals has bad clients call stock servers, and stock clients call bad servers.
 func TestRefusals(t *testing.T) {
 	w := theWorld(t)
-	used := map[string]int{}
 	servers := map[string]string{}
 	for i := range refusals {
 		r := &refusals[i]
@@ -676,7 +672,7 @@ func TestRefusals(t *testing.T) {
 			if r.on != nil {
 				d = r.on(w)
 			}
-			p := w.pool(t, used, d, r.code.String())
+			p := w.pool(t, d, r.code.String())
 			if s == asServer {
 				t.Run(name, func(t *testing.T) { t.Parallel(); r.refusesClient(t, w, d, p) })
 				continue

@@ -51,7 +51,7 @@ var (
 	overflow = account{"nobody", 65534}
 )
 
-const firstOfPool, poolSize = 61100, 8
+const firstOfPool, poolSize = 61100, 32
 
 func passwd() string {
 	var b strings.Builder
@@ -113,6 +113,9 @@ type world struct {
 	processes map[uint32]*process
 	daemons   []*daemon
 	secrets   []secret
+
+	used map[string]int // refusals by daemon and reason, see pool
+	keys int            // streams that were given a name
 }
 
 // narrowUIDs are the uids that narrow's second socket serves.
@@ -121,7 +124,7 @@ const narrowUIDs = "61101-61102"
 func (w *world) narrowSocket() string { return filepath.Join(w.dir, "narrow-limited.socket") }
 
 func newWorld() (_ *world, err error) {
-	w := &world{processes: map[uint32]*process{}}
+	w := &world{processes: map[uint32]*process{}, used: map[string]int{}}
 	if w.dir, err = os.MkdirTemp("/tmp", "altsd-e2e-"); err != nil {
 		return nil, err
 	}
@@ -325,6 +328,14 @@ func (w *world) end() error {
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
 
+// key gives a name for a stream that an application keeps, a new one each time.
+func (w *world) key(t testing.TB) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys++
+	return fmt.Sprint(t.Name(), " ", w.keys)
+}
+
 // A secret is what no log may hold.
 type secret struct {
 	what  string
@@ -406,7 +417,7 @@ func (d *daemon) start() error {
 	d.cmd = exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
 	d.cmd.Env = append(os.Environ(), roleVariable+"=daemon", "NOTIFY_SOCKET="+path, "LISTEN_FDS=", "WATCHDOG_USEC=",
 		"GORACE=")
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		return err

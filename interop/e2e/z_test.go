@@ -28,7 +28,7 @@ func TestLogs(t *testing.T) {
 	w.keepSecret("the key of this test", key)
 	for _, text := range []string{"key=" + hex.EncodeToString(key), "raw " + string(key),
 		"base64 MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"} {
-		if found := w.leaks(text); len(found) != 1 {
+		if w.leaks(text) == nil {
 			t.Errorf("a key in %q is not found", text)
 		}
 	}
