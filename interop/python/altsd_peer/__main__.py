@@ -110,6 +110,11 @@ def do_vectors(args):
     return vectors.main(args.file)
 
 
+def do_judge(args):
+    from . import judge
+    return judge.main()
+
+
 def do_relay(args):
     from . import relay  # the only part that needs python3-grpcio
     return relay.main(args)
@@ -141,7 +146,8 @@ def main(argv=None):
         return p
     peer("dial", do_dial, "one handshake as initiator; the outcome as JSON").add_argument(
         "--target", action="append", metavar="ACCOUNT@MACHINE")
-    peer("listen", do_listen, "handshakes as responder; the outcomes as JSON").add_argument("--count", type=int, default=1)
+    peer("listen", do_listen, "handshakes as responder; the outcomes as JSON").add_argument(
+        "--count", type=int, default=1)
 
     p = sub.add_parser("make-pki", help="keys and certificates for tests")
     p.add_argument("directory")
@@ -150,6 +156,9 @@ def main(argv=None):
     p = sub.add_parser("vectors", help="checks a file of test vectors (docs/vectors.md)")
     p.add_argument("file")
     p.set_defaults(run=do_vectors)
+
+    p = sub.add_parser("judge", help="verdicts on input, JSON lines in and out, for differential tests")
+    p.set_defaults(run=do_judge)
 
     p = sub.add_parser("relay", help="puts a daemon behind a TCP address, or makes it dial one (needs python3-grpcio)")
     p.add_argument("mode", choices=("serve", "dial"))
@@ -168,9 +177,10 @@ def main(argv=None):
     p.add_argument("--self", action="store_true", help="attack this implementation, in both roles")
     p.add_argument("--dial-command", help="with --listen: run for each case; {addr} is the address; the name of a "
                    "status code in its output is taken as the initiator's verdict")
-    p.add_argument("--verdicts", metavar="FILE", help="with --listen: a file to which the dialler adds one line for each "
+    p.add_argument("--verdicts", metavar="FILE", help="with --listen: a file to which the dialler adds one line for a "
                    "connection, with the name of the status code where it fails; it must exist, and be empty")
-    p.add_argument("--app", action="append", default=None, help="application protocol that the other side speaks (grpc)")
+    p.add_argument("--app", action="append", default=None,
+                   help="application protocol that the other side speaks (grpc)")
     p.add_argument("--account", default="mallory", help="account that the honest handshakes show")
     p.add_argument("--only", help="regular expression on the names")
     p.add_argument("--list", action="store_true", help="print the table as JSON")

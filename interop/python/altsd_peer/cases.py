@@ -1,9 +1,9 @@
 """The table of the conformance suite. A case: name, role of the hostile side, section, what it does, what must come.
 
 `expect` holds what the document allows, first what this package's own implementation does: a number is a status of that
-code, otherwise a word of hostile.describe. "told N" means that nothing came, but that a live run learned code N of the other
-side's application. A hostile responder meets an initiator, which may fail without a status: for a status that is expected
-"told" with its code will do, and where the run is not strict "closed" as well.
+code, otherwise a word of hostile.describe. "told N" means that nothing came, but that a live run learned code N of the
+other side's application. A hostile responder meets an initiator, which may fail without a status: for a status that is
+expected "told" with its code will do, and where the run is not strict "closed" as well.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Case:
         return got in self.expect
 
 
-# Small tools --------------------------------------------------------------------------------------------------------------
+# Small tools ----------------------------------------
 
 def flip(at, bit=1):
     def change(data):
@@ -122,7 +122,7 @@ FOREIGN = {
 }
 
 
-# Statement signatures --------------------------------------------------------------------------------------------------------
+# Statement signatures ----------------------------------------
 
 def _ecdsa(make, digest=None):
     def sign(key, statement):
@@ -212,12 +212,12 @@ SIGNATURES = [
     ("time-changed-after", dict(after_signing=flip(-1))),
 ]
 
-# Identity: (name, section, expect, dictionary for make_identity). Each is played in both roles. -------------------------------
+# Identity: (name, section, expect, dictionary for make_identity). Each is played in both roles. --------------------
 
 _LONG = b"a" * 63
 # Of these the format is broken (5.5, step 1), of the others what they say (step 5).
-ATTRIBUTE_FRAMES = ("empty-name", "name-of-33", "value-of-2049", "twice", "out-of-order", "prefix-out-of-order", "seventeen",
-                    "truncated", "byte-after", "without-value")
+ATTRIBUTE_FRAMES = ("empty-name", "name-of-33", "value-of-2049", "twice", "out-of-order", "prefix-out-of-order",
+                    "seventeen", "truncated", "byte-after", "without-value")
 ATTRIBUTES = [
     ("upper-case-name", opaque8(b"Shell") + opaque16(b"x")),
     ("empty-name", opaque8(b"") + opaque16(b"x")),
@@ -256,19 +256,22 @@ ACCOUNTS = [
     ("upper-case", b"Root"), ("begins-with-hyphen", b"-a"), ("begins-with-dot", b".a"), ("begins-with-plus", b"+a"),
     ("begins-with-dollar", b"$a"), ("space", b"a b"), ("at-sign", b"root@peer"), ("backslash", b"corp\\root"),
     ("slash", b"a/b"), ("colon", b"a:b"), ("nul", b"root\0"), ("newline", b"root\n"), ("escape", b"a\x1b[2J"),
-    ("utf8", "rööt".encode()), ("of-65", b"a" * 65), ("of-128", b"a" * 128), ("percent", b"a%s"), ("high-byte", b"a\xff"),
+    ("utf8", "rööt".encode()), ("of-65", b"a" * 65), ("of-128", b"a" * 128), ("percent", b"a%s"),
+    ("high-byte", b"a\xff"),
 ]
 NAMES = [
-    ("another-machine", b"other.example.test"), ("the-verifiers-own", b"daemon.example.test"), ("trailing-dot", b"peer.example.test."),
+    ("another-machine", b"other.example.test"), ("the-verifiers-own", b"daemon.example.test"),
+    ("trailing-dot", b"peer.example.test."),
     ("upper-case", b"PEER.example.test"), ("parent-domain", b"example.test"), ("child", b"a.peer.example.test"),
     ("prefix", b"peer.example.tes"), ("nul-inside", b"peer.example.test\0.evil.test"), ("space", b"peer.example.test "),
     ("utf8", "pëer.example.test".encode()), ("empty-label", b"peer..example.test"), ("ip-address", b"127.0.0.1"),
-    ("ipv6-address", b"::1"), ("at-sign", b"a@peer.example.test"), ("comma", b"peer.example.test,x"), ("of-253", b".".join([_LONG] * 3 + [b"a" * 61])),
+    ("ipv6-address", b"::1"), ("at-sign", b"a@peer.example.test"), ("comma", b"peer.example.test,x"),
+    ("of-253", b".".join([_LONG] * 3 + [b"a" * 61])),
 ]
 # Names that a strict X.509 parser may refuse by itself, with code 9.
 MALFORMED_SANS = ("underscore", "trailing-dot", "leading-hyphen", "hyphen-at-end", "label-of-64")
-_SPKI_RSA = "peer-rsa1024 peer-rsa2047 peer-rsa4104 peer-rsa8192 peer-rsa-e3 peer-p521 peer-p224 peer-secp256k1 peer-ed448 " \
-    "peer-dsa peer-x25519 peer-sha1 peer-sha224 peer-pss-key"
+_SPKI_RSA = "peer-rsa1024 peer-rsa2047 peer-rsa4104 peer-rsa8192 peer-rsa-e3 peer-p521 peer-p224 peer-secp256k1 " \
+    "peer-ed448 peer-dsa peer-x25519 peer-sha1 peer-sha224 peer-pss-key"
 
 
 def _drop(index):
@@ -356,7 +359,7 @@ IDENTITIES = [
     ("binding-leaf-flipped", "5.5 step 3", 10, dict(fields=field(2, flip(0)))),
     ("binding-hash-of-the-intermediate", "5.5 step 3", 10, dict(leaf="peer-int", leaf_hash=lambda ctx: hashlib.sha256(
         ctx.env.pki.entry("peer-int")[1][1]).digest())),
-    ("binding-leaf-exchanged", "5.5 step 3", 10, dict(leaf="peer-p256", certificates=lambda c: c, leaf_hash=_own_leaf_of("peer-p384"))),
+    ("binding-leaf-exchanged", "5.5 step 3", 10, dict(leaf="peer-p256", leaf_hash=_own_leaf_of("peer-p384"))),
     # window
     ("window-past", "5.5 step 4", 11, dict(window=(-7200, -60))),
     ("window-future", "5.5 step 4", 11, dict(window=(120, 7200))),
@@ -417,13 +420,14 @@ IDENTITIES = [
     ("good-uid-0", "5.4", OK, dict(attributes=[(b"uid", b"0")])),
     ("good-account-digits", "5.3", OK, dict(account=b"1000")),
     ("good-account-all-signs", "5.3", OK, dict(account=b"_a.b$c+d-e")),
-    ("good-attributes", "5.4", OK, dict(attributes=[(b"groups", b"adm,wheel"), (b"uid", b"1000"), (b"x-other_1", b"~ ")])),
+    ("good-attributes", "5.4", OK, dict(attributes=[
+        (b"groups", b"adm,wheel"), (b"uid", b"1000"), (b"x-other_1", b"~ ")])),
     ("good-sixteen-attributes", "5.4", OK, dict(attributes=[(b"a%02d" % i, b"") for i in range(16)])),
     ("good-longest-attribute", "5.4", OK, dict(attributes=[(b"a" * 32, b"x" * 2048)])),
 ]
 
 
-# Choices and offers ----------------------------------------------------------------------------------------------------------
+# Choices and offers ----------------------------------------
 
 def chosen(**more):
     def change(choice):
@@ -497,7 +501,8 @@ OFFERS = [
     ("rpc-too-new", 17, offered(rpc=RpcVersions((99, 0), (98, 0)))),
     ("rpc-too-old", 17, offered(rpc=RpcVersions((0, 1), (0, 0)))),
     ("rpc-reversed", 17, offered(rpc=RpcVersions((0, 0), (99, 0)))),
-    ("nothing-in-common", 15, offered(application=["not-known"], record=["not-known"], rpc=RpcVersions((99, 0), (98, 0)))),
+    ("nothing-in-common", 15, offered(application=["not-known"], record=["not-known"],
+                                      rpc=RpcVersions((99, 0), (98, 0)))),
     ("no-record-and-no-rpc-in-common", 16, offered(record=["not-known"], rpc=RpcVersions((99, 0), (98, 0)))),
     ("no-applications", 2, offered(application=[])),
     ("seventeen-applications", 2, offered(application=lambda a: a + ["a%d" % i for i in range(16)])),
@@ -525,7 +530,7 @@ OFFERS = [
                                     transport=["a%d" % i for i in range(16)])),
 ]
 
-# Frames of both sides: (name, section, expect, key, change) ----------------------------------------------------------------------
+# Frames of both sides: (name, section, expect, key, change) ----------------------------------------
 
 NO_ANSWER = ("closed", "told 2")
 
@@ -627,7 +632,8 @@ INITIATOR = (
        ("static-is-the-responders", "5.5 step 3", 3, dict(static_of_peer=True))]
     + [("message-3-static-low-order-" + n, "2", 3, dict(static=p)) for n, p in LOW_ORDER.items()]
     + [("static-of-somebody-else", "2", 3, dict(static=KeyPair(b"\x42" * 32).public, static_low=False)),
-       ("identity-of-the-responder-reflected", "5.5 step 3", 10, dict(identity=dict(replace=lambda ctx: ctx.peer_identity))),
+       ("identity-of-the-responder-reflected", "5.5 step 3", 10, dict(identity=dict(
+           replace=lambda ctx: ctx.peer_identity))),
        ("identity-recorded-elsewhere", "5.5 step 3", 10, dict(identity=dict(
            replace=lambda ctx: ctx.env.recorded["identity"])))]
     + [("payload-3-empty", "4.3", 2, dict(payload3=lambda p: bytes(6))),
@@ -657,7 +663,8 @@ RESPONDER = (
        ("message-2-random-of-24576", "4.2", 3, dict(raw2=lambda ctx: _body(MESSAGE_2, 24576))),
        ("message-2-replayed-from-another-handshake", "2", 3, dict(raw2=lambda ctx: ctx.env.recorded["message 2"])),
        ("status-in-place-of-message-2", "7.1", ("closed", "told 19"), dict(raw2=lambda ctx: Status(19).frame())),
-       ("status-of-version-9", "3.1", ("closed", "told 1"), dict(raw2=lambda ctx: put(4, b"\x09")(Status(1, 2, 9).frame()))),
+       ("status-of-version-9", "3.1", ("closed", "told 1"), dict(
+           raw2=lambda ctx: put(4, b"\x09")(Status(1, 2, 9).frame()))),
        ("status-of-unknown-code", "3.2", "closed", dict(raw2=lambda ctx: Status(4711).frame()))]
     + _frame_cases(MESSAGE_2, "frame2", 1190, 24576)
     + _cut_cases(MESSAGE_2, "frame2", (1, 4, 7, 8, 9, 40, 1190))
@@ -680,7 +687,8 @@ RESPONDER = (
        ("ciphertext-for-another-key", "2", "wrong message 3", dict(
            ciphertext=lambda c: mlkem.encaps(mlkem.keygen()[0])[1]))]
     + [("payload-2-identity-length-0", "4.2", 2, dict(payload2=put(1088, b"\0\0"))),
-       ("payload-2-identity-length-21505", "4.2", 2, dict(payload2=lambda p: p[:1088] + opaque16(bytes(21505)) + opaque16(b"x"))),
+       ("payload-2-identity-length-21505", "4.2", 2, dict(
+           payload2=lambda p: p[:1088] + opaque16(bytes(21505)) + opaque16(b"x"))),
        ("payload-2-identity-length-past-end", "4.2", 2, dict(payload2=put(1088, b"\x50\0"))),
        ("payload-2-byte-after", "4.2", 2, dict(payload2=lambda p: p + b"\0")),
        ("payload-2-cut-by-one", "4.2", 2, dict(payload2=cut(-1))),
@@ -707,7 +715,7 @@ RESPONDER = (
 def table():
     """All cases, in order; names are unique.
 
-    A responder may count its deadline from the first byte of the peer, so that silence from the start is answered by silence.
+    A responder's deadline runs from the first byte of the peer's, so silence from the start is answered by silence.
     """
     out = []
     for role, own in (("initiator", INITIATOR), ("responder", RESPONDER)):
@@ -718,10 +726,12 @@ def table():
         for name, section, expect, identity in IDENTITIES:
             out.append(Case("%s/%s" % (letter, name), role, section, expect, {"identity": identity}))
     out.append(Case("i/silent-from-the-start", "initiator", "7.2", ("closed", 20, "silent"), {"raw1": b""}, slow=True))
-    out.append(Case("i/silent-after-header", "initiator", "7.2", (20, "closed"), {"raw1": _body(1, 1232)[:8]}, slow=True))
+    out.append(Case("i/silent-after-header", "initiator", "7.2", (20, "closed"),
+                    {"raw1": _body(1, 1232)[:8]}, slow=True))
     out.append(Case("i/silent-in-message-3", "initiator", "7.2", (20, "closed"),
                     {"raw3": lambda ctx: _body(3, 1232)[:100]}, slow=True))
-    out.append(Case("r/silent-after-message-1", "responder", "7.1", (20, "closed"), {"raw2": lambda ctx: b""}, slow=True))
+    out.append(Case("r/silent-after-message-1", "responder", "7.1", (20, "closed"),
+                    {"raw2": lambda ctx: b""}, slow=True))
     out.append(Case("r/silent-after-message-3", "responder", "7.1", (20, "closed"), {"raw4": b""}, slow=True))
     names = [c.name for c in out]
     assert len(set(names)) == len(names), sorted(n for n in names if names.count(n) > 1)

@@ -68,7 +68,8 @@ class SelfTarget:
         self.machine = None
 
     def config(self):
-        return Config(self.static, lambda public: self.signer.identity(public, "daemon.example.test", "server"), self.trust)
+        return Config(self.static, lambda public: self.signer.identity(public, "daemon.example.test", "server"),
+                      self.trust)
 
     def open(self, role):
         ours, theirs = socket.socketpair()
@@ -102,8 +103,8 @@ class ConnectTarget:
 class ListenTarget:
     """An initiator that dials us: by itself, again and again, or by a command run for each case.
 
-    The command's output is searched for the name of a status code; {addr} in it stands for the address. Or verdicts is a
-    growing file to which the dialler adds one line for each connection, as `relay dial` does, searched likewise.
+    The command's output is searched for the name of a status code; {addr} in it stands for the address. Or verdicts is
+    a growing file to which the dialler adds one line for each connection, as `relay dial` does, searched likewise.
     """
 
     def __init__(self, address, timeout, command=None, verdicts=None):
@@ -172,7 +173,8 @@ def list_cases(cases, out=sys.stdout):
 
 
 def run(target, env, cases, survival=10, strict=False, verbose=True, out=sys.stdout):
-    """Returns (passed, list of failures). An honest handshake comes first, after each `survival` cases, and at the end."""
+    """Returns (passed, list of failures). An honest handshake comes first, after each `survival` cases, and at the
+    end."""
     failures, passed, since = [], 0, 0
     role = None
     began = time.monotonic()
@@ -202,13 +204,15 @@ def run(target, env, cases, survival=10, strict=False, verbose=True, out=sys.std
                 out.write("ok   %s: %s\n" % (case.name, got))
         else:
             failures.append({"name": case.name, "section": case.section, "expect": list(case.expect), "got": got})
-            out.write("FAIL %s (section %s): got %s, expected %s\n" % (case.name, case.section, got, " or ".join(case.expect)))
+            out.write("FAIL %s (section %s): got %s, expected %s\n" % (
+                case.name, case.section, got, " or ".join(case.expect)))
         since += 1
         if since >= survival:
             since = 0
             honest(case.name)
     if role:
         honest("the end")
-    out.write("%d cases, %d passed, %d failures, %.1f s\n" % (len(cases), passed, len(failures), time.monotonic() - began))
+    out.write("%d cases, %d passed, %d failures, %.1f s\n" % (
+        len(cases), passed, len(failures), time.monotonic() - began))
     out.flush()
     return passed, failures

@@ -54,7 +54,7 @@ class Silent(Exception):
 
 
 class FakeKey:
-    """A public key that nobody holds the private key of. Its Diffie-Hellman results are what a point of low order has."""
+    """A public key whose private key nobody holds. Its Diffie-Hellman results are what a point of low order has."""
 
     def __init__(self, public, real=None):
         self.public, self.real = public, real
@@ -141,8 +141,8 @@ def make_identity(ctx, leaf=None, certificates=None, account=None, machine=None,
     leaf: entry of the PKI. certificates: callable([DER]) -> [DER]. fields: callable(list of the statement's fields),
     in place. statement: callable(bytes) -> bytes, before signing. after_signing: the same, after. key: entry whose key
     signs. sign: callable(key, statement) -> signature. signature: callable(signature) -> signature. window: seconds
-    from now, (not before, not after). static, leaf_hash: bytes, or callable(Context) -> bytes. encoded: callable(identity
-    bytes) -> bytes. replace: callable(Context) -> identity bytes, in place of everything.
+    from now, (not before, not after). static, leaf_hash: bytes, or callable(Context) -> bytes. encoded:
+    callable(identity bytes) -> bytes. replace: callable(Context) -> identity bytes, in place of everything.
     """
     if replace is not None:
         return replace(ctx)
@@ -180,7 +180,9 @@ def make_identity(ctx, leaf=None, certificates=None, account=None, machine=None,
 
 
 def _state(ctx, how):
-    static = FakeKey(how["static"], None if how.get("static_low", True) else ctx.static) if "static" in how else ctx.static
+    static = ctx.static
+    if "static" in how:
+        static = FakeKey(how["static"], None if how.get("static_low", True) else ctx.static)
     hs = HandshakeState(ctx.initiator, static, PROLOGUE)
     hs.e = FakeKey(how["ephemeral"]) if "ephemeral" in how else KeyPair.generate()
     if "noise" in how:

@@ -29,7 +29,7 @@ MAX_WINDOW = 24 * 3600
 BACKDATE = 300
 
 
-# Statement and identity ----------------------------------------------------------------------------------------------
+# Statement and identity ----------------------------------------
 
 def encode_attributes(attributes):
     """Attributes as a sequence of (name, value), both bytes."""
@@ -151,7 +151,7 @@ def verify_statement(public, statement, signature):
     return True
 
 
-# Names ----------------------------------------------------------------------------------------------------------------
+# Names ----------------------------------------
 
 _LABEL = re.compile(rb"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+-]{0,63}\Z")
@@ -196,7 +196,7 @@ def _under(name, suffix):
     return name == suffix or name.endswith("." + suffix)
 
 
-# Certificates -----------------------------------------------------------------------------------------------------------
+# Certificates ----------------------------------------
 
 class DerError(ValueError):
     pass
@@ -298,6 +298,8 @@ class Certificate:
             self.not_after = _seconds(self.x.not_valid_after)
             self.extensions = {e.oid: e for e in self.x.extensions}
             self.key = self.x.public_key()
+            if self.x.serial_number < 0:
+                raise DerError("a serial number below zero")
         except Exception as err:  # the library raises several kinds that share no base
             raise Refusal(CERTIFICATE_UNACCEPTABLE, "a certificate does not parse: %s" % type(err).__name__) from err
         if key_algorithm == _RSASSA_PSS or not acceptable_key(self.key, 4096 if leaf else 8192):
@@ -451,7 +453,7 @@ def _constrained(constraints, certificate):
     return False
 
 
-# Verification ------------------------------------------------------------------------------------------------------------
+# Verification ----------------------------------------
 
 class Peer:
     """The outcome of a verification."""
@@ -520,11 +522,17 @@ def check_leaf(leaf, trust):
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key usage")
     if not _eku_allows(leaf, trust.require_eku, True):
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's extended key usage")
+    check_critical(leaf)
+
+
+def check_critical(certificate):
+    if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in certificate.extensions.values()):
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "a critical extension that is not known")
 
 
 def find_path(leaf, others, trust, machine, now):
-    """Depth-first over the certificates sent and the trusted CAs. Of several reasons a revocation is named first, then the
-    first that is not "unknown"."""
+    """Depth-first over the certificates sent and the trusted CAs. Of several reasons a revocation is named first, then
+    the first that is not "unknown"."""
     kept = []
 
     def extend(path):
@@ -566,8 +574,7 @@ def check_path(path, trust, now):
             raise Refusal(CERTIFICATE_EXPIRED, "a certificate of the chain has expired")
         if now < certificate.not_before:
             raise Refusal(CERTIFICATE_NOT_YET_VALID, "a certificate of the chain is not yet valid")
-        if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in certificate.extensions.values()):
-            raise Refusal(CERTIFICATE_UNACCEPTABLE, "a critical extension that is not known")
+        check_critical(certificate)
     below = 0
     for i, ca in enumerate(path[1:], 1):
         basic = ca.extension(x509.BasicConstraints)

@@ -97,7 +97,8 @@ def pss_signed(certificate, key):
 def signed_anew(certificate, tbs, key):
     """The certificate with another content, signed with ECDSA and SHA-256 as it was before."""
     algorithm = _der(0x30, bytes.fromhex("06082a8648ce3d040302"))
-    assert certificate.signature_algorithm_oid.dotted_string == "1.2.840.10045.4.3.2" and tbs != certificate.tbs_certificate_bytes
+    assert certificate.signature_algorithm_oid.dotted_string == "1.2.840.10045.4.3.2"
+    assert tbs != certificate.tbs_certificate_bytes
     signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return x509.load_der_x509_certificate(_der(0x30, tbs + algorithm + _der(3, b"\0" + signature)))
 
@@ -256,7 +257,8 @@ def make_pki(directory):
     b.leaf("peer-int-idle", root)
     b.entries["peer-int-idle"][1].append(b.entries["peer-int-path"][1][1])
     whole = b.entries["peer-deep"]
-    b.entries["peer-deep-reordered"] = (whole[0], whole[1][:1] + whole[1][:0:-1], PEER, "its intermediates in reverse order")
+    b.entries["peer-deep-reordered"] = (whole[0], whole[1][:1] + whole[1][:0:-1], PEER,
+                                        "its intermediates in reverse order")
 
     def constraints(permitted=None, excluded=None):
         return x509.NameConstraints([x509.DNSName(x) for x in permitted] if permitted else None,
@@ -273,7 +275,8 @@ def make_pki(directory):
     signer = CA("leaf", b.entries["peer-other"][0], b.entries["peer-other"][1][0], b.entries["peer-other"][1])
     b.leaf("peer-by-leaf", signer)
     key = new_key("p256")
-    b.entries["peer-self-signed"] = (key, [b.make("peer-self-signed", key.public_key(), key=key, names=[PEER])], PEER, "")
+    own = b.make("peer-self-signed", key.public_key(), key=key, names=[PEER])
+    b.entries["peer-self-signed"] = (key, [own], PEER, "")
     b.entries["peer-anchor"] = (root.key, [root.certificate], "root.example.test", "the trusted root itself")
     half = b.entries["peer-int"]
     b.entries["peer-int-missing"] = (half[0], half[1][:1], PEER, "its intermediate is not sent")
@@ -298,7 +301,8 @@ def make_pki(directory):
 
     write("ca.pem", b"".join(pem(r.certificate) for r in list(roots.values()) + [stale]))
     write("ca-limited.pem", pem(limited.certificate))
-    write("crl.pem", pem(crl(root, [revoked, revoked_int.certificate], -1, 30)) + pem(crl(stale, [revoked_stale], -10, -1)))
+    write("crl.pem", pem(crl(root, [revoked, revoked_int.certificate], -1, 30))
+          + pem(crl(stale, [revoked_stale], -10, -1)))
     for name, (key, chain, _, _) in b.entries.items():
         write(name + ".pem", b"".join(pem(c) for c in chain))
         write(name + ".key", key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,

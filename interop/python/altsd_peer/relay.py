@@ -1,7 +1,7 @@
 """Relays between TCP connections and a daemon's local handshaker service, so that the suite can reach a daemon.
 
-Needs Debian's python3-grpcio, which nothing else here does. The messages of the service are few and are written and read
-by hand, from their field numbers. One JSON line is printed for each handshake.
+Needs Debian's python3-grpcio, which nothing else here does. The messages of the service are few and are written and
+read by hand, from their field numbers. One JSON line is printed for each handshake.
 """
 
 import json

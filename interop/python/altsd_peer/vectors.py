@@ -71,7 +71,8 @@ def _scripted(*chunks):
 def _parameters(fields):
     p = fields.sub("parameters")
     offer = Offer(p.get("application_protocols"), p.get("record_protocols"),
-                  RpcVersions(p.get("rpc_max"), p.get("rpc_min")), p.get("max_frame_size"), p.get("transport_protocols"))
+                  RpcVersions(p.get("rpc_max"), p.get("rpc_min")), p.get("max_frame_size"),
+                  p.get("transport_protocols"))
     p.end()
     return offer
 

@@ -155,13 +155,13 @@ class Conformance(unittest.TestCase):
         """Every seventh case; `conformance --self` plays all."""
         cases = conformance.selected(("initiator", "responder"))[::7]
         out = io.StringIO()
-        env = Env(THE_PKI, timeout=5)
-        _, failures = conformance.run(conformance.SelfTarget(THE_PKI, 5), env, cases, 25, True, False, out)
+        env = Env(THE_PKI, timeout=60)
+        _, failures = conformance.run(conformance.SelfTarget(THE_PKI, 60), env, cases, 25, True, False, out)
         self.assertEqual(failures, [], out.getvalue())
 
     def test_over_tcp_and_by_dialling(self):
         """The two targets of live runs: a listener that is attacked, and a dialler that is."""
-        target = conformance.SelfTarget(THE_PKI, 5)
+        target = conformance.SelfTarget(THE_PKI, 60)
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve():
@@ -170,18 +170,18 @@ class Conformance(unittest.TestCase):
                     conn, _ = listener.accept()
                 except OSError:
                     return
-                conformance.run_machine(conn, Responder(target.config()), 5)
+                conformance.run_machine(conn, Responder(target.config()), 60)
                 conformance.close(conn)
         threading.Thread(target=serve, daemon=True).start()
-        env = Env(THE_PKI, timeout=5)
+        env = Env(THE_PKI, timeout=60)
         cases = conformance.selected(("initiator",))[::40]
-        _, failures = conformance.run(conformance.ConnectTarget(listener.getsockname(), 5), env, cases, 10, False, False,
+        _, failures = conformance.run(conformance.ConnectTarget(listener.getsockname(), 60), env, cases, 10, False, False,
                                       io.StringIO())
         self.assertEqual(failures, [])
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 
-        dialled = conformance.ListenTarget(("127.0.0.1", 0), 5)
+        dialled = conformance.ListenTarget(("127.0.0.1", 0), 60)
         cases = conformance.selected(("responder",))[::40]
         host, _, port = dialled.address.rpartition(":")
         stop = threading.Event()
@@ -189,24 +189,24 @@ class Conformance(unittest.TestCase):
         def dial():
             while not stop.is_set():
                 try:
-                    conn = socket.create_connection((host, int(port)), 5)
+                    conn = socket.create_connection((host, int(port)), 60)
                 except OSError:
                     return
-                conformance.run_machine(conn, Initiator(target.config()), 5)
+                conformance.run_machine(conn, Initiator(target.config()), 60)
                 conformance.close(conn)
         thread = threading.Thread(target=dial, daemon=True)
         thread.start()
-        _, failures = conformance.run(dialled, Env(THE_PKI, timeout=5), cases, 10, False, False, io.StringIO())
+        _, failures = conformance.run(dialled, Env(THE_PKI, timeout=60), cases, 10, False, False, io.StringIO())
         stop.set()
         dialled.listener.close()
         self.assertEqual(failures, [])
 
     def test_a_broken_peer_is_noticed(self):
         """A verifier that takes anything fails the suite."""
-        target = conformance.SelfTarget(THE_PKI, 5)
+        target = conformance.SelfTarget(THE_PKI, 60)
         target.trust = THE_PKI.trust(crl_stale_ok=True, domain_accounts=True)
         cases = [c for c in conformance.selected(("initiator",)) if c.name in ("i/stale", "i/account-at-sign", "i/unknown")]
-        _, failures = conformance.run(target, Env(THE_PKI, timeout=5), cases, 10, True, False, io.StringIO())
+        _, failures = conformance.run(target, Env(THE_PKI, timeout=60), cases, 10, True, False, io.StringIO())
         self.assertEqual(sorted(f["name"] for f in failures), ["i/account-at-sign", "i/stale"])
 
 
