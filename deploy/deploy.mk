@@ -8,8 +8,8 @@
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
-DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker.io docker-compose systemd openssl zsh fish
-# -buildvcs: a package says which commit it is of. The time of the files in it is that commit's, so that it comes out the same.
+DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish
+# The time of the files in a package is that of the commit, so that it comes out the same each time.
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags=-s\ -w
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
@@ -52,7 +52,7 @@ test-systemd: packages-next images
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root
-	$(DEPLOY_TEST) '^TestUnits|^TestCompletion|^TestManual'
+	$(DEPLOY_TEST) '^TestUnits|^TestCompletion|^TestManual|^TestComposeFile'
 
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'

@@ -163,3 +163,17 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 }
+
+// TestComposeFile has the loader of Compose v2 read what docker-compose 1.29 runs in TestCompose.
+func TestComposeFile(t *testing.T) {
+	t.Setenv("ALTSD_HOSTS", t.TempDir())
+	out := must(t, "go", "run", "github.com/compose-spec/compose-go/v2/cmd@v2.9.0", "deploy/compose.yaml")
+	for _, service := range []string{"alpha-daemon", "alpha-app", "beta-daemon", "beta-app", "gamma-daemon", "gamma-app"} {
+		if !strings.Contains(out, " "+service+":\n") {
+			t.Errorf("Compose v2 does not see %s:\n%s", service, out)
+		}
+	}
+	if strings.Count(out, "network_mode: none") < 3 || strings.Count(out, "- ALL") < 6 {
+		t.Error(out)
+	}
+}
