@@ -32,12 +32,11 @@ var cures = map[string]string{
 	"revocation_unknown": "On the machine that refused, fetch the CA's current revocation list; `--crl-stale-ok` " +
 		"goes on without.",
 	"certificate_unacceptable": "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to " +
-		"4096 bits, with key usage digitalSignature, with no extended key usage or serverAuth or clientAuth, and " +
-		"with the purpose of `--require-eku` where that is set. It must not be a CA.",
+		"4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or " +
+		"the purpose of `--require-eku` where that is set. It must not be a CA.",
 	"statement_invalid": "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; " +
 		"if it stays, treat it as an attack.",
-	"statement_expired": "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as " +
-		"much.Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much.",
+	"statement_expired": "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much.",
 	"machine_name_mismatch": "Have the certificate issued with the machine's own DNS name (a wildcard names no " +
 		"machine), within the name constraints of its CA, or set `--machine-name` to a name that it has.",
 	"account_unacceptable": "Rename the account, or set `--allow-domain-accounts` on both machines if its name has " +
@@ -45,13 +44,11 @@ var cures = map[string]string{
 	"target_mismatch": "Name the account that the server really runs as, or dial a name that is in its " +
 		"certificate. If neither is wrong, somebody else has taken the port.",
 	"no_application_protocol": "The two applications do not speak the same protocol (gRPC's is `grpc`): check port " +
-		"and program.The two applications do not speak the same protocol (gRPC's is `grpc`): check port and " +
-		"program.",
+		"and program.",
 	"no_record_protocol": "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed.",
 	"no_rpc_version":     "Upgrade the older gRPC library.",
 	"bad_choice":         "The other machine's daemon is at fault: upgrade it, and report it.",
-	"overloaded": "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.Try " +
-		"again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
+	"overloaded": "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
 	"timed_out": "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock " +
 		"grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead " +
 		"(20 s in a client).",
