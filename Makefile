@@ -45,4 +45,4 @@ clean:
 	rm -rf bin dist
 
 # The targets of these folders.
--include deploy/deploy.mk interop/interop.mk
+-include deploy/deploy.mk interop/interop.mk docs/audit.mk
