@@ -40,7 +40,8 @@ handshake-timeout = 5s
 `
 
 func newFleet(t *testing.T) *fleet {
-	f := &fleet{t: t, project: fmt.Sprintf("altsd%d", os.Getpid()), hosts: t.TempDir(), pki: newPKI(t), ids: map[string]string{}}
+	f := &fleet{t: t, project: fmt.Sprintf("altsd%d", os.Getpid()), hosts: t.TempDir(), pki: newPKI(t),
+		ids: map[string]string{}}
 	for _, host := range []string{"alpha", "beta", "gamma"} {
 		dir := filepath.Join(f.hosts, host)
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -112,7 +113,7 @@ func (f *fleet) waitServing(host string) {
 	})
 }
 
-// waitReload waits until a daemon has a certificate in force.
+// waitCertificate waits until a daemon has a certificate in force.
 func (f *fleet) waitCertificate(t *testing.T, host string, c *testca.Issued) {
 	t.Helper()
 	want := fmt.Sprintf("%x", c.Cert.SerialNumber)
@@ -183,7 +184,10 @@ func TestCompose(t *testing.T) {
 		return account("alpha") + " and " + account("beta") + ", each seen by the other"
 	})
 	tab.row(t, "foreign machine calls", func(t *testing.T) string { return f.refused(t, "gamma", "beta", "(unknown_ca)") })
-	tab.row(t, "foreign machine is called", func(t *testing.T) string { return f.refused(t, "alpha", "gamma", "(unknown_ca)") })
+	tab.row(t, "foreign machine is called", func(t *testing.T) string {
+		return f.refused(t, "alpha", "gamma",
+			"(unknown_ca)")
+	})
 	tab.row(t, "wrong account is asked for", func(t *testing.T) string {
 		return f.refused(t, "alpha", "beta", "(target_mismatch)", "--target", "root@beta.test")
 	})
@@ -267,8 +271,8 @@ func (f *fleet) revoked(t *testing.T) string {
 	return said + "; a new one works again"
 }
 
-// expired: a daemon does not even speak with a certificate that is over. It says so to its own applications, and a reload
-// from good to expired is refused.
+// expired: a daemon does not even speak with a certificate that is over. It says so to its own applications, and a
+// reload from good to expired is refused.
 func (f *fleet) expired(t *testing.T) string {
 	f.certificate("beta", f.pki.issue(f.pki.ca, "beta.test", -time.Hour))
 	waitFor(t, "the refusal of the reload", func() (bool, string) {
@@ -352,7 +356,8 @@ func (f *fleet) killed(t *testing.T) string {
 	if r.Failed > 0 || r.Channels < 20 {
 		t.Errorf("the established channel: %v", r)
 	}
-	return fmt.Sprintf("an established channel carried on (%d calls, none failed), new ones as soon as it was back", r.Channels)
+	return fmt.Sprintf("an established channel carried on (%d calls, none failed), new ones as soon as it was back",
+		r.Channels)
 }
 
 func (f *fleet) cut(t *testing.T) string {
@@ -373,7 +378,8 @@ func (f *fleet) cut(t *testing.T) string {
 	if r.Channels-r.Failed < 5 || r.Failed == 0 {
 		t.Errorf("the channel over the cut: %v", r)
 	}
-	return fmt.Sprintf("calls failed while it was cut (%d of %d), the same channel and new ones work again", r.Failed, r.Channels)
+	return fmt.Sprintf("calls failed while it was cut (%d of %d), the same channel and new ones work again", r.Failed,
+		r.Channels)
 }
 
 func (f *fleet) paused(t *testing.T) string {

@@ -1,7 +1,7 @@
 //go:build deploy
 
-// Package deploytest tests the deployment with the real things: docker, systemd, dpkg and rpm, promtool. `make test-deploy`
-// builds what it needs and runs it.
+// Package deploytest tests the deployment with the real things: docker, systemd, dpkg and rpm, promtool. `make
+// test-deploy` builds what it needs and runs it.
 package deploytest
 
 import (

@@ -27,8 +27,8 @@ func network(t *testing.T) string {
 }
 
 // boot starts a machine. systemd needs to mount, and to set up the network of a service without one, hence the two
-// capabilities and no seccomp filter of docker's; a cgroup tree; and mounts that are shared with its services, as on any
-// machine: without that, LoadCredential= gives an empty directory.
+// capabilities and no seccomp filter of docker's; a cgroup tree; and mounts that are shared with its services, as on
+// any machine: without that, LoadCredential= gives an empty directory.
 func boot(t *testing.T, image, network, name, kind string) *machine {
 	t.Helper()
 	// On cgroup v1, docker's own mounts of the controllers are writable below a read-only top; v2 has one tree.

@@ -87,7 +87,8 @@ func TestCompletion(t *testing.T) {
 
 // TestManual formats the manual pages; groff has nothing to say of them.
 func TestManual(t *testing.T) {
-	for page, want := range map[string]string{"shared-altsd.1": "--secure-naming", "shared-altsd.conf.5": "publish-groups"} {
+	for page, want := range map[string]string{"shared-altsd.1": "--secure-naming",
+		"shared-altsd.conf.5": "publish-groups"} {
 		cmd := exec.Command("sh", "-c", "zcat dist/root/"+page+".gz | groff -man -ww -Tascii -P-cbou")
 		cmd.Dir = root
 		var complaints strings.Builder
@@ -99,8 +100,8 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestPrometheus has promtool check the alerts, what the daemon shows, and every query of the dashboard; a name that the
-// daemon does not show is a mistake in any of them.
+// TestPrometheus has promtool check the alerts, what the daemon shows, and every query of the dashboard; a name that
+// the daemon does not show is a mistake in any of them.
 func TestPrometheus(t *testing.T) {
 	must(t, "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
 	must(t, "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")

@@ -97,11 +97,13 @@ func (p *pair) works(t *testing.T) {
 	}
 }
 
-// underLoad does something while both machines make channels to each other, and gives how many were made; none may fail.
+// underLoad does something while both machines make channels to each other, and gives how many were made; none may
+// fail.
 func (p *pair) underLoad(t *testing.T, seconds int, do func()) int {
 	t.Helper()
 	span := fmt.Sprintf("%ds", seconds)
-	load := []*background{p.call(p.alpha, p.beta, "--for", span, "--workers", "4"), p.call(p.beta, p.alpha, "--for", span, "--workers", "4")}
+	load := []*background{p.call(p.alpha, p.beta, "--for", span, "--workers", "4"),
+		p.call(p.beta, p.alpha, "--for", span, "--workers", "4")}
 	time.Sleep(time.Second) // the load has begun
 	do()
 	total := 0
@@ -191,24 +193,28 @@ func (p *pair) confined(t *testing.T) string {
 	for _, m := range []*machine{p.alpha, p.beta} {
 		pid := m.property(t, "shared-altsd.service", "MainPID")
 		status := m.sh(t, "cat /proc/"+pid+"/status")
-		for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1",
+			"Seccomp:\t2"} {
 			if !strings.Contains(status, want) {
 				t.Errorf("%s: no %q in %s", m.name, want, status)
 			}
 		}
-		if uid := strings.TrimSpace(m.sh(t, "id -u shared-altsd")); uid == "0" || !strings.Contains(status, "Uid:\t"+uid+"\t"+uid) {
+		if uid := strings.TrimSpace(m.sh(t, "id -u shared-altsd")); uid == "0" ||
+			!strings.Contains(status, "Uid:\t"+uid+"\t"+uid) {
 			t.Errorf("%s: the daemon does not run as shared-altsd", m.name)
 		}
 		// The key: neither the file nor the daemon's copy can be read by another account.
 		user := p.users()[m].name
 		for _, path := range []string{"/etc/shared-altsd/machine.pem", "/run/credentials/shared-altsd.service/machine.pem"} {
 			m.sh(t, "test -s "+path)
-			if out, err := m.try("setpriv --reuid=" + user + " --clear-groups cat " + path); err == nil || strings.Contains(out, "PRIVATE") {
+			if out, err := m.try("setpriv --reuid=" + user + " --clear-groups cat " + path); err == nil ||
+				strings.Contains(out, "PRIVATE") {
 				t.Errorf("%s: %s reads %s", m.name, user, path)
 			}
 		}
-		if links := m.sh(t, "nsenter -t "+pid+" -n ls /sys/class/net 2>/dev/null || nsenter -t "+pid+" -n ip -o link | cut -d: -f2"); strings.Contains(links, "eth") {
-			t.Errorf("%s: the daemon sees the network: %s", m.name, links)
+		namespaces := strings.Fields(m.sh(t, "readlink /proc/1/ns/net /proc/"+pid+"/ns/net"))
+		if len(namespaces) != 2 || namespaces[0] == namespaces[1] {
+			t.Errorf("%s: the daemon is on the machine's network: %v", m.name, namespaces)
 		}
 	}
 	score := p.alpha.sh(t, "systemd-analyze security shared-altsd.service | tail -1")
@@ -220,7 +226,8 @@ func (p *pair) tools(t *testing.T) string {
 	if !strings.Contains(status, "alice@alpha.test") || !strings.Contains(status, "are shown to root") {
 		t.Error(status)
 	}
-	if out := must(t, "docker", "exec", "-u", fmt.Sprint(bobUID), p.beta.id, "shared-altsd", "whoami"); !strings.HasPrefix(out, p.account(p.beta)+"\n") {
+	if out := must(t, "docker", "exec", "-u", fmt.Sprint(bobUID), p.beta.id, "shared-altsd",
+		"whoami"); !strings.HasPrefix(out, p.account(p.beta)+"\n") {
 		t.Error(out)
 	}
 	p.beta.sh(t, "systemd-run -q --unit pong -p User=bob /usr/bin/shared-altsd pong --count 1 :7400")
@@ -232,7 +239,8 @@ func (p *pair) tools(t *testing.T) string {
 	}
 	var got ping
 	waitFor(t, "pong", func() (bool, string) {
-		out, _ := command("docker", "exec", "-u", fmt.Sprint(aliceUID), p.alpha.id, "shared-altsd", "ping", "--json", "beta.test:7400")
+		out, _ := command("docker", "exec", "-u", fmt.Sprint(aliceUID), p.alpha.id, "shared-altsd", "ping", "--json",
+			"beta.test:7400")
 		got = decode[ping](t, out)
 		return got.OK, out
 	})
@@ -265,7 +273,8 @@ func (p *pair) metrics(t *testing.T) string {
 	return fmt.Sprintf("%d lines, which promtool accepts, from a daemon without a network", strings.Count(body, "\n"))
 }
 
-// reload: a good certificate comes into force; a bad one fails the reload, with its reason in the journal, and changes nothing.
+// reload: a good certificate comes into force; a bad one fails the reload, with its reason in the journal, and changes
+// nothing.
 func (p *pair) reload(t *testing.T) string {
 	m := p.beta
 	m.sh(t, "systemctl stop shared-altsd-renew.path")
@@ -334,7 +343,8 @@ func (p *pair) crash(t *testing.T) string {
 		t.Errorf("new channels: %v", l)
 	}
 	p.works(t)
-	return fmt.Sprintf("SIGKILL on both: an established channel carried on (%d calls), %d of %d new ones lost", r.Channels, l.Failed, l.Channels)
+	return fmt.Sprintf("SIGKILL on both: an established channel carried on (%d calls), %d of %d new ones lost",
+		r.Channels, l.Failed, l.Channels)
 }
 
 // hang: the watchdog of systemd ends a daemon that shows no sign of life.

@@ -1,5 +1,5 @@
-// Testapp is the application of the deployment tests: a gRPC server that tells each caller who both are, and a client that
-// makes channels to it and counts what comes out. Its identity is that of the account that runs it.
+// Testapp is the application of the deployment tests: a gRPC server that tells each caller who both are, and a client
+// that makes channels to it and counts what comes out. Its identity is that of the account that runs it.
 //
 //	testapp serve [flags]     answers until SIGTERM
 //	testapp call [flags]      makes channels, prints a Report as JSON; exit status 1 if one failed

@@ -50,8 +50,8 @@ func (i Item) cure() string {
 // Day is the unit in which expiry is announced.
 const Day = 24 * time.Hour
 
-// warnings are the times ahead of an end at which it is announced, each only where the Item lives more than three times as
-// long; one that lives at most three days is announced when a quarter of its life is left.
+// warnings are the times ahead of an end at which it is announced, each only where the Item lives more than three times
+// as long; one that lives at most three days is announced when a quarter of its life is left.
 var warnings = []time.Duration{30 * Day, 7 * Day, Day}
 
 // A Notice is an Item that has ended or will soon.

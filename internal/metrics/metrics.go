@@ -1,8 +1,8 @@
 // Package metrics counts what the daemon does and shows it in Prometheus' text format.
 //
-// It writes that format itself: it is a page of code that promtool checks in the tests, whereas the client library would
-// bring half a dozen modules into the process that holds the machine's private key. Nothing that a peer sends becomes a
-// label: labels are reason codes, sides and local uids, and their number is bounded.
+// It writes that format itself: it is a page of code that promtool checks in the tests, whereas the client library
+// would bring half a dozen modules into the process that holds the machine's private key. Nothing that a peer sends
+// becomes a label: labels are reason codes, sides and local uids, and their number is bounded.
 package metrics
 
 import (
@@ -220,7 +220,8 @@ func (s *Set) writeCounted(e exposition) {
 	e.family("shared_altsd_reloads_total", "counter", "Reloads of certificates, CAs and revocation lists, by result.")
 	e.sample("shared_altsd_reloads_total", float64(s.reloads[0]), label{"result", "failed"})
 	e.sample("shared_altsd_reloads_total", float64(s.reloads[1]), label{"result", "succeeded"})
-	e.single("shared_altsd_last_reload_successful", "gauge", "1 if the last reload, or the start, brought everything into force.",
+	e.single("shared_altsd_last_reload_successful", "gauge",
+		"1 if the last reload, or the start, brought everything into force.",
 		number(s.reloadOK))
 	e.single("shared_altsd_last_reload_success_seconds", "gauge",
 		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloadLast.Unix()))

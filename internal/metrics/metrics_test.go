@@ -88,13 +88,15 @@ func TestSet(t *testing.T) {
 		return State{
 			InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
 			VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
-			Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotAfter: end}, {Kind: "crl", Name: "/etc/x\"y\\z\n", NotAfter: end}},
+			Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotAfter: end},
+				{Kind: "crl", Name: "/etc/x\"y\\z\n", NotAfter: end}},
 		}
 	})
 	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 3 * time.Millisecond})
 	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 5 * time.Millisecond})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.UnknownCA.String(), Duration: time.Minute})
-	s.Handshake(Handshake{Initiator: true, UID: 1001, Reason: reason.UnknownCA.String(), ByPeer: true, Duration: time.Second})
+	s.Handshake(Handshake{Initiator: true, UID: 1001, Reason: reason.UnknownCA.String(), ByPeer: true,
+		Duration: time.Second})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(999).String(), ByPeer: true})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
 	s.Reload(nil)
@@ -221,7 +223,8 @@ func TestServe(t *testing.T) {
 			}
 		})
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+		error) {
 		return net.Dial("unix", path)
 	}}}
 	get := func() string {
