@@ -33,8 +33,8 @@ const maxHandedCredentials = 100 << 10
 // announceInterval is how often expiry and the clock are looked at.
 const announceInterval = time.Minute
 
-// An admin is what the daemon says of itself: the admin service and gRPC's health service on the socket, the metrics, and
-// the announcements of expiry.
+// An admin is what the daemon says of itself: the admin service and gRPC's health service on the socket, the metrics,
+// and the announcements of expiry.
 type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
@@ -129,8 +129,8 @@ func (a *admin) drain() {
 // items are what handshakes depend on for a time.
 func (a *admin) items() []expiry.Item { return expiryItems(a.machine.Credential(), a.machine.Trust()) }
 
-// expiryItems names a CA with its serial number, since its successor may have the same subject, and each thing once: no two
-// series of a metric may have the same labels.
+// expiryItems names a CA with its serial number, since its successor may have the same subject, and each thing once: no
+// two series of a metric may have the same labels.
 func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.Item {
 	var items []expiry.Item
 	seen := make(map[expiry.Item]bool)
@@ -243,7 +243,8 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			counters.Refused += n
 		}
 	}
-	for side, counters := range map[service.Side]*adminpb.Counters{service.Client: resp.Initiator, service.Acceptor: resp.Responder} {
+	for side, counters := range map[service.Side]*adminpb.Counters{service.Client: resp.Initiator,
+		service.Acceptor: resp.Responder} {
 		counters.InFlight, counters.Waiting = uint32(stats.InFlight[side]), uint32(stats.Queued[side])
 	}
 	if privileged {
@@ -272,8 +273,8 @@ func (a *admin) faults(items []expiry.Item, now time.Time) []*adminpb.Fault {
 	return faults
 }
 
-// ownFaults is certbind.Check, but of a plainly wrong clock it names that alone: every other word about time would follow
-// from it, and send its reader the wrong way.
+// ownFaults is certbind.Check, but of a plainly wrong clock it names that alone: every other word about time would
+// follow from it, and send its reader the wrong way.
 func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.Time) []certbind.Fault {
 	if fault := expiry.ClockFault(expiryItems(c, t), now, buildTime()); fault != "" {
 		return []certbind.Fault{{What: fault, Cure: "set the clock"}}
@@ -291,7 +292,8 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 	case !privileged:
 		return nil, status.Error(codes.PermissionDenied, "only root and the daemon's own account may reload: use sudo")
 	case len(req.GetCredentials()) > maxHandedCredentials:
-		return nil, status.Errorf(codes.InvalidArgument, "the credentials have more than %d bytes: this is not the file that was meant",
+		return nil, status.Errorf(codes.InvalidArgument,
+			"the credentials have more than %d bytes: this is not the file that was meant",
 			maxHandedCredentials)
 	}
 	var credential []byte
@@ -300,7 +302,8 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 		credential = append(credential, req.GetCredentials()...)
 	}
 	if err := a.reloader.Reload(credential); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, "reload refused, the old certificates stay in force: "+oneLine(err.Error()))
+		return nil, status.Error(codes.FailedPrecondition,
+			"reload refused, the old certificates stay in force: "+oneLine(err.Error()))
 	}
 	leaf := a.machine.Credential().Leaf
 	return &adminpb.ReloadResponse{

@@ -157,7 +157,7 @@ func TestStartFailures(t *testing.T) {
 		{"key written by group", file("group.pem", good.PEM(), 0o660), "", caFile, "chmod g-w"},
 		{"certificate written by all", file("w.pem", good.CertPEM, 0o646), file("w.key", good.KeyPEM, 0o600), caFile,
 			"chmod go-w"},
-		{"no key", file("nokey.pem", good.CertPEM, 0o600), "", caFile, "--key"},
+		{"no key", file("nokey.pem", good.CertPEM, 0o644), "", caFile, "--key"},
 		{"not PEM", file("not.pem", []byte("hello"), 0o600), "", caFile, "not.pem"},
 		{"CA written by all", goodFile, "", file("wca.pem", ca.PEM(), 0o666), "add CAs"},
 		{"CA that is none", goodFile, "", goodFile, "only CA certificates"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/asn1"
 	"errors"
@@ -82,7 +83,7 @@ func (f *certFiles) loadCredential(l *loaded) (*certbind.Credential, error) {
 	if f.given != nil {
 		return certbind.ParseCredential(f.given, nil)
 	}
-	certPEM, warning, err := readKeyFile(f.credentials, f.key == "")
+	certPEM, warning, err := readKeyFile(f.credentials)
 	if err != nil {
 		return nil, fmt.Errorf("--credentials: %w", err)
 	}
@@ -90,7 +91,7 @@ func (f *certFiles) loadCredential(l *loaded) (*certbind.Credential, error) {
 	l.warn(warning)
 	var keyPEM []byte
 	if f.key != "" {
-		if keyPEM, warning, err = readKeyFile(f.key, true); err != nil {
+		if keyPEM, warning, err = readKeyFile(f.key); err != nil {
 			return nil, fmt.Errorf("--key: %w", err)
 		}
 		defer clear(keyPEM)
@@ -177,10 +178,10 @@ func readTrustFile(path string, max int64) ([]byte, error) {
 	return data, nil
 }
 
-// readKeyFile reads a certificate or, if private is set, a private key. A key that everybody may read, that others
-// may write, or that somebody else than root and the daemon owns is refused. Group read is how a key is lent to the
-// daemon's own group; for any other group there is a warning.
-func readKeyFile(path string, private bool) (data []byte, warning string, err error) {
+// readKeyFile reads certificates, a private key or both. A file with a key is refused if everybody may read it, others
+// may write it, or somebody else than root and the daemon owns it. Group read is how a key is lent to the daemon's own
+// group; for any other group there is a warning.
+func readKeyFile(path string) (data []byte, warning string, err error) {
 	data, info, err := readPlain(path, maxCredentialsSize)
 	if err != nil {
 		return nil, "", err
@@ -189,7 +190,7 @@ func readKeyFile(path string, private bool) (data []byte, warning string, err er
 	switch {
 	case mode&0o002 != 0:
 		err = fmt.Errorf("%s may be written by everybody (mode %04o): 'chmod go-w %s'", path, mode, path)
-	case !private:
+	case !bytes.Contains(data, []byte("PRIVATE KEY-----")): // as in every kind of PEM key
 	case mode&0o004 != 0:
 		err = fmt.Errorf("%s holds a private key and may be read by everybody (mode %04o), who could then speak for every "+
 			"account of this machine: 'chmod 0600 %s', and think of a new key", path, mode, path)

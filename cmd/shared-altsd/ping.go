@@ -326,8 +326,9 @@ func diagnoseRefusal(e *altscreds.HandshakeError, host string) string {
 	case altscreds.ReasonStatementExpired:
 		return "The clocks of the two machines differ by more than five minutes: keep both right with NTP."
 	case altscreds.ReasonTargetMismatch, altscreds.ReasonMachineNameMismatch:
-		return fmt.Sprintf("The peer proved another name than was asked for. If %q is right, the certificate there lacks it; "+
-			"otherwise dial the name in its certificate, or say whom you mean with --target-account or --target-machine.", host)
+		return fmt.Sprintf("The peer is not whom you asked for; the error names both. If it is whom you mean, say so with "+
+			"--target-account or --target-machine, or dial a name that is in its certificate. If not, another account "+
+			"listens there, or %q leads to another machine.", host)
 	case altscreds.ReasonNoApplicationProtocol:
 		return "The server speaks neither gRPC nor ping's own protocol: start 'shared-altsd pong' there to test the two daemons."
 	case altscreds.ReasonLocalAccount, altscreds.ReasonAccountUnacceptable:

@@ -31,7 +31,8 @@ and prints a line for each: who it was, or why it was refused. Ends with SIGINT,
 		options := append(p.d.options(),
 			option{name: "count", arg: "N", def: "0", group: "Callers:", set: setInt(&p.count, 0, 1<<31-1),
 				help: "End after N callers, with exit status 1 if one of them failed; 0 for no end."},
-			option{name: "timeout", arg: "TIME", def: "10s", group: "Callers:", set: setDuration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
+			option{name: "timeout", arg: "TIME", def: "10s", group: "Callers:",
+				set:  setDuration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
 				help: "How long one caller may take."},
 			jsonOption(&p.asJSON))
 		return options, func(args []string) error {

@@ -159,9 +159,8 @@ func TestReloadRefusals(t *testing.T) {
 			t.Fatalf("%s, mended: %s", tt.name, outcome)
 		}
 	}
-	first := p.a.log.count()
 	p.writeCredential(t, p.new)
-	p.a.log.waitAfter(t, first, "reloaded")
+	p.a.log.waitAfter(t, 0, fmt.Sprintf("msg=reloaded machine=a.test serial=%x", p.new.Cert.SerialNumber))
 	if got := p.inForce(t); got != "new" {
 		t.Errorf("after the files changed the %s certificate is in force", got)
 	}

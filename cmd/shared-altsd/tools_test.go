@@ -32,7 +32,8 @@ func one(t *testing.T, o testca.Options, l testca.Leaf, more ...string) (p *proc
 	l.Hosts = []string{"a.test"}
 	write(t, filepath.Join(dir, "a.pem"), issue(t, ca, l).PEM())
 	write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
-	p = start(t, append([]string{"--credentials", filepath.Join(dir, "a.pem"), "--ca", filepath.Join(dir, "ca.pem")}, more...)...)
+	p = start(t, append([]string{"--credentials", filepath.Join(dir, "a.pem"), "--ca", filepath.Join(dir, "ca.pem")},
+		more...)...)
 	return p, ca, dir
 }
 
@@ -125,7 +126,8 @@ func TestUntrustedDaemon(t *testing.T) {
 	p := launch(t, socket, cmd)
 	p.told.waitAfter(t, 0, "READY=1")
 	for _, command := range []string{"reload", "status"} {
-		if code, _, errs := altsd(t, command, "--socket", socket); code != 1 || !strings.Contains(errs, "neither root nor this account") {
+		if code, _, errs := altsd(t, command, "--socket", socket); code != 1 ||
+			!strings.Contains(errs, "neither root nor this account") {
 			t.Errorf("%s: exit status %d: %s", command, code, errs)
 		}
 		if code, _, errs := altsd(t, command, "--socket", socket, "--daemon-uid", strconv.Itoa(uid)); code != 0 {
@@ -144,7 +146,8 @@ func TestReloadCommand(t *testing.T) {
 	first := serial()
 	next := filepath.Join(dir, "next.pem")
 	write(t, next, issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM())
-	if code, out, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 0 || !strings.Contains(out, "in force") {
+	if code, out, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 0 ||
+		!strings.Contains(out, "in force") {
 		t.Fatalf("exit status %d: %s %s", code, out, errs)
 	}
 	second := serial()
@@ -181,7 +184,8 @@ func TestReloadCommand(t *testing.T) {
 	if err := os.Chmod(next, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 1 || !strings.Contains(errs, "chmod") {
+	if code, _, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", next); code != 1 ||
+		!strings.Contains(errs, "chmod") {
 		t.Errorf("reload with a key that everybody may read: %d %s", code, errs)
 	}
 	if code, _, _ := altsd(t, "reload", "--key", next); code != 2 {
@@ -191,13 +195,16 @@ func TestReloadCommand(t *testing.T) {
 
 func TestWhoami(t *testing.T) {
 	p, _, _ := one(t, testca.Options{}, testca.Leaf{})
-	if code, out, errs := altsd(t, "whoami", "--socket", p.socket); code != 0 || !strings.HasPrefix(out, me(t)+"@a.test\n  uid = ") {
+	if code, out, errs := altsd(t, "whoami", "--socket", p.socket); code != 0 ||
+		!strings.HasPrefix(out, me(t)+"@a.test\n  uid = ") {
 		t.Errorf("exit status %d: %s %s", code, out, errs)
 	}
-	if code, v := asJSON(t, "whoami", "--socket", p.socket); code != 0 || v["identity"] != me(t)+"@a.test" || v["machine"] != "a.test" {
+	if code, v := asJSON(t, "whoami", "--socket", p.socket); code != 0 || v["identity"] != me(t)+"@a.test" ||
+		v["machine"] != "a.test" {
 		t.Errorf("exit status %d: %v", code, v)
 	}
-	if code, _, errs := altsd(t, "whoami", "--socket", "/run/nothing/socket"); code != 1 || !strings.Contains(errs, "start shared-altsd") {
+	if code, _, errs := altsd(t, "whoami", "--socket", "/run/nothing/socket"); code != 1 ||
+		!strings.Contains(errs, "start shared-altsd") {
 		t.Errorf("without a daemon: %d %s", code, errs)
 	}
 }
@@ -233,7 +240,8 @@ func TestPingPong(t *testing.T) {
 	a, _, _ := one(t, testca.Options{}, testca.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	address, end := startPong(t, a.socket, "2")
 	code, out, errs := altsd(t, "ping", "--socket", a.socket, address)
-	for _, want := range []string{"TCP connection made", "verified the peer", "and back", "in all", "peer      " + me(t) + "@a.test", "as the peer sees it"} {
+	for _, want := range []string{"TCP connection made", "verified the peer", "and back", "in all",
+		"peer      " + me(t) + "@a.test", "as the peer sees it"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("exit status %d, no %q in: %s %s", code, want, out, errs)
 		}
@@ -276,8 +284,10 @@ func TestPingDiagnosis(t *testing.T) {
 		{"nothing listens", a.socket, closed.Addr().String(), stepConnect, "", "nothing listens on port", nil},
 		{"silence", a.socket, silent.Addr().String(), stepAnswer, "", "does not answer", []string{"--timeout", "300ms"}},
 		{"a web server", a.socket, web.Addr().String(), stepVerify, "malformed", "another service", nil},
-		{"unknown CA", a.socket, foreignPong, stepVerify, "unknown_ca", "no --ca vouches", []string{"--target-machine", "a.test"}},
-		{"another account", a.socket, ownPong, stepVerify, "target_mismatch", "--target-account", []string{"--target-account", "x@y.test"}},
+		{"unknown CA", a.socket, foreignPong, stepVerify, "unknown_ca", "no --ca vouches",
+			[]string{"--target-machine", "a.test"}},
+		{"another account", a.socket, ownPong, stepVerify, "target_mismatch", "--target-account",
+			[]string{"--target-account", "x@y.test"}},
 		{"no daemon", "/run/nothing/socket", silent.Addr().String(), stepStart, "", "systemctl status", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -369,7 +379,8 @@ func TestHealth(t *testing.T) {
 	}
 	defer conn.Close()
 	for _, name := range []string{"", "grpc.gcp.HandshakerService"} {
-		resp, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
+		resp, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(),
+			&grpc_health_v1.HealthCheckRequest{Service: name})
 		if err != nil || resp.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 			t.Errorf("%q: %v %v", name, resp, err)
 		}
@@ -399,7 +410,8 @@ func TestWrongClock(t *testing.T) {
 	p, _, dir := one(t, testca.Options{NotBefore: later}, testca.Leaf{NotBefore: later})
 	p.log.waitAfter(t, 0, "plainly wrong")
 	code, out, _ := altsd(t, "status", "--socket", p.socket)
-	if code != 1 || strings.Count(out, "fault ") != 1 || !strings.Contains(out, "plainly wrong") || strings.Contains(out, "expired") {
+	if code != 1 || strings.Count(out, "fault ") != 1 || !strings.Contains(out, "plainly wrong") ||
+		strings.Contains(out, "expired") {
 		t.Errorf("status: exit status %d:\n%s", code, out)
 	}
 	code, out, _ = altsd(t, "check", "--credentials", filepath.Join(dir, "a.pem"), "--ca", filepath.Join(dir, "ca.pem"))
@@ -414,7 +426,8 @@ func TestWrongClock(t *testing.T) {
 // Each flag of each command is in the manual and in each completion.
 func TestManualAndCompletion(t *testing.T) {
 	outputs := map[string]string{}
-	for _, args := range [][]string{{"man"}, {"man", "shared-altsd.conf.5"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}} {
+	for _, args := range [][]string{{"man"}, {"man", "shared-altsd.conf.5"}, {"completion", "bash"},
+		{"completion", "zsh"}, {"completion", "fish"}} {
 		code, out, errs := altsd(t, args...)
 		if code != 0 || errs != "" {
 			t.Fatalf("%q: %d %s", args, code, errs)
@@ -432,7 +445,8 @@ func TestManualAndCompletion(t *testing.T) {
 					t.Errorf("%s has no %s of %s", where, want, c.name)
 				}
 			}
-			if c == serveCommand && o.name != "config" && !strings.Contains(outputs["man shared-altsd.conf.5"], `\fB`+escaped+`\fR`) {
+			if c == serveCommand && o.name != "config" && !strings.Contains(outputs["man shared-altsd.conf.5"],
+				`\fB`+escaped+`\fR`) {
 				t.Errorf("shared-altsd.conf(5) has no %s", o.name)
 			}
 		}

@@ -36,7 +36,8 @@ trusts this machine's CA would see.
 const pingProtocol = "shared-altsd-ping"
 
 func (d *daemonFlags) client(accounts, machines []string, protocols ...string) altscreds.ClientOptions {
-	return altscreds.ClientOptions{Socket: d.path(), DaemonUID: uint32(d.uid), TargetAccounts: accounts, TargetMachines: machines,
+	return altscreds.ClientOptions{Socket: d.path(), DaemonUID: uint32(d.uid), TargetAccounts: accounts,
+		TargetMachines:       machines,
 		ApplicationProtocols: protocols}
 }
 
@@ -50,7 +51,8 @@ func whoami(d *daemonFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	if asJSON {
-		return writeJSON(w, map[string]any{"identity": p.Account, "account": p.User, "machine": p.Machine, "attributes": p.Attributes})
+		return writeJSON(w, map[string]any{"identity": p.Account, "account": p.User, "machine": p.Machine,
+			"attributes": p.Attributes})
 	}
 	fmt.Fprintln(w, p.Account)
 	for _, name := range slices.Sorted(maps.Keys(p.Attributes)) {

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+)
+
+var reloadCommand = &command{
+	name:    "reload",
+	summary: "have the daemon read its files again, and say how that went",
+	about: `
+Asks the daemon to bring certificate, key, CAs and revocation lists into force together, and waits for the outcome. Exit
+status 1, with the reason, if it refused them and goes on with what it had. Only for root and the daemon's own account.
+
+With --credentials, this command reads the file and hands its content to the daemon, which then need not be able to read
+it. That is how the systemd unit renews a key that it gave the daemon by LoadCredential=, whose copy never changes.
+
+  shared-altsd reload
+  shared-altsd reload --credentials /etc/shared-altsd/machine.pem`,
+	setup: func() ([]option, func([]string) error) {
+		d := new(daemonFlags)
+		var credentials, key string
+		const group = "Certificates:"
+		options := append(d.options(),
+			option{name: "credentials", arg: "FILE", group: group, set: setString(&credentials),
+				help: "PEM file with this machine's certificate chain and private key, to be handed to the daemon."},
+			option{name: "key", arg: "FILE", group: group, set: setString(&key),
+				help: "PEM file with the private key, if it is not in --credentials."})
+		return options, func(args []string) error {
+			switch {
+			case len(args) > 0:
+				return usagef("unknown argument %q: reload takes flags alone; see --help", args[0])
+			case key != "" && credentials == "":
+				return usagef("--key without --credentials: give the certificate as well")
+			}
+			return askReload(d, credentials, key)
+		}
+	},
+}
+
+func askReload(d *daemonFlags, credentials, key string) error {
+	req := &adminpb.ReloadRequest{}
+	defer func() { clear(req.Credentials) }()
+	for _, file := range []struct{ flag, path string }{{"--credentials", credentials}, {"--key", key}} {
+		if file.path == "" {
+			continue
+		}
+		// A key in a file that others may read or write is refused here as it is by serve.
+		data, warning, err := readKeyFile(file.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.flag, err)
+		}
+		if warning != "" {
+			fmt.Fprintln(os.Stderr, "warning: "+warning)
+		}
+		req.Credentials = append(append(req.Credentials, data...), '\n')
+		clear(data)
+	}
+	if len(req.Credentials) > maxHandedCredentials {
+		return fmt.Errorf("--credentials: more than %d bytes: this is not the file that was meant", maxHandedCredentials)
+	}
+	return d.ask(func(ctx context.Context, c adminpb.AdminClient) error {
+		resp, err := c.Reload(ctx, req)
+		if err == nil {
+			fmt.Printf("in force: certificate %s of %s, valid until %s\n", resp.Serial, resp.Machine, stamp(resp.NotAfterUnix))
+		}
+		return err
+	})
+}
