@@ -48,7 +48,7 @@ var cures = map[string]string{
 	"no_record_protocol": "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed.",
 	"no_rpc_version":     "Upgrade the older gRPC library.",
 	"bad_choice":         "The other machine's daemon is at fault: upgrade it, and report it.",
-	"overloaded": "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
+	"overloaded":         "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
 	"timed_out": "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock " +
 		"grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead " +
 		"(20 s in a client).",
