@@ -212,9 +212,8 @@ func (p *pair) confined(t *testing.T) string {
 				t.Errorf("%s: %s reads %s", m.name, user, path)
 			}
 		}
-		namespaces := strings.Fields(m.sh(t, "readlink /proc/1/ns/net /proc/"+pid+"/ns/net"))
-		if len(namespaces) != 2 || namespaces[0] == namespaces[1] {
-			t.Errorf("%s: the daemon is on the machine's network: %v", m.name, namespaces)
+		if links := m.sh(t, "cat /proc/"+pid+"/net/dev"); !strings.Contains(links, "lo:") || strings.Contains(links, "eth") {
+			t.Errorf("%s: the daemon is on the machine's network: %s", m.name, links)
 		}
 	}
 	score := p.alpha.sh(t, "systemd-analyze security shared-altsd.service | tail -1")
