@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -85,6 +87,20 @@ type conn struct {
 	tally  *tally // where it is counted, nil before its handshake and after its end
 	uid    uint32
 	closed bool
+	ours   bool // not grpc's any more: it hands over sockets
+
+	refused atomic.Int32 // streams refused by Server.enterStream
+}
+
+// SetDeadline is what grpc sets for the preface, and takes back as soon as peerCreds are done: a connection that hands over
+// sockets keeps the deadline until its hello is whole.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ours {
+		return nil
+	}
+	return c.UnixConn.SetDeadline(t)
 }
 
 func (c *conn) Close() error {
@@ -138,6 +154,7 @@ type peerCreds struct{}
 type callerInfo struct {
 	credentials.CommonAuthInfo
 	Caller
+	conn *conn
 }
 
 func (callerInfo) AuthType() string { return "so_peercred" }
@@ -157,11 +174,14 @@ func (peerCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 		return nil, nil, fmt.Errorf("waiting for the first byte: %w", err)
 	}
 	if first == handed.Hello[0] {
+		c.mu.Lock()
+		c.ours = true
+		c.mu.Unlock()
 		c.srv.handovers.Add(1)
 		go c.srv.takeOver(c, caller)
 		return nil, nil, credentials.ErrConnDispatched
 	}
-	return c, callerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller}, nil
+	return c, callerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller, c}, nil
 }
 
 func (peerCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -21,6 +21,9 @@ const (
 	firstRead     = 8               // bytes of a frame's header: what is read before there is a handshake to ask
 )
 
+// handoverAge is how long a connection takes requests; a variable for tests.
+var handoverAge = connectionAge
+
 // takeOver serves a connection that begins with handed.Hello, until it ends, is too old, or the daemon stops.
 func (s *Server) takeOver(c *conn, caller Caller) {
 	defer s.handovers.Done()
@@ -29,15 +32,18 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
 		return
 	}
-	_ = c.SetDeadline(time.Time{}) // gRPC's, for the preface
+	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.cut, connectionAge)
+	ctx, cancel := context.WithTimeout(s.cut, handoverAge+connectionGrace)
 	defer cancel()
-	requests := s.receiveHandovers(ctx, cancel, c)
-	// When the daemon stops, what was written before is still read and told so; what would come after fails to be written.
-	defer context.AfterFunc(s.stop, func() { _ = c.CloseRead() })()
+	draining, done := context.WithTimeout(s.stop, handoverAge)
+	defer done()
+	requests := s.receiveHandovers(ctx, cancel, draining, c)
+	// When the daemon stops, or the connection is too old, what was written before is still read and answered; what would
+	// come after fails to be written.
+	defer context.AfterFunc(draining, func() { _ = c.CloseRead() })()
 	for r := range requests {
 		resp, done := s.handshakeOn(ctx, caller, r)
 		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
@@ -59,15 +65,16 @@ type handover struct {
 }
 
 // receiveHandovers reads requests until ctx is done. It cancels ctx when the connection ends or breaks the format, also
-// in the middle of a handshake: the application's end closing aborts it. That the daemon itself has stopped reading, to
-// drain, aborts nothing.
-func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, c *conn) <-chan handover {
+// in the middle of a handshake: the application's end closing aborts it. That the daemon itself has stopped reading,
+// because draining is done, aborts nothing.
+func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, draining context.Context,
+	c *conn) <-chan handover {
 	requests := make(chan handover)
 	go func() {
 		defer close(requests)
 		for {
 			if _, err := handed.Peek(c.UnixConn); err != nil {
-				if s.stop.Err() == nil {
+				if draining.Err() == nil {
 					cancel()
 				}
 				return

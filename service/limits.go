@@ -18,7 +18,8 @@ type Limits struct {
 	Connections int
 	// Streams is how many streams one uid may hold that are not a handshake under way (default 4096): no start request
 	// yet, no bytes of the peer yet, or waiting in the queue. A stream above it that begins with a client_start is
-	// still taken, so that silent strangers cannot stop an account's own calls.
+	// still taken, so that silent strangers cannot stop an account's own calls. Of all streams together, of any service
+	// and those under way included, one uid may hold twice the sum of Streams and Handshakes.
 	Streams int
 }
 

@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
@@ -70,6 +73,7 @@ type Server struct {
 	connections *tally
 	spare       *tally // refused connections
 	streams     *tally // streams without a place in gate
+	open        *tally // streams of any service, in any state
 	audit       *auditor
 	grpc        *grpc.Server
 	poller      *handed.Poller // of the sockets that were handed over
@@ -110,6 +114,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
 		connections: newTally(c.Limits.Connections), spare: newTally(spareConnections), streams: newTally(c.Limits.Streams),
+		open:  newTally(2 * (c.Limits.Streams + c.Limits.Handshakes)),
 		audit: newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
@@ -126,6 +131,7 @@ func New(c Config) (*Server, error) {
 		// Goroutines that are used again keep the stack that the cryptography needs; when all are busy, others are made.
 		grpc.NumStreamWorkers(16),
 		grpc.MaxConcurrentStreams(streamsPerConn),
+		grpc.InTapHandle(s.enterStream),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxHeaderListSize(16<<10),
 		// Buffers that hold any usual message; grpc takes back the one for writing from the many connections that are idle.
@@ -217,6 +223,40 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.grpc.Stop()
 	<-graceful
 	return ctx.Err()
+}
+
+// refusalsKept is how many streams a connection may have refused by enterStream; grpc keeps a little of each until the
+// connection ends.
+const refusalsKept = 256
+
+// enterStream bounds the streams of a uid, whatever service or state they are in, before grpc spends anything on them: a
+// call of which nothing but the header has come, and a health check that watches, cost as much as a handshake. When the
+// daemon stops, calls of the services beside the handshaker end, which else would hold up the stop for as long as their
+// callers like.
+func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Context, error) {
+	p, _ := peer.FromContext(ctx)
+	info, ok := p.AuthInfo.(callerInfo)
+	if !ok {
+		return ctx, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
+	}
+	if !s.open.enter(info.UID) {
+		if info.conn.refused.Add(1) > refusalsKept {
+			info.conn.Close()
+		}
+		return ctx, status.Errorf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
+			"the limit (overloaded)", info.UID, s.open.limit)
+	}
+	if call.FullMethodName == altspb.FullMethod {
+		context.AfterFunc(ctx, func() { s.open.leave(info.UID) })
+		return ctx, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	keep := context.AfterFunc(s.stop, func() { time.AfterFunc(lingerTime, cancel) })
+	context.AfterFunc(ctx, func() {
+		keep()
+		s.open.leave(info.UID)
+	})
+	return ctx, nil
 }
 
 // doHandshake serves one stream. Requests are read by a goroutine of their own, so that timers and the daemon's stop end

@@ -1,0 +1,107 @@
+package service
+
+import (
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/handed"
+)
+
+// A connection that begins as one that hands over sockets, and stops in the middle of its hello, is closed by the preface's
+// deadline, which grpc takes back at that moment. Else it would stay, and hold up the daemon's stop.
+func TestRule24HalfHello(t *testing.T) {
+	t.Parallel() // it waits for the deadline
+	d := startDaemon(t, "beta.test", Config{})
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, handed.Hello[:1]); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("half a hello: %v, want the connection's end", err)
+	}
+}
+
+// A connection that hands over sockets ends when it is too old: the identity that it stands for is of its beginning.
+func TestRule21HandoverAge(t *testing.T) {
+	before := handoverAge
+	handoverAge = 50 * time.Millisecond
+	t.Cleanup(func() { handoverAge = before })
+	d := startDaemon(t, "beta.test", Config{})
+	c := greet(t, d.socket)
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a connection that is too old: %v, want its end", err)
+	}
+}
+
+// Streams of the services beside the handshaker count as well, and do not hold up the daemon's stop.
+func TestRule24StreamsOfAllServices(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 3, Handshakes: 2}, Register: func(r grpc.ServiceRegistrar) {
+		grpc_health_v1.RegisterHealthServer(r, health.NewServer())
+	}})
+	conn := dial(t, d.socket, "")
+	watch := func() (grpc.ServerStreamingClient[grpc_health_v1.HealthCheckResponse], error) {
+		w, err := grpc_health_v1.NewHealthClient(conn).Watch(testContext(t), new(grpc_health_v1.HealthCheckRequest))
+		if err == nil {
+			_, err = w.Recv()
+		}
+		return w, err
+	}
+	first, err := watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		if _, err := watch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A call of which only the header comes.
+	if _, err := conn.NewStream(testContext(t), &grpc.StreamDesc{ClientStreams: true}, "/grpc.health.v1.Health/Check"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = watch(); err == nil { // the one before may come to the daemon after this one
+		_, err = watch()
+	}
+	wantErr(t, err, codes.ResourceExhausted, "10 streams open", "overloaded")
+	_, err = newParty(testContext(t), conn).do(clientStart(nil))
+	wantErr(t, err, codes.ResourceExhausted, "10 streams open")
+	if err := d.Shutdown(testContext(t)); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if _, err := first.Recv(); err == nil {
+		t.Error("the daemon's stop left a watch open")
+	}
+	for d.open.sum() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A client whose streams are refused again and again loses its connection, with what grpc keeps of each.
+func TestRefusedStreamsEndTheConnection(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 1, Handshakes: 1}})
+	for d.open.enter(uint32(os.Geteuid())) { // the account's streams are used up
+	}
+	conn := dial(t, d.socket, "")
+	for range refusalsKept {
+		_, err := newParty(testContext(t), conn).do(clientStart(nil))
+		wantErr(t, err, codes.ResourceExhausted)
+	}
+	if _, err := newParty(testContext(t), conn).do(clientStart(nil)); status.Code(err) != codes.Unavailable {
+		t.Errorf("one refusal more: %v, want the connection's end", err)
+	}
+}
