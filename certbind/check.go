@@ -22,12 +22,13 @@ func (f Fault) String() string { return f.What + "; " + f.Cure }
 var cures = map[reason.Code]string{
 	reason.UnknownCA: "add the intermediate certificates to the credentials, or name the CA that issued the certificate " +
 		"with --ca, not limited to other names",
-	reason.CertificateExpired:      "renew the certificate, and reload",
-	reason.CertificateNotYetValid:  "set this machine's clock, or wait",
-	reason.CertificateRevoked:      "have a new certificate issued for a new key",
-	reason.RevocationUnknown:       "fetch a new revocation list from the CA, and reload",
-	reason.CertificateUnacceptable: "have the certificate issued with digitalSignature and serverAuth, by a CA for a leaf",
-	reason.MachineNameMismatch:     "have it issued by a CA whose name constraints permit every name in it",
+	reason.CertificateExpired:     "renew the certificate, and reload",
+	reason.CertificateNotYetValid: "set this machine's clock, or wait",
+	reason.CertificateRevoked:     "have a new certificate issued for a new key",
+	reason.RevocationUnknown:      "fetch a new revocation list from the CA, and reload",
+	reason.CertificateUnacceptable: "have the certificate issued for a leaf, with digitalSignature, serverAuth and what " +
+		"else is named here",
+	reason.MachineNameMismatch: "have it issued by a CA whose name constraints permit every name in it",
 }
 
 // maxExpiryNotice is how long before its end a certificate is warned about at the most.

@@ -16,6 +16,7 @@
 //	limits.go      a place among the handshakes under way
 //	failure.go     what the application is told if it fails, in the form that its library can show
 //	logging.go     the line in the log
+//	handover.go    the same for an application that hands over its connected socket: the daemon relays itself
 //
 // # The identity of the caller
 //

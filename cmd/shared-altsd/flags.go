@@ -252,7 +252,7 @@ func setList(p *[]string, check func(string) error) func(string) error {
 		for _, entry := range strings.Split(v, ",") {
 			entry = strings.TrimSpace(entry)
 			if err := check(entry); err != nil {
-				return err
+				return fmt.Errorf("%q: %w", entry, err)
 			}
 			list = append(list, entry)
 		}
