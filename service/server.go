@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
@@ -279,10 +280,16 @@ func (s *Server) doHandshake(_ any, stream grpc.ServerStream) error {
 		h.setTimer(lingerTime)
 	}
 	requests := receive(stream)
+	sent := 0 // bytes
 	for {
 		resp, req, final, err := s.next(ctx, h, requests)
 		if err == nil {
-			err = stream.SendMsg(resp) // which encodes it at once
+			sent += 5 + proto.Size(resp) // with the prefix of a message
+			err = h.send(stream, resp, sent > sendsFree)
+			if late := (*failure)(nil); errors.As(err, &late) {
+				_, err = kind.deliver(late, h.id, nil)
+				return err
+			}
 			clear(resp.GetResult().GetKeyData())
 			if err != nil {
 				h.abort(cancelled())
@@ -301,6 +308,26 @@ func (s *Server) doHandshake(_ any, stream grpc.ServerStream) error {
 			}
 		}
 		return err
+	}
+}
+
+// sendsFree is how many bytes of responses grpc takes on a stream whose client reads none, less a margin for
+// the last one (64 KiB in all); then SendMsg waits for the client.
+const sendsFree = 48 << 10
+
+// send sends a response, which is encoded at once. If that may block, the session's timer ends it with a *failure: an
+// application that asks and does not read must not keep its place among the handshakes.
+func (h *session) send(stream grpc.ServerStream, resp *altspb.HandshakerResp, mayBlock bool) error {
+	if !mayBlock {
+		return stream.SendMsg(resp)
+	}
+	done := make(chan error, 1)
+	go func() { done <- stream.SendMsg(resp) }() // the end of the stream ends it
+	select {
+	case err := <-done:
+		return err
+	case <-h.expired():
+		return h.expire()
 	}
 }
 
