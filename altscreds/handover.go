@@ -40,8 +40,9 @@ type giver struct {
 	born time.Time
 }
 
-// handOver is the handshaker for our own daemon: it hands over the connected socket, the daemon does the whole handshake
-// on it and answers once. That saves waking this process for every message. It returns errRelay if that can't be.
+// handOver is the handshaker for our own daemon: it hands over the connected socket, the daemon does the whole
+// handshake on it and answers once. That saves waking this process for every message. It returns errRelay if that can't
+// be.
 func handOver(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error) {
 	tcp, ok := raw.(*net.TCPConn)
 	if !ok {

@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// ValidForHost reports whether the peer's certificate has the host name, in ASCII lower case, among its DNS SANs, and the
-// CA that vouched for the peer may vouch for that name, too. A wildcard does not do: it would let every machine that holds
-// it answer for every other.
+// ValidForHost reports whether the peer's certificate has the host name, in ASCII lower case, among its DNS SANs, and
+// the CA that vouched for the peer may vouch for that name, too. A wildcard does not do: it would let every machine
+// that holds it answer for every other.
 func (p *Peer) ValidForHost(name string) bool {
 	return p.Leaf != nil && hasName(p.Leaf, name) &&
 		(p.limits == nil || slices.ContainsFunc(p.limits, func(n string) bool { return under(name, n) }))
 }
 
-// ValidForAddress reports whether the peer's certificate has the address among its IP SANs. A CA that is limited to names
-// vouches for no address.
+// ValidForAddress reports whether the peer's certificate has the address among its IP SANs. A CA that is limited to
+// names vouches for no address.
 func (p *Peer) ValidForAddress(addr netip.Addr) bool {
 	return p.Leaf != nil && p.limits == nil && slices.ContainsFunc(p.Leaf.IPAddresses, func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
@@ -24,8 +24,8 @@ func (p *Peer) ValidForAddress(addr netip.Addr) bool {
 	})
 }
 
-// limits gives the names that the trust anchor may vouch for, one of which is the machine's; nil for any name. One that is
-// configured nowhere is of the system's pool.
+// limits gives the names that the trust anchor may vouch for, one of which is the machine's; nil for any name. One that
+// is configured nowhere is of the system's pool.
 func (t *Trust) limits(anchor *x509.Certificate, machine string) (names []string) {
 	inSystem := true
 	for i := range t.groups {

@@ -205,8 +205,8 @@ func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 	return consumed, out, nil
 }
 
-// Want gives how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited. Who
-// reads no more than that from a connection before each Feed takes no byte that belongs to the record protocol.
+// Want gives how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited.
+// Who reads no more than that from a connection before each Feed takes no byte that belongs to the record protocol.
 func (h *Handshake) Want() int {
 	if h.state == stateStart || h.state >= stateDone {
 		return 0

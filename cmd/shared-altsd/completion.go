@@ -12,7 +12,8 @@ var completionCommand = &command{
 	args:    "bash|zsh|fish",
 	summary: "print the completion of a shell",
 	about: `
-Prints a script that completes commands, flags and their values, made from the same table as --help. The packages install it.
+Prints a script that completes commands, flags and their values, made from the same table as --help. The packages
+install it.
 
   source <(shared-altsd completion bash)`,
 	setup: func() ([]option, func([]string) error) {

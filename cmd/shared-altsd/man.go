@@ -55,7 +55,8 @@ func (r *roff) text(s string) {
 }
 
 func (r *roff) heading(name, section string) {
-	r.line(`.TH %s %s "" "shared-altsd %s"`, roffEscaper.Replace(strings.ToUpper(name)), section, roffEscaper.Replace(version()))
+	r.line(`.TH %s %s "" "shared-altsd %s"`, roffEscaper.Replace(strings.ToUpper(name)), section,
+		roffEscaper.Replace(version()))
 }
 
 func (r *roff) section(s string) { r.line(".SH %s", s) }

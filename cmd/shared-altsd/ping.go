@@ -24,7 +24,8 @@ var pingCommand = &command{
 	about: `
 Connects to HOST:PORT, where 'shared-altsd pong' or any gRPC server with ALTS listens, does a handshake by way of this
 machine's daemon, and prints who the peer is and what each step took. With pong it sends a message over the secured
-connection and back as well, and shows who this account is over there. If it fails it says at which step, and what that means.
+connection and back as well, and shows who this account is over there. If it fails it says at which step, and what that
+means.
 
   shared-altsd pong :7400                            # on one machine
   shared-altsd ping b.example.com:7400               # on the other
@@ -52,8 +53,8 @@ connection and back as well, and shows who this account is over there. If it fai
 	},
 }
 
-// After the handshake ping sends pingSize random bytes. pong sends the same back, then one byte n and n bytes with the name
-// that it knows ping's account by.
+// After the handshake ping sends pingSize random bytes. pong sends the same back, then one byte n and n bytes with the
+// name that it knows ping's account by.
 const pingSize = 32
 
 type pinger struct {

@@ -22,8 +22,8 @@ var pongCommand = &command{
 	args:    "ADDR",
 	summary: "answer the pings of other machines and say who they are",
 	about: `
-Listens on ADDR, such as :7400, does a handshake with each caller by way of this machine's daemon, sends its message back,
-and prints a line for each: who it was, or why it was refused. Ends with SIGINT, or after --count callers.
+Listens on ADDR, such as :7400, does a handshake with each caller by way of this machine's daemon, sends its message
+back, and prints a line for each: who it was, or why it was refused. Ends with SIGINT, or after --count callers.
 
   shared-altsd pong :7400`,
 	setup: func() ([]option, func([]string) error) {

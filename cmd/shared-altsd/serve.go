@@ -303,7 +303,8 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 		return nil, err
 	}
 	d.files = newReloader(&c.files, identity, d.machine, log)
-	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain, Groups: c.publishGroups})
+	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain,
+		Groups: c.publishGroups})
 	d.admin = newAdmin(d.machine, accounts, d.files, log)
 	d.files.observe = d.admin.reloaded
 	d.server, err = service.New(service.Config{

@@ -29,9 +29,9 @@ var statusCommand = &command{
 	name:    "status",
 	summary: "say what the daemon of this machine is doing",
 	about: `
-Asks the daemon: is it up, as whom does it speak, what does it know of its certificate, CAs and revocation lists, how many
-handshakes came out how. Root and the daemon's own account are told the last failures as well. Exit status 1 if there is no
-daemon, or if peers would refuse this machine.
+Asks the daemon: is it up, as whom does it speak, what does it know of its certificate, CAs and revocation lists, how
+many handshakes came out how. Root and the daemon's own account are told the last failures as well. Exit status 1 if
+there is no daemon, or if peers would refuse this machine.
 
   shared-altsd status
   sudo shared-altsd status --json`,
@@ -79,8 +79,8 @@ func (d *daemonFlags) path() string {
 	return altscreds.DefaultSocket
 }
 
-// connect gives a connection to the daemon's admin service, which is made at the first call. Only a daemon of root's, of
-// the caller's own or of --daemon-uid is believed (rule 28).
+// connect gives a connection to the daemon's admin service, which is made at the first call. Only a daemon of root's,
+// of the caller's own or of --daemon-uid is believed (rule 28).
 func (d *daemonFlags) connect() (*grpc.ClientConn, error) {
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", d.path())
@@ -125,7 +125,8 @@ func (d *daemonFlags) ask(call func(context.Context, adminpb.AdminClient) error)
 func noDaemon(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("no daemon: there is no socket %s: start it ('systemctl start shared-altsd'), or give --socket", path)
+		return fmt.Errorf("no daemon: there is no socket %s: start it ('systemctl start shared-altsd'), or give --socket",
+			path)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("this account may not use the socket %s: ask for membership of its group", path)
 	}
@@ -156,8 +157,8 @@ func printStatus(d *daemonFlags, asJSON bool, w io.Writer) error {
 	return nil
 }
 
-// plain gives a message as maps, lists and numbers with every field in it, which protojson would not: it makes strings of
-// 64-bit numbers.
+// plain gives a message as maps, lists and numbers with every field in it, which protojson would not: it makes strings
+// of 64-bit numbers.
 func plain(m protoreflect.Message) map[string]any {
 	out := make(map[string]any)
 	fields := m.Descriptor().Fields()
@@ -210,13 +211,15 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		line("valid until", "%s%s: %s", stamp(e.NotAfterUnix), remaining(time.Unix(e.NotAfterUnix, 0).Sub(now)), what)
 	}
 	counters := func(what string, c *adminpb.Counters) {
-		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(), c.GetInFlight(), c.GetWaiting())
+		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(),
+			c.GetInFlight(), c.GetWaiting())
 	}
 	counters("as client", s.Initiator)
 	counters("as server", s.Responder)
 	line("connections", "%d of local applications", s.Connections)
 	r := s.Reloads
-	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(), stamp(r.GetLastSuccessUnix()))
+	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
+		stamp(r.GetLastSuccessUnix()))
 	if !r.GetLastOk() {
 		text := "the last one was refused; its reason is in the log"
 		if r.GetLastError() != "" {

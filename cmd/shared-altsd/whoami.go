@@ -16,8 +16,8 @@ var whoamiCommand = &command{
 	name:    "whoami",
 	summary: "say who a peer would see: account@machine and its attributes",
 	about: `
-Does a handshake of this account with itself by way of the daemon, and prints the identity that came out: what any peer that
-trusts this machine's CA would see.
+Does a handshake of this account with itself by way of the daemon, and prints the identity that came out: what any peer
+that trusts this machine's CA would see.
 
   shared-altsd whoami
   sudo -u alice shared-altsd whoami --json`,

@@ -4,7 +4,8 @@ package altspb
 //go:generate protoc --go_out=../.. --go_opt=module=github.com/shared-altsd/shared-altsd -I ../.. internal/altspb/handshaker.proto
 
 const (
-	// ServiceName is the service that every ALTS library calls; it differs from the protobuf package (see handshaker.proto).
+	// ServiceName is the service that every ALTS library calls; it differs from the protobuf package (see
+	// handshaker.proto).
 	ServiceName = "grpc.gcp.HandshakerService"
 	// MethodName is its only method, a bidirectional stream of HandshakerReq and HandshakerResp.
 	MethodName = "DoHandshake"

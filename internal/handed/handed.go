@@ -135,7 +135,8 @@ func (s *Socket) check() error {
 	if err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
 		return ErrNotTCP
 	}
-	for option, want := range map[int]int{unix.SO_TYPE: unix.SOCK_STREAM, unix.SO_PROTOCOL: unix.IPPROTO_TCP, unix.SO_ACCEPTCONN: 0} {
+	for option, want := range map[int]int{unix.SO_TYPE: unix.SOCK_STREAM, unix.SO_PROTOCOL: unix.IPPROTO_TCP,
+		unix.SO_ACCEPTCONN: 0} {
 		if got, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, option); err != nil || got != want {
 			return ErrNotTCP
 		}
@@ -234,7 +235,8 @@ func (s *Socket) Close() {
 }
 
 func (s *Socket) closeFD() {
-	// Had the giver set a lingering close and gone away, close would block for as long as he said. Not a socket: no effect.
+	// Had the giver set a lingering close and gone away, close would block for as long as he said. Not a socket: no
+	// effect.
 	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	_ = unix.Close(s.fd)
 }

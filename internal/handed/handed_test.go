@@ -177,7 +177,8 @@ func TestRule27OnlyConnectedTCP(t *testing.T) {
 	}
 }
 
-// Rule 27: a giver who switches the socket to blocking mode, with nothing to read and no room to write, holds no thread.
+// Rule 27: a giver who switches the socket to blocking mode, with nothing to read and no room to write, holds no
+// thread.
 func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
 	p := poller(t)
 	var wg sync.WaitGroup

@@ -38,7 +38,8 @@ const (
 	numCodes
 )
 
-// texts holds, for each code, its name and what it means to the side that was refused, as the end of "the peer refused: ...".
+// texts holds, for each code, its name and what it means to the side that was refused, as the end of "the peer refused:
+// ...".
 var texts = [numCodes]struct{ name, meaning string }{
 	Accepted:                {"accepted", "nothing was wrong"},
 	UnsupportedVersion:      {"unsupported_version", "it does not serve this version of the protocol"},

@@ -1,10 +1,10 @@
-// Command sbom writes the bill of materials of a Go program, CycloneDX 1.5 as JSON, from what the linker recorded in it: each
-// module that was built in, with version and checksum, and the Go release.
+// Command sbom writes the bill of materials of a Go program, CycloneDX 1.5 as JSON, from what the linker recorded in
+// it: each module that was built in, with version and checksum, and the Go release.
 //
 //	go run ./internal/sbom bin/shared-altsd >shared-altsd.cdx.json
 //
-// It uses the standard library alone, so that making the list adds nothing to it. The same program gives the same bytes: there
-// is neither a time nor a serial number.
+// It uses the standard library alone, so that making the list adds nothing to it. The same program gives the same
+// bytes: there is neither a time nor a serial number.
 package main
 
 import (
