@@ -123,12 +123,21 @@ func (a *Accounts) entry(uid uint32) *accountEntry {
 			return false
 		}
 	}
+	refused := func(e *accountEntry) bool {
+		select {
+		case <-e.done:
+			return e.err != nil
+		default:
+			return false
+		}
+	}
 	e := a.entries[uid]
 	if e != nil && !aged(e) {
 		return e
 	}
 	if e == nil && len(a.entries) >= accountsKept {
-		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) })
+		// Refusals go first, whatever their age: a user with many subordinate uids could fill the cache with them.
+		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) || refused(e) })
 		if len(a.entries) >= accountsKept {
 			return nil
 		}

@@ -167,7 +167,14 @@ func TestRule18Cache(t *testing.T) {
 	for uid := range uint32(accountsKept + 1) {
 		a.Lookup(t.Context(), uid+10_000)
 	}
+	// Refusals make room, however fresh, so that a user's many subordinate uids keep nobody out; what has a name, or is
+	// still being looked up, does not.
 	_, err := a.Lookup(t.Context(), 99_999)
+	wantReason(t, err, reason.LocalAccount, "has no name")
+	for uid := range uint32(accountsKept) {
+		a.entries[uid+200_000] = &accountEntry{began: time.Now(), done: make(chan struct{})}
+	}
+	_, err = a.Lookup(t.Context(), 99_998)
 	wantReason(t, err, reason.Internal, "already")
 }
 

@@ -1,19 +1,24 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // A connection that begins as one that hands over sockets, and stops in the middle of its hello, is closed by the preface's
@@ -103,5 +108,80 @@ func TestRefusedStreamsEndTheConnection(t *testing.T) {
 	}
 	if _, err := newParty(testContext(t), conn).do(clientStart(nil)); status.Code(err) != codes.Unavailable {
 		t.Errorf("one refusal more: %v, want the connection's end", err)
+	}
+}
+
+// Rule 27: only a connection that asked to hand over sockets can be sent a descriptor, where the kernel can see to that:
+// one that lingers would hold the thread that drops it.
+func TestRule27DescriptorsOnlyWhereAsked(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	open(t, d, "").must(t, clientStart(nil)) // it serves
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	u := c.(*net.UnixConn)
+	_, _, err = u.WriteMsgUnix([]byte("PRI * HTTP/2.0"), unix.UnixRights(0), nil)
+	if errors.Is(handed.TakeDescriptors(u, true), errors.ErrUnsupported) {
+		t.Log("this kernel cannot keep descriptors out (before Linux 6.16)")
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if !errors.Is(err, unix.EPERM) {
+		t.Errorf("a descriptor on a connection that speaks HTTP/2: %v, want EPERM", err)
+	}
+	a, _ := tcpPair(t)
+	g := greet(t, d.socket)
+	give(t, g, &altspb.HandshakerReq{}, a)
+	wantStatus(t, answer(t, g), "neither client_start nor server_start")
+}
+
+// Rule 24: a uid has only so many connections for handing over; above them an application is left to use gRPC.
+func TestRule24Givers(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Connections: 3}})
+	var first *net.UnixConn
+	for range 2 {
+		first = greet(t, d.socket)
+	}
+	d.givers.limit = 2
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, handed.Hello)
+	if n, err := c.Read(make([]byte, 8)); n > 0 || err == nil {
+		t.Errorf("a third connection for handing over: %d bytes, %v", n, err)
+	}
+	open(t, d, "").must(t, clientStart(nil))
+	first.Close()
+	for d.givers.sum() > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	greet(t, d.socket)
+}
+
+// Rule 24: uids without a name share the few connections on which they are told so, and take none of the others'.
+func TestRule24NamelessUIDs(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Accounts: accountsFunc(func(_ context.Context, uid uint32) (Account, error) {
+		return Account{}, reason.Errorf(reason.LocalAccount, "uid %d has no name", uid)
+	})})
+	_, err := open(t, d, "").do(clientStart(nil))
+	wantErr(t, err, codes.PermissionDenied, "has no name")
+	if n := d.connections.sum(); n != 0 {
+		t.Errorf("%d connections are counted beside the spare ones", n)
+	}
+	spare := newTally(spareConnections, spareInAll)
+	entered := 0
+	for uid := range uint32(65536) {
+		if spare.enter(uid) {
+			entered++
+		}
+	}
+	if entered != spareInAll {
+		t.Errorf("65536 uids got %d spare connections, want %d", entered, spareInAll)
 	}
 }

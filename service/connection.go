@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/shared-altsd/shared-altsd/internal/handed"
@@ -58,6 +60,25 @@ func (r UIDRanges) contains(uid uint32) bool {
 // spareConnections is how many connections of a uid are taken though they are refused, so that their streams can be told
 // why; those above it are closed at once.
 const spareConnections = 16
+
+const (
+	// spareInAll is how many there are of them in all: uids without an account cost nothing to come by (subordinate uids).
+	spareInAll = 256
+	// giverConnections is how many connections of a uid may hand over sockets. Each can hold one thread of the daemon's (see
+	// docs/threat-model.md); an application that gets none uses gRPC.
+	giverConnections = 256
+	// nameWait is how long a connection waits to learn whether its uid has a name; a slow database decides nothing.
+	nameWait = time.Second
+)
+
+// connectionsInAll leaves a quarter of the open files that the process may have for everything else.
+func connectionsInAll() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(l.Cur / 4 * 3)
+}
 
 // A listener makes each connection a conn, which remembers by which socket it came.
 type listener struct {
@@ -126,8 +147,8 @@ func (c *conn) identify() (Caller, error) {
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other uids; "+
 			"use the daemon's other socket", cred.UID)
-	} else {
-		caller.refusal = c.srv.refusedUIDs.check(cred.UID)
+	} else if caller.refusal = c.srv.refusedUIDs.check(cred.UID); caller.refusal == nil {
+		caller.refusal = c.srv.nameless(cred.UID)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,8 +157,8 @@ func (c *conn) identify() (Caller, error) {
 	}
 	count := c.srv.connections
 	if caller.refusal == nil && !count.enter(cred.UID) {
-		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already; close some, or raise the limit",
-			cred.UID, count.limit)
+		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all together hold "+
+			"%d; close some, or raise the limit", cred.UID, count.limit, count.most)
 	}
 	if caller.refusal != nil {
 		if count = c.srv.spare; !count.enter(cred.UID) {
@@ -146,6 +167,17 @@ func (c *conn) identify() (Caller, error) {
 	}
 	c.tally, c.uid = count, cred.UID
 	return caller, nil
+}
+
+// nameless gives why a uid without an account is refused, nil if it has one or that could not be found out in time. It
+// keeps such uids, of which a user may have 65536, out of the places of the others.
+func (s *Server) nameless(uid uint32) error {
+	ctx, cancel := context.WithTimeout(s.stop, nameWait)
+	defer cancel()
+	if _, err := s.accounts.Lookup(ctx, uid); reason.Of(err) == reason.LocalAccount {
+		return err
+	}
+	return nil
 }
 
 // peerCreds are the transport credentials of the UNIX socket: the kernel's word, no bytes exchanged.

@@ -32,6 +32,13 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
 		return
 	}
+	if !s.givers.enter(caller.UID) {
+		return // which makes an application use gRPC
+	}
+	defer s.givers.leave(caller.UID)
+	if err := handed.TakeDescriptors(c, true); err != nil {
+		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
+	}
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
 		return

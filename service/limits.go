@@ -14,9 +14,10 @@ type Limits struct {
 	Handshakes int
 	// TotalHandshakes is how many may be under way in all (default 2000).
 	TotalHandshakes int
-	// Connections is how many connections to the daemon one uid may hold (default 1024).
+	// Connections is how many connections to the daemon one uid may hold (default 1024). All uids together may hold
+	// three quarters of the process's limit on open files.
 	Connections int
-	// Streams is how many streams one uid may hold that are not a handshake under way (default 4096): no start request
+	// Streams is how many streams one uid may hold that are not a handshake under way (default 1024): no start request
 	// yet, no bytes of the peer yet, or waiting in the queue. A stream above it that begins with a client_start is
 	// still taken, so that silent strangers cannot stop an account's own calls. Of all streams together, of any service
 	// and those under way included, one uid may hold twice the sum of Streams and Handshakes.
@@ -32,7 +33,7 @@ func (l *Limits) setDefaults() error {
 		{"Handshakes", &l.Handshakes, 200},
 		{"TotalHandshakes", &l.TotalHandshakes, 2000},
 		{"Connections", &l.Connections, 1024},
-		{"Streams", &l.Streams, 4096},
+		{"Streams", &l.Streams, 1024},
 	} {
 		if *f.v < 0 {
 			return fmt.Errorf("service: limit %s is %d; it must be positive, or 0 for %d", f.name, *f.v, f.standard)
@@ -150,22 +151,24 @@ func (g *gate) counts() (inUse, waiting [2]int) {
 	return g.inUse, g.waiting
 }
 
-// A tally counts something per uid against one limit.
+// A tally counts something per uid against one limit, and in all against another.
 type tally struct {
-	limit int
+	limit, most int
 
 	mu    sync.Mutex
 	n     map[uint32]int
 	total int
 }
 
-func newTally(limit int) *tally { return &tally{limit: limit, n: make(map[uint32]int)} }
+func newTally(limit, most int) *tally {
+	return &tally{limit: limit, most: most, n: make(map[uint32]int)}
+}
 
 // enter counts one more, unless that is over the limit.
 func (t *tally) enter(uid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.n[uid] >= t.limit {
+	if t.n[uid] >= t.limit || t.total >= t.most {
 		return false
 	}
 	t.n[uid]++

@@ -252,7 +252,7 @@ func TestRule24StreamsPerConnection(t *testing.T) {
 
 func TestLimitDefaults(t *testing.T) {
 	var l Limits
-	if err := l.setDefaults(); err != nil || (l != Limits{200, 2000, 1024, 4096}) {
+	if err := l.setDefaults(); err != nil || (l != Limits{200, 2000, 1024, 1024}) {
 		t.Errorf("%+v, %v", l, err)
 	}
 	if s := fmt.Sprint(Client, Acceptor); s != "client server" {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -73,6 +74,7 @@ type Server struct {
 	gate        *gate
 	connections *tally
 	spare       *tally // refused connections
+	givers      *tally // connections by which sockets are handed over
 	streams     *tally // streams without a place in gate
 	open        *tally // streams of any service, in any state
 	audit       *auditor
@@ -114,9 +116,12 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.Default()
 	}
 	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
-		connections: newTally(c.Limits.Connections), spare: newTally(spareConnections), streams: newTally(c.Limits.Streams),
-		open:  newTally(2 * (c.Limits.Streams + c.Limits.Handshakes)),
-		audit: newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
+		connections: newTally(c.Limits.Connections, connectionsInAll()),
+		spare:       newTally(spareConnections, spareInAll),
+		givers:      newTally(min(c.Limits.Connections, giverConnections), math.MaxInt),
+		streams:     newTally(c.Limits.Streams, math.MaxInt),
+		open:        newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		audit:       newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
 	}
@@ -187,6 +192,9 @@ func (c *Config) checkNames() error {
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners; only
 // the uids of allowed may use this one. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
+	if err := handed.TakeDescriptors(l, false); err != nil {
+		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
+	}
 	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
@@ -222,7 +230,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.Close() // also those that have not sent their preface, for which grpc would wait
 	}
 	s.grpc.Stop()
-	<-graceful
+	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait for it.
+	select {
+	case <-graceful:
+	case <-time.After(lingerTime):
+	}
 	return ctx.Err()
 }
 
@@ -279,7 +291,8 @@ func (s *Server) doHandshake(_ any, stream grpc.ServerStream) error {
 		// It will be refused, but its first request is waited for: some libraries show only an answer to one.
 		h.setTimer(lingerTime)
 	}
-	requests := receive(stream)
+	more := make(chan struct{}, 1)
+	requests := receive(stream, more)
 	sent := 0 // bytes
 	for {
 		resp, req, final, err := s.next(ctx, h, requests)
@@ -299,6 +312,7 @@ func (s *Server) doHandshake(_ any, stream grpc.ServerStream) error {
 				h.succeed()
 				return nil
 			}
+			more <- struct{}{}
 			continue
 		}
 		resp, err = kind.deliver(asFailure(err), h.id, req)
@@ -336,7 +350,9 @@ type received struct {
 	err error
 }
 
-func receive(stream grpc.ServerStream) <-chan received {
+// receive reads requests, each only when more says that the one before was answered: a request may be large, and an
+// application has no reason to send two.
+func receive(stream grpc.ServerStream, more <-chan struct{}) <-chan received {
 	ch := make(chan received)
 	go func() {
 		for {
@@ -348,6 +364,11 @@ func receive(stream grpc.ServerStream) <-chan received {
 				return
 			}
 			if r.err != nil {
+				return
+			}
+			select {
+			case <-more:
+			case <-stream.Context().Done():
 				return
 			}
 		}

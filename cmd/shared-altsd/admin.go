@@ -45,6 +45,7 @@ type admin struct {
 	expiry   *expiry.Announcer
 	built    time.Time
 	started  time.Time
+	places   chan struct{} // of statuses under way
 
 	mu         sync.Mutex
 	server     *service.Server // nil until start
@@ -56,7 +57,7 @@ func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *re
 	built := buildTime()
 	a := &admin{
 		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
-		expiry: expiry.NewAnnouncer(log, built),
+		expiry: expiry.NewAnnouncer(log, built), places: make(chan struct{}, 2),
 	}
 	a.metrics = metrics.New(version(), a.state)
 	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
@@ -197,6 +198,13 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	c, privileged, err := caller(ctx)
 	if err != nil {
 		return nil, err
+	}
+	// Each costs a check of the certificate, and any user may ask.
+	select {
+	case a.places <- struct{}{}:
+		defer func() { <-a.places }()
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	now := time.Now()
 	credential, items := a.machine.Credential(), a.items()

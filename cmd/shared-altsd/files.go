@@ -165,15 +165,19 @@ func readBounded(path string, max int64) ([]byte, error) {
 	return data, err
 }
 
-// readTrustFile reads a file that decides whom this machine trusts: nobody at large may write it.
+// readTrustFile reads a file that decides whom this machine trusts: only root and the daemon may write it.
 func readTrustFile(path string, max int64) ([]byte, error) {
 	data, info, err := readPlain(path, max)
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode()&0o002 != 0 {
-		return nil, fmt.Errorf("%s may be written by everybody (mode %04o), who could add CAs or remove revocations: "+
+	if info.Mode()&0o022 != 0 {
+		return nil, fmt.Errorf("%s may be written by its group or everybody (mode %04o), who could add CAs or remove revocations: "+
 			"'chmod go-w %s'", path, info.Mode().Perm(), path)
+	}
+	if !ours(info) {
+		return nil, fmt.Errorf("%s belongs to uid %d, who could add CAs or remove revocations: 'chown root %s', or to the "+
+			"daemon's user", path, owner(info), path)
 	}
 	return data, nil
 }

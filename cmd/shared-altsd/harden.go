@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,6 +11,8 @@ import (
 // and makes every file that the daemon creates its own until it says otherwise.
 func harden() error {
 	unix.Umask(0o077)
+	// The runtime ends a program of over 10,000 threads. The kernel may hold one for each connection of a hostile user.
+	debug.SetMaxThreads(100_000)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("switching core dumps off: prctl(PR_SET_DUMPABLE): %w", err)
 	}

@@ -234,7 +234,7 @@ func (c *serveConfig) limitOptions(group string) []option {
 			help: "Handshakes under way in all."},
 		{name: "max-connections", arg: "N", def: "1024", group: group, set: setInt(&c.limits.Connections, 1, most),
 			help: "Connections that one account may have to the daemon."},
-		{name: "max-streams", arg: "N", def: "4096", group: group, set: setInt(&c.limits.Streams, 1, most),
+		{name: "max-streams", arg: "N", def: "1024", group: group, set: setInt(&c.limits.Streams, 1, most),
 			help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
 	}
 }

@@ -170,6 +170,30 @@ func descriptors(oob []byte) (fds []int) {
 	return fds
 }
 
+// TakeDescriptors says whether descriptors may be sent to a connection, or to those that a listener will accept (Linux
+// 6.16 and later; errors.ErrUnsupported before). Where nobody expects one, the kernel would drop it in the middle of our
+// read, and a socket that lingers holds the reading thread for as long as its giver has said.
+func TakeDescriptors(c syscall.Conn, on bool) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	value := 0
+	if on {
+		value = 1
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, value) })
+	switch {
+	case cerr != nil:
+		return cerr
+	case err == unix.ENOPROTOOPT:
+		return fmt.Errorf("SO_PASSRIGHTS: %w", errors.ErrUnsupported)
+	case err != nil:
+		return fmt.Errorf("SO_PASSRIGHTS: %w", err)
+	}
+	return nil
+}
+
 // Peek waits for the first byte on a connection and gives it without taking it. It returns io.EOF at its end.
 func Peek(c syscall.Conn) (byte, error) {
 	raw, err := c.SyscallConn()
