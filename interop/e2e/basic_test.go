@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/shared-altsd/shared-altsd/internal/splitter"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
@@ -79,51 +80,10 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// splitter relays connections to addr in segments of at most size bytes, each sent on its own.
-func splitter(t testing.TB, addr string, size int) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	relay := func(to, from net.Conn) {
-		defer to.Close()
-		buf := make([]byte, size)
-		for {
-			n, err := from.Read(buf)
-			if n > 0 { // Go sets TCP_NODELAY
-				if _, err := to.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-		}
-	}
-	go func() {
-		for {
-			a, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b, err := net.Dial("tcp", addr)
-			if err != nil {
-				a.Close()
-				return
-			}
-			go relay(a, b)
-			go relay(b, a)
-		}
-	}()
-	return l.Addr().String()
-}
-
 // Segments of 16 bytes in both directions, on the wire and as both applications read them.
 func TestSmallSegments(t *testing.T) {
 	w := theWorld(t)
-	addr := splitter(t, w.as(t, bob).listen(t, w.beta, 16), 16)
+	addr := splitter.Start(t, w.as(t, bob).listen(t, w.beta, 16), 16, nil)
 	r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@beta.test"},
 		Segment: 16})
 	wantWhom(t, r, alice, bob, w.alpha, w.beta)
