@@ -4,8 +4,8 @@
 //   peer client SOCKET TARGET ACCOUNT,ACCOUNT...
 //
 // A server prints "port N" and serves until its standard input ends. A client obeys one command a line on its standard
-// input, "new", "greet", "upload N", "download N" or "channels N M", and answers each with one line, "ok ..." or "error
-// CODE MESSAGE".
+// input, "new", "greet", "upload N", "download N", "channels N M" or "echo N M", and answers each with one line, "ok
+// ..." or "error CODE MESSAGE".
 
 #include <openssl/sha.h>
 
@@ -35,6 +35,24 @@ std::string Pattern(uint64_t offset, size_t n) {
   for (size_t i = 0; i < n; i++) s[i] = static_cast<char>(((offset + i) >> 8) ^ (offset + i));
   return s;
 }
+
+// Sizes gives the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
+// random as bounds of random sizes, so that small sizes are frequent, too. The program in Go has the same sequence.
+class Sizes {
+ public:
+  explicit Sizes(uint64_t largest) : largest_(largest) {}
+  uint64_t Next() {
+    count_++;
+    if (count_ == 1) return largest_;
+    if (count_ == 2) return 1;
+    random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+    return 1 + (random_ >> 32) % std::min(largest_, uint64_t{1} << (random_ >> 59));
+  }
+
+ private:
+  const uint64_t largest_;
+  uint64_t count_ = 0, random_ = 0;
+};
 
 class Digest {
  public:
@@ -84,6 +102,12 @@ class Service final : public Interop::Service {
     }
     return grpc::Status::OK;
   }
+  grpc::Status Echo(grpc::ServerContext*, grpc::ServerReaderWriter<BytesValue, BytesValue>* stream) override {
+    BytesValue message;
+    while (stream->Read(&message) && stream->Write(message)) {
+    }
+    return grpc::Status::OK;
+  }
 };
 
 int Serve(const std::string& socket, const std::string& address) {
@@ -91,6 +115,7 @@ int Serve(const std::string& socket, const std::string& address) {
   int port = 0;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address, shared_altsd::ServerCredentials("unix://" + socket), &port);
+  builder.SetMaxReceiveMessageSize(-1);
   builder.RegisterService(&service);
   const auto server = builder.BuildAndStart();
   if (server == nullptr || port == 0) return 1;
@@ -118,6 +143,7 @@ class Client {
     if (command == "upload") return Upload(n);
     if (command == "download") return Download(n);
     if (command == "channels") return Channels(n, m);
+    if (command == "echo") return Echo(n, m);
     return "error 3 unknown command " + command;
   }
 
@@ -177,6 +203,36 @@ class Client {
     const auto reader = stub->Download(&context, size);
     while (reader->Read(&chunk)) digest.Add(chunk.value());
     const auto status = reader->Finish();
+    return Answer(status, digest.Hex());
+  }
+
+  // Echo sends n messages of 1 to m bytes and gives the digest of those that come back meanwhile, each with its size
+  // and a colon before it.
+  std::string Echo(uint64_t n, uint64_t m) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    context.set_wait_for_ready(true);  // for the reason that Channels has
+    const auto stub = Interop::NewStub(channel_);
+    const auto stream = stub->Echo(&context);
+    std::thread writer([&] {
+      Sizes sizes(m);
+      uint64_t at = 0;
+      for (uint64_t i = 0; i < n; i++) {
+        BytesValue message;
+        message.set_value(Pattern(at, sizes.Next()));
+        at += message.value().size();
+        if (!stream->Write(message)) break;
+      }
+      stream->WritesDone();
+    });
+    Digest digest;
+    BytesValue message;
+    while (stream->Read(&message)) {
+      digest.Add(std::to_string(message.value().size()) + ":");
+      digest.Add(message.value());
+    }
+    writer.join();
+    const auto status = stream->Finish();
     return Answer(status, digest.Hex());
   }
 

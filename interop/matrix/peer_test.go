@@ -2,11 +2,14 @@ package matrix
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
+	"iter"
 	"net"
 	"os"
 	"strings"
@@ -108,6 +111,52 @@ func patternDigest(size int) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// sizes gives the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
+// random as bounds of random sizes, so that small sizes are frequent, too. The program in C++ has the same sequence.
+func sizes(n, largest int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		random := uint64(0)
+		for i := range n {
+			size := largest
+			if i == 1 {
+				size = 1
+			} else if i > 1 {
+				random = random*6364136223846793005 + 1442695040888963407
+				size = 1 + int(random>>32%min(uint64(largest), 1<<(random>>59)))
+			}
+			if !yield(size) {
+				return
+			}
+		}
+	}
+}
+
+// echoMessages calls send with the messages of "echo N M".
+func echoMessages(n, largest int, send func(*wrapperspb.BytesValue) error) error {
+	const period = 1 << 16
+	pattern := bytes.Repeat(patternChunk()[:period], (largest+period-1)/period+1)
+	at := 0
+	for size := range sizes(n, largest) {
+		if err := send(wrapperspb.Bytes(pattern[at : at+size])); err != nil {
+			return err
+		}
+		at = (at + size) % period
+	}
+	return nil
+}
+
+// addMessage adds a message to a digest, its size and a colon before it.
+func addMessage(h hash.Hash, b *wrapperspb.BytesValue) {
+	fmt.Fprintf(h, "%d:", len(b.Value))
+	h.Write(b.Value)
+}
+
+func echoDigest(n, largest int) string {
+	h := sha256.New()
+	echoMessages(n, largest, func(b *wrapperspb.BytesValue) error { addMessage(h, b); return nil })
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // receive gives the digest of all that comes.
 func receive(recv func() (*wrapperspb.BytesValue, error)) (string, error) {
 	h := sha256.New()
@@ -163,6 +212,19 @@ var service = grpc.ServiceDesc{
 				return err
 			}
 			return sendPattern(int(size.Value), func(b *wrapperspb.BytesValue) error { return s.SendMsg(b) })
+		}},
+		{StreamName: "Echo", ClientStreams: true, ServerStreams: true, Handler: func(_ any, s grpc.ServerStream) error {
+			for {
+				b := new(wrapperspb.BytesValue)
+				if err := s.RecvMsg(b); err == io.EOF {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				if err := s.SendMsg(b); err != nil {
+					return err
+				}
+			}
 		}},
 	},
 }
@@ -243,8 +305,34 @@ func (c *client) do(command string, n, m int) (string, error) {
 		return receive((&grpc.GenericClientStream[wrapperspb.UInt64Value, wrapperspb.BytesValue]{ClientStream: s}).Recv)
 	case "channels":
 		return c.channels(ctx, n, m)
+	case "echo":
+		return c.echo(ctx, n, m)
 	}
 	return "", fmt.Errorf("unknown command %q", command)
+}
+
+// echo sends n messages of 1 to largest bytes and gives the digest of those that come back meanwhile.
+func (c *client) echo(ctx context.Context, n, largest int) (string, error) {
+	stream, err := c.conn.NewStream(ctx, &service.Streams[2], "/"+serviceName+"/Echo")
+	if err != nil {
+		return "", err
+	}
+	s := &grpc.GenericClientStream[wrapperspb.BytesValue, wrapperspb.BytesValue]{ClientStream: stream}
+	go func() {
+		echoMessages(n, largest, s.Send) // what makes this fail makes Recv fail, too
+		s.CloseSend()
+	}()
+	h := sha256.New()
+	for {
+		b, err := s.Recv()
+		if err == io.EOF {
+			return hex.EncodeToString(h.Sum(nil)), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		addMessage(h, b)
+	}
 }
 
 // channels opens n channels, at most m of them at once, greets on each, and holds all of them to the end.

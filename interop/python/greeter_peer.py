@@ -3,8 +3,8 @@
     greeter_peer.py server ADDRESS
     greeter_peer.py client TARGET ACCOUNT,ACCOUNT...
 
-It does what interop/cpp/peer.cc does. gRPC for Python shows a client nothing of its server's identity, and nobody the
-attributes: "-" stands for them.
+It does what interop/cpp/peer.cc does, but for Echo. gRPC for Python shows a client nothing of its server's identity,
+and nobody the attributes: "-" stands for them.
 """
 
 import concurrent.futures
