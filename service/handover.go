@@ -80,19 +80,13 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 	go func() {
 		defer close(requests)
 		for {
-			if _, err := handed.Peek(c.UnixConn); err != nil {
-				if draining.Err() == nil {
+			r := handover{req: new(altspb.HandshakerReq)}
+			if r.fd, r.err = handed.ReadRequest(c.UnixConn, r.req, prefaceTimeout); r.fd < 0 {
+				if r.err != io.EOF || draining.Err() == nil {
 					cancel()
 				}
 				return
 			}
-			r := handover{req: new(altspb.HandshakerReq)}
-			_ = c.SetReadDeadline(time.Now().Add(prefaceTimeout)) // for the rest of what has begun
-			if r.fd, r.err = handed.ReadRequest(c.UnixConn, r.req); r.fd < 0 {
-				cancel()
-				return
-			}
-			_ = c.SetReadDeadline(time.Time{})
 			select {
 			case requests <- r:
 			case <-ctx.Done():

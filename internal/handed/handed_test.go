@@ -333,7 +333,7 @@ func TestRequestAndAnswer(t *testing.T) {
 			t.Fatalf("Peek gave %q, %v", c, err)
 		}
 		var got wrapperspb.BytesValue
-		fd, err := ReadRequest(y, &got)
+		fd, err := ReadRequest(y, &got, time.Minute)
 		if err != nil || !proto.Equal(&got, want) {
 			t.Fatalf("%d bytes: ReadRequest gave %v", size, err)
 		}
@@ -385,7 +385,7 @@ func TestRule27ExactlyOneDescriptor(t *testing.T) {
 		if _, _, err := x.WriteMsgUnix([]byte("\x00\x00\x00\x00"), oob, nil); err != nil {
 			t.Fatal(err)
 		}
-		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue)); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
+		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
 			t.Errorf("%d descriptors: ReadRequest gave %d, %v", count, fd, err)
 		}
 		if after := openDescriptors(t); after != before {
@@ -411,7 +411,7 @@ func TestBadRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		x.CloseWrite()
-		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue)); err == nil || err == io.EOF || fd != -1 {
+		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); err == nil || err == io.EOF || fd != -1 {
 			t.Errorf("%s: ReadRequest gave %d, %v", name, fd, err)
 		}
 		if after := openDescriptors(t); after != before {
@@ -420,7 +420,7 @@ func TestBadRequests(t *testing.T) {
 	}
 	x, y := unixPair(t)
 	x.Close()
-	if _, err := ReadRequest(y, new(wrapperspb.BytesValue)); err != io.EOF {
+	if _, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); err != io.EOF {
 		t.Errorf("at the end: %v, want EOF", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -69,14 +70,19 @@ func encode(m proto.Message) ([]byte, error) {
 	return b, nil
 }
 
-// ReadRequest reads a request into m and gives its descriptor, which is then the caller's to close. With no descriptor,
-// or more than one, it closes what came and returns ErrNoDescriptor. An error is final for c, except one of decoding m,
-// which comes with a descriptor. It returns io.EOF if c ended before the request.
-func ReadRequest(c *net.UnixConn, m proto.Message) (fd int, err error) {
+// ReadRequest waits for a request, reads it into m and gives its descriptor, which is then the caller's to close. Once it
+// has begun, the rest of it may take as long as rest says. With no descriptor, or more than one, it closes what came and
+// returns ErrNoDescriptor. An error is final for c, except one of decoding m, which comes with a descriptor. It returns
+// io.EOF if c ended before the request.
+func ReadRequest(c *net.UnixConn, m proto.Message, rest time.Duration) (fd int, err error) {
 	buf := make([]byte, 2048) // most requests whole
 	n, fd, err := receive(c, buf)
 	if err != nil {
 		return -1, err
+	}
+	if !whole(buf[:n]) {
+		_ = c.SetReadDeadline(time.Now().Add(rest))
+		defer c.SetReadDeadline(time.Time{})
 	}
 	body, err := readBody(c, buf, n)
 	if err != nil {
@@ -87,6 +93,10 @@ func ReadRequest(c *net.UnixConn, m proto.Message) (fd int, err error) {
 		return fd, fmt.Errorf("the request is no HandshakerReq: %w", err)
 	}
 	return fd, nil
+}
+
+func whole(b []byte) bool {
+	return len(b) >= prefix && int64(len(b)) >= prefix+int64(binary.BigEndian.Uint32(b))
 }
 
 // ReadAnswer reads an answer into m.
