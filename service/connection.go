@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,37 +148,40 @@ func (c *conn) identify() (Caller, error) {
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other uids; "+
 			"use the daemon's other socket", cred.UID)
-	} else if caller.refusal = c.srv.refusedUIDs.check(cred.UID); caller.refusal == nil {
-		caller.refusal = c.srv.nameless(cred.UID)
+	} else {
+		caller.refusal = c.srv.refusedUIDs.check(cred.UID)
 	}
+	crowd := caller.refusal == nil && c.srv.nameless(cred.UID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return Caller{}, net.ErrClosed
 	}
 	count := c.srv.connections
-	if caller.refusal == nil && !count.enter(cred.UID) {
+	if caller.refusal == nil && !crowd && !count.enter(cred.UID) {
 		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all together hold "+
 			"%d; close some, or raise the limit", cred.UID, count.limit, count.most)
 	}
-	if caller.refusal != nil {
+	if caller.refusal != nil || crowd {
 		if count = c.srv.spare; !count.enter(cred.UID) {
-			return Caller{}, fmt.Errorf("too many refused connections of uid %d: %w", cred.UID, caller.refusal)
+			return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
 		}
 	}
 	c.tally, c.uid = count, cred.UID
 	return caller, nil
 }
 
-// nameless gives why a uid without an account is refused, nil if it has one or that could not be found out in time. It
-// keeps such uids, of which a user may have 65536, out of the places of the others.
-func (s *Server) nameless(uid uint32) error {
+// nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may have
+// 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's status; and
+// a database that does not answer in time says nothing.
+func (s *Server) nameless(uid uint32) bool {
+	if uid == 0 || int(uid) == os.Geteuid() {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(s.stop, nameWait)
 	defer cancel()
-	if _, err := s.accounts.Lookup(ctx, uid); reason.Of(err) == reason.LocalAccount {
-		return err
-	}
-	return nil
+	_, err := s.accounts.Lookup(ctx, uid)
+	return reason.Of(err) == reason.LocalAccount
 }
 
 // peerCreds are the transport credentials of the UNIX socket: the kernel's word, no bytes exchanged.
