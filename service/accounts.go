@@ -67,6 +67,16 @@ type accountEntry struct {
 	err   error
 }
 
+// found reports whether the lookup has ended, so that its outcome may be read.
+func (e *accountEntry) found() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // NewAccounts makes an Accounts.
 func NewAccounts(o AccountOptions) *Accounts { return newAccounts(o, newUserSource()) }
 
@@ -85,10 +95,8 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 		return Account{}, reason.Errorf(reason.Internal,
 			"the user database does not answer for %d accounts already", accountsKept)
 	}
-	select {
-	case <-e.done:
+	if e.found() {
 		return e.acct, e.err
-	default:
 	}
 	// The deadline counts from the lookup's own start, so that nobody waits again for one that is known to hang.
 	deadline := time.NewTimer(time.Until(e.began.Add(a.opts.Timeout)))
@@ -115,29 +123,14 @@ func (a *Accounts) entry(uid uint32) *accountEntry {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	aged := func(e *accountEntry) bool {
-		select {
-		case <-e.done:
-			return now.After(e.until)
-		default:
-			return false
-		}
-	}
-	refused := func(e *accountEntry) bool {
-		select {
-		case <-e.done:
-			return e.err != nil
-		default:
-			return false
-		}
-	}
+	aged := func(e *accountEntry) bool { return e.found() && now.After(e.until) }
 	e := a.entries[uid]
 	if e != nil && !aged(e) {
 		return e
 	}
 	if e == nil && len(a.entries) >= accountsKept {
 		// Refusals go first, whatever their age: a user with many subordinate uids could fill the cache with them.
-		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) || refused(e) })
+		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) || e.found() && e.err != nil })
 		if len(a.entries) >= accountsKept {
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,9 +37,7 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 		return // which makes an application use gRPC
 	}
 	defer s.givers.leave(caller.UID)
-	if err := handed.TakeDescriptors(c, true); err != nil {
-		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
-	}
+	s.takeDescriptors(c, true)
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
 		return
@@ -61,6 +60,13 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 			cancel()
 			return
 		}
+	}
+}
+
+// takeDescriptors lets a connection, or those that a listener will accept, be sent descriptors or not, where the kernel can.
+func (s *Server) takeDescriptors(c syscall.Conn, on bool) {
+	if err := handed.TakeDescriptors(c, on); err != nil {
+		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
 	}
 }
 

@@ -192,9 +192,7 @@ func (c *Config) checkNames() error {
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners; only
 // the uids of allowed may use this one. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
-	if err := handed.TakeDescriptors(l, false); err != nil {
-		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
-	}
+	s.takeDescriptors(l, false)
 	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
