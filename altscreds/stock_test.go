@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -53,15 +54,10 @@ func ourServer(socket string) credentials.TransportCredentials {
 // tcpPair gives the two ends of a connection over loopback.
 func tcpPair(tb testing.TB) (client, server net.Conn) {
 	tb.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer l.Close()
-	client = must(net.Dial("tcp", l.Addr().String()))
-	server = must(l.Accept())
-	for _, c := range []net.Conn{client, server} {
-		tb.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(patience))
-	}
-	return client, server
+	a, b := testnet.Pair(tb)
+	a.SetDeadline(time.Now().Add(patience))
+	b.SetDeadline(time.Now().Add(patience))
+	return a, b
 }
 
 // secured does the handshake of both ends.
@@ -82,23 +78,6 @@ func secured(tb testing.TB, rawClient, rawServer net.Conn, client, server creden
 	}
 	return c, s
 }
-
-// segments writes and reads at most size bytes at a time.
-type segments struct {
-	net.Conn
-	size int
-}
-
-func (s segments) Write(b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = s.Conn.Write(b[n:min(n+s.size, len(b))])
-		n += m
-	}
-	return n, err
-}
-
-func (s segments) Read(b []byte) (int, error) { return s.Conn.Read(b[:min(s.size, len(b))]) }
 
 // setCounters sets the numbers of the next frames of either kind of connection. Stock's are found by their names.
 func setCounters(c net.Conn, n uint64) {
@@ -178,7 +157,7 @@ func TestRecordProtocol(t *testing.T) {
 					rc, rs := tcpPair(t)
 					total, largest := 16<<20, 8<<20
 					if segment > 0 {
-						rc, rs = segments{rc, segment}, segments{rs, segment}
+						rc, rs = testnet.Segments{Conn: rc, Size: segment}, testnet.Segments{Conn: rs, Size: segment}
 						total, largest = 200<<10, 100<<10
 					}
 					c, s := secured(t, rc, rs, test.client, test.server)

@@ -19,6 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // A connection that begins as one that hands over sockets, and stops in the middle of its hello, is closed by the preface's
@@ -133,7 +134,7 @@ func TestRule27DescriptorsOnlyWhereAsked(t *testing.T) {
 	if !errors.Is(err, unix.EPERM) {
 		t.Errorf("a descriptor on a connection that speaks HTTP/2: %v, want EPERM", err)
 	}
-	a, _ := tcpPair(t)
+	a, _ := testnet.Pair(t)
 	g := greet(t, d.socket)
 	give(t, g, &altspb.HandshakerReq{}, a)
 	wantStatus(t, answer(t, g), "neither client_start nor server_start")

@@ -18,26 +18,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
-
-func tcpPair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); d.Close() })
-	return c.(*net.TCPConn), d.(*net.TCPConn)
-}
 
 // greet connects to the daemon's socket as one who hands over sockets.
 func greet(t testing.TB, socket string) *net.UnixConn {
@@ -80,7 +62,7 @@ func answer(t testing.TB, u *net.UnixConn) *altspb.HandshakerResp {
 // both does a handshake on a fresh pair between two connections to daemons and gives the two answers.
 func both(t testing.TB, c, s *net.UnixConn, start, accept *altspb.HandshakerReq) (client, server *altspb.HandshakerResp) {
 	t.Helper()
-	cs, ss := tcpPair(t)
+	cs, ss := testnet.Pair(t)
 	give(t, s, accept, ss)
 	give(t, c, start, cs)
 	client = answer(t, c)
@@ -150,7 +132,7 @@ func TestHandover(t *testing.T) {
 // A peer behind the gRPC interface, with the first record right behind the handshake: the record stays in the socket.
 func TestHandoverLeavesTheFirstRecord(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
-	cs, ss := tcpPair(t)
+	cs, ss := testnet.Pair(t)
 	u := greet(t, beta.socket)
 	give(t, u, serverStart(nil, nil), ss)
 	p := open(t, alpha, "grpc-go/1.85")
@@ -197,7 +179,7 @@ func TestHandoverRefusals(t *testing.T) {
 		wantStatus(t, server, "this machine's daemon refused", "unknown_ca")
 	})
 	t.Run("bad start", func(t *testing.T) {
-		a, _ := tcpPair(t)
+		a, _ := testnet.Pair(t)
 		u := greet(t, alpha.socket)
 		give(t, u, clientStart(func(r *clientReq) { r.AccessToken = "x" }), a)
 		wantStatus(t, answer(t, u), "access_token")
@@ -208,7 +190,7 @@ func TestHandoverRefusals(t *testing.T) {
 	})
 	t.Run("the peer stops in the middle", func(t *testing.T) {
 		for _, req := range []*altspb.HandshakerReq{clientStart(nil), serverStart(nil, nil)} {
-			a, b := tcpPair(t)
+			a, b := testnet.Pair(t)
 			io.WriteString(b, "salt\x01")
 			u := greet(t, alpha.socket)
 			give(t, u, req, a)
@@ -216,7 +198,7 @@ func TestHandoverRefusals(t *testing.T) {
 		}
 	})
 	t.Run("another protocol", func(t *testing.T) {
-		a, b := tcpPair(t)
+		a, b := testnet.Pair(t)
 		io.WriteString(b, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03")
 		u := greet(t, alpha.socket)
 		give(t, u, serverStart(nil, nil), a)
@@ -224,7 +206,7 @@ func TestHandoverRefusals(t *testing.T) {
 	})
 	t.Run("the peer hangs up", func(t *testing.T) {
 		for _, reset := range []int{-1, 0} {
-			a, b := tcpPair(t)
+			a, b := testnet.Pair(t)
 			u := greet(t, alpha.socket)
 			give(t, u, clientStart(nil), a)
 			if _, err := b.Read(make([]byte, 10)); err != nil {
@@ -280,7 +262,7 @@ func TestRule27Descriptors(t *testing.T) {
 		t.Errorf("another greeting was answered")
 	}
 	if unmarshal := greet(t, alpha.socket); true {
-		a, _ := tcpPair(t)
+		a, _ := testnet.Pair(t)
 		araw, _ := a.SyscallConn()
 		araw.Control(func(fd uintptr) {
 			unmarshal.WriteMsgUnix([]byte("\x00\x00\x00\x01\xff"), unix.UnixRights(int(fd)), nil)
@@ -293,7 +275,7 @@ func TestRule27Descriptors(t *testing.T) {
 func TestRule27GiverCloses(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{Limits: Limits{Handshakes: 1}})
 	for range 3 {
-		a, b := tcpPair(t)
+		a, b := testnet.Pair(t)
 		u := greet(t, alpha.socket)
 		give(t, u, clientStart(nil), a)
 		if _, err := b.Read(make([]byte, 10)); err != nil { // message 1: the handshake is under way
@@ -317,17 +299,17 @@ func TestRule24HandoverLimits(t *testing.T) {
 	ctx := testContext(t)
 	conn := dial(t, alpha.socket, "grpc-go/1.85")
 	newParty(ctx, conn).must(t, clientStart(nil))
-	a, b := tcpPair(t)
+	a, b := testnet.Pair(t)
 	held := greet(t, alpha.socket)
 	give(t, held, clientStart(nil), a)
 	if _, err := b.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
 	// Both places are taken, one by each interface; both time out before a third gets one, or that one waits in vain.
-	third, _ := tcpPair(t)
+	third, _ := testnet.Pair(t)
 	u := greet(t, alpha.socket)
 	give(t, u, clientStart(nil), third)
-	server, peer := tcpPair(t)
+	server, peer := testnet.Pair(t)
 	v := greet(t, alpha.socket)
 	give(t, v, serverStart(nil, nil), server)
 	io.WriteString(peer, "GET / HTTP/1.1\r\n")
@@ -337,7 +319,7 @@ func TestRule24HandoverLimits(t *testing.T) {
 	// Silent peers are counted as streams that wait.
 	var silent []*net.UnixConn
 	for range 4 {
-		s, _ := tcpPair(t)
+		s, _ := testnet.Pair(t)
 		g := greet(t, alpha.socket)
 		give(t, g, serverStart(nil, nil), s)
 		silent = append(silent, g)
@@ -357,10 +339,10 @@ func TestRule24HandoverLimits(t *testing.T) {
 // A draining daemon finishes what is under way, and tells the others at once.
 func TestHandoverDrain(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
-	cs, ss := tcpPair(t)
+	cs, ss := testnet.Pair(t)
 	c, idle, waiting := greet(t, alpha.socket), greet(t, alpha.socket), greet(t, alpha.socket)
 	give(t, c, clientStart(nil), cs)
-	silent, _ := tcpPair(t)
+	silent, _ := testnet.Pair(t)
 	give(t, waiting, serverStart(nil, nil), silent)
 	if _, err := handed.Peek(ss); err != nil { // under way
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 var errAborted = errors.New("aborted")
@@ -45,21 +47,7 @@ func poller(t *testing.T) *Poller {
 // pair gives a connected TCP pair on loopback and a duplicate of the first end's descriptor, as SCM_RIGHTS would give.
 func pair(t *testing.T) (a, b *net.TCPConn, fd int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b = c.(*net.TCPConn), d.(*net.TCPConn)
-	t.Cleanup(func() { a.Close(); b.Close() })
+	a, b = testnet.Pair(t)
 	raw, err := a.SyscallConn()
 	if err != nil {
 		t.Fatal(err)

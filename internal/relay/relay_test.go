@@ -19,6 +19,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // reports collects what a relay says.
@@ -177,28 +179,8 @@ func TestRelayRefusesAnotherUser(t *testing.T) {
 	}
 }
 
-// pair gives both ends of a loopback connection.
-func pair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err = net.DialTCP("tcp4", nil, l.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err = l.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
-}
-
 func TestOwner(t *testing.T) {
-	_, server := pair(t)
+	_, server := testnet.Pair(t)
 	first, err := owner(server)
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +191,7 @@ func TestOwner(t *testing.T) {
 	if again, err := owner(server); err != nil || again != first {
 		t.Errorf("owner again: %+v, %v", again, err)
 	}
-	_, other := pair(t)
+	_, other := testnet.Pair(t)
 	if second, err := owner(other); err != nil || second == first {
 		t.Errorf("owner of another connection: %+v, %v", second, err)
 	}
@@ -217,7 +199,7 @@ func TestOwner(t *testing.T) {
 
 // TestOwnerOfEnding has the kernel's answers that name uid 0 for sockets that are nobody's any more.
 func TestOwnerOfEnding(t *testing.T) {
-	client, server := pair(t)
+	client, server := testnet.Pair(t)
 	client.Close()
 	if _, err := io.ReadAll(server); err != nil { // the client's FIN has arrived
 		t.Fatal(err)
@@ -232,7 +214,7 @@ func TestOwnerOfEnding(t *testing.T) {
 	}
 
 	// Our own end no longer connected, the other end's socket still open.
-	_, server = pair(t)
+	_, server = testnet.Pair(t)
 	server.CloseWrite()
 	if _, err := owner(server); err == nil {
 		t.Error("own end in FIN_WAIT")
@@ -353,7 +335,7 @@ func TestParseAnswer(t *testing.T) {
 // TestReleaseChecksAgain gives a connection whose other end is not the socket that was seen at accept.
 func TestReleaseChecksAgain(t *testing.T) {
 	r, _, rep := start(t, func(c net.Conn) { c.Write([]byte("secret")); echo(c) })
-	client, server := pair(t)
+	client, server := testnet.Pair(t)
 	id, err := owner(server)
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // An application process: grpc-go with its own ALTS credentials, as client and server, under an account of its own. It
@@ -86,23 +87,6 @@ func whomOf(info credentials.AuthInfo) (w whom) {
 	return w
 }
 
-// segments reads and writes at most size bytes at a time.
-type segments struct {
-	net.Conn
-	size int
-}
-
-func (s segments) Write(b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = s.Conn.Write(b[n:min(n+s.size, len(b))])
-		n += m
-	}
-	return n, err
-}
-
-func (s segments) Read(b []byte) (int, error) { return s.Conn.Read(b[:min(s.size, len(b))]) }
-
 type segmentListener struct {
 	net.Listener
 	size int
@@ -113,7 +97,7 @@ func (l segmentListener) Accept() (net.Conn, error) {
 	if err != nil || l.size == 0 {
 		return c, err
 	}
-	return segments{c, l.size}, nil
+	return testnet.Segments{Conn: c, Size: l.size}, nil
 }
 
 const (
@@ -252,7 +236,7 @@ func dialServer(o *order) (*grpc.ClientConn, error) {
 	if o.Segment != 0 {
 		options = append(options, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-			return segments{c, o.Segment}, err
+			return testnet.Segments{Conn: c, Size: o.Segment}, err
 		}))
 	}
 	return grpc.NewClient(o.Addr, options...)
