@@ -179,6 +179,9 @@ func rpcError(socket string, err error) error {
 	switch {
 	case e.Reason != "" || e.ByPeer:
 		return e
+	case st.Code() == codes.DeadlineExceeded:
+		// The daemon has the deadline, too, and may see it pass a moment before we do.
+		return &HandshakeError{Text: "not finished in time, while waiting for the local daemon or the peer", Err: ErrTimeout}
 	case st.Code() == codes.Unavailable:
 		return &NoDaemonError{Socket: socket, Err: errors.New(st.Message())}
 	}
