@@ -1,5 +1,5 @@
 # The matrix of gRPC libraries against real daemons, as a table, and the conformance suite; "make unit" runs the same tests. Included by the Makefile.
-INTEROP_PACKAGES := g++ libgrpc++-dev protobuf-compiler-grpc libssl-dev pkg-config make python3-grpcio python3-protobuf \
+INTEROP_PACKAGES := g++ libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc libssl-dev pkg-config make python3-grpcio python3-protobuf \
 	python3-cryptography
 DEBIAN_PACKAGES += $(INTEROP_PACKAGES)
 
