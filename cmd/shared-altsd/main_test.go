@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/service"
 )
@@ -47,7 +48,7 @@ func program(t testing.TB) string {
 			return
 		}
 		args := []string{"build", "-o", filepath.Join(built.dir, "shared-altsd")}
-		if raceOn {
+		if race.Enabled {
 			args = append(args, "-race")
 		}
 		out, err := exec.Command("go", append(args, ".")...).CombinedOutput()

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/race"
 )
 
 const (
@@ -104,7 +105,7 @@ func theWorld(t *testing.T) *world {
 
 func (w *world) build() error {
 	args := []string{"build", "-o", w.program}
-	if raceOn {
+	if race.Enabled {
 		args = append(args, "-race")
 	}
 	build := exec.Command("go", append(args, "../../cmd/shared-altsd")...)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/splitter"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
@@ -269,7 +270,7 @@ func TestIdleConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if raceOn {
+	if race.Enabled {
 		d.program = filepath.Join(w.dir, "shared-altsd-norace")
 		if err := buildProgram(d.program, false); err != nil {
 			t.Fatal(err)
