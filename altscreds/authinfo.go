@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // AuthInfo is what a connection's handshake proved. It is grpc's own alts.AuthInfo and more, so that
@@ -92,5 +93,5 @@ func hostOf(authority string) string {
 	if err != nil {
 		host = strings.TrimSuffix(strings.TrimPrefix(authority, "["), "]")
 	}
-	return strings.ToLower(strings.TrimSuffix(host, "."))
+	return ascii.Lower(strings.TrimSuffix(host, "."))
 }

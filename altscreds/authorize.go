@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // A Rule lets some peers call some methods. A list that is not empty is a condition, met by any of its entries; all
@@ -56,7 +58,7 @@ func (r *Rule) check() error {
 		}
 	}
 	for _, p := range slices.Concat(r.Accounts, r.Machines, r.Groups) {
-		if p == "" || p != strings.ToLower(p) {
+		if p == "" || p != ascii.Lower(p) {
 			return fmt.Errorf("%q never matches: names are in lower case and not empty", p)
 		}
 	}

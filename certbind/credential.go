@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // A Credential is the machine's private key with the certificates that speak for it. It does not change once made.
@@ -196,7 +198,7 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	if host := strings.TrimSuffix(asciiLower(fqdn), "."); slices.Contains(names, host) {
+	if host := strings.TrimSuffix(ascii.Lower(fqdn), "."); slices.Contains(names, host) {
 		return host, nil
 	}
 	return "", fmt.Errorf("the machine's certificate has several DNS names (%s), and the host's own name, %q, "+

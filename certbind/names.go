@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"crypto/x509"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // Bounds on names, in bytes (docs/protocol.md, sections 5.2 to 5.4).
@@ -140,14 +142,14 @@ func validGroups(value string, allowDomain bool) error {
 // hasName reports whether the machine name is one of the certificate's DNS SANs. A wildcard never matches, since no
 // machine name holds a '*'.
 func hasName(cert *x509.Certificate, machine string) bool {
-	return slices.ContainsFunc(cert.DNSNames, func(san string) bool { return asciiLower(san) == machine })
+	return slices.ContainsFunc(cert.DNSNames, func(san string) bool { return ascii.Lower(san) == machine })
 }
 
 // machineNames gives the certificate's DNS SANs that can name a machine, in ASCII lower case, each once.
 func machineNames(cert *x509.Certificate) []string {
 	var names []string
 	for _, san := range cert.DNSNames {
-		if n := asciiLower(san); ValidMachineName(n) == nil && !slices.Contains(names, n) {
+		if n := ascii.Lower(san); ValidMachineName(n) == nil && !slices.Contains(names, n) {
 			names = append(names, n)
 		}
 	}
@@ -157,16 +159,6 @@ func machineNames(cert *x509.Certificate) []string {
 // under reports whether the machine name equals the suffix or is below it in the DNS.
 func under(machine, suffix string) bool {
 	return machine == suffix || strings.HasSuffix(machine, "."+suffix)
-}
-
-// asciiLower touches only A to Z: Unicode case folding maps letters from outside ASCII into it (the Kelvin sign to k).
-func asciiLower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + ('a' - 'A')
-		}
-		return r
-	}, s)
 }
 
 func isLower(c byte) bool { return 'a' <= c && c <= 'z' }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // TrustConfig says whom a verifier trusts.
@@ -205,7 +207,7 @@ func ParseCAFlag(v string) (names []string, file string, err error) {
 	}
 	if found {
 		for n := range strings.SplitSeq(limit, ",") {
-			n = asciiLower(n)
+			n = ascii.Lower(n)
 			if err := ValidMachineName(n); err != nil {
 				return nil, "", fmt.Errorf("--ca limits a CA to %q: %w; write --ca example.com,hpc.example.com=FILE", n, err)
 			}

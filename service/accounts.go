@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -172,7 +173,7 @@ func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
 	if err != nil {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for uid %d: %w", uid, err)
 	}
-	name := lowerASCII(u.name)
+	name := ascii.Lower(u.name)
 	if err := certbind.ValidAccount(name, a.opts.AllowDomainAccounts); err != nil {
 		return Account{}, reason.Errorf(reason.LocalAccount,
 			"the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
@@ -228,16 +229,6 @@ func (r refusedUIDs) check(uid uint32) error {
 		return reason.Errorf(reason.LocalAccount, "uid %d is no uid", uid)
 	}
 	return nil
-}
-
-// lowerASCII lowers A to Z only: Unicode's lower case would make one name of two different ones.
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
 }
 
 var errNoUser = fmt.Errorf("no such user")

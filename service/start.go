@@ -12,6 +12,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -211,13 +212,13 @@ func (id *identity) checkOwn(want *altspb.Identity) error {
 	}
 	switch v := want.GetIdentityOneof().(type) {
 	case *altspb.Identity_ServiceAccount:
-		if lowerASCII(v.ServiceAccount) != id.String() {
+		if ascii.Lower(v.ServiceAccount) != id.String() {
 			return reason.Errorf(reason.LocalAccount,
 				"the application asks to be %.100q, but it runs as %s; nobody speaks for another account",
 				v.ServiceAccount, id)
 		}
 	case *altspb.Identity_Hostname:
-		if lowerASCII(v.Hostname) != id.machine {
+		if ascii.Lower(v.Hostname) != id.machine {
 			return reason.Errorf(reason.LocalAccount,
 				"the application asks to be on machine %.100q, but this is %s", v.Hostname, id.machine)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -109,7 +110,7 @@ func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 		}
 		t.accounts = append(t.accounts, account)
 	case *altspb.Identity_Hostname:
-		machine := lowerASCII(v.Hostname)
+		machine := ascii.Lower(v.Hostname)
 		if err := certbind.ValidMachineName(machine); err != nil {
 			return badRequest("the target machine %.100q cannot be any machine: %v", v.Hostname, err)
 		}
@@ -123,7 +124,7 @@ func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 
 // parseServiceAccount checks account@machine, split at the last @, and gives it in lower case.
 func parseServiceAccount(s string, domains bool) (string, error) {
-	s = lowerASCII(s)
+	s = ascii.Lower(s)
 	i := strings.LastIndexByte(s, '@')
 	if i < 0 {
 		return "", fmt.Errorf("it has no @")
@@ -233,7 +234,7 @@ func parseHost(s string) (host, error) {
 	if strings.Contains(name, "%") {
 		return host{}, fmt.Errorf("it has a percent sign")
 	}
-	name = lowerASCII(strings.TrimSuffix(name, "."))
+	name = ascii.Lower(strings.TrimSuffix(name, "."))
 	if addr, err := netip.ParseAddr(name); err == nil {
 		return newHostAddr(addr), nil
 	}
