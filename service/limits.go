@@ -51,7 +51,7 @@ type gate struct {
 	perKey, total int
 
 	mu      sync.Mutex
-	inUse   [2]int // by Side
+	inUse   [2]int // by Role
 	waiting [2]int
 	lines   map[gateKey]*line
 	ready   list.List // of *line: those with a waiter and with room under perKey, each once
@@ -59,7 +59,7 @@ type gate struct {
 
 type gateKey struct {
 	uid  uint32
-	side Side
+	role Role
 }
 
 type line struct {
@@ -83,7 +83,7 @@ func (g *gate) acquire(ctx context.Context, key gateKey) error {
 		g.lines[key] = l
 	}
 	place := l.waiters.PushBack(admitted)
-	g.waiting[key.side]++
+	g.waiting[key.role]++
 	g.admit(l)
 	g.mu.Unlock()
 
@@ -100,7 +100,7 @@ func (g *gate) acquire(ctx context.Context, key gateKey) error {
 	default:
 	}
 	l.waiters.Remove(place)
-	g.waiting[key.side]--
+	g.waiting[key.role]--
 	g.admit(l)
 	return ctx.Err()
 }
@@ -110,21 +110,21 @@ func (g *gate) release(key gateKey) {
 	defer g.mu.Unlock()
 	l := g.lines[key]
 	l.active--
-	g.inUse[key.side]--
+	g.inUse[key.role]--
 	g.admit(l)
 }
 
 // admit notes that l has changed, then gives away whatever places are free.
 func (g *gate) admit(l *line) {
 	g.enqueue(l)
-	for g.inUse[Client]+g.inUse[Acceptor] < g.total && g.ready.Len() > 0 {
+	for g.inUse[Initiator]+g.inUse[Responder] < g.total && g.ready.Len() > 0 {
 		l := g.ready.Remove(g.ready.Front()).(*line)
 		l.queued = false
 		if first := l.waiters.Front(); first != nil {
 			close(l.waiters.Remove(first).(chan struct{}))
-			g.waiting[l.key.side]--
+			g.waiting[l.key.role]--
 			l.active++
-			g.inUse[l.key.side]++
+			g.inUse[l.key.role]++
 		}
 		g.enqueue(l)
 		g.drop(l)

@@ -20,7 +20,7 @@ import (
 // Waiters are first come, first served within their key, and the keys take turns.
 func TestRule24FairQueue(t *testing.T) {
 	g := newGate(Limits{Handshakes: 2, TotalHandshakes: 3})
-	alice, aliceIn, bob := gateKey{1, Client}, gateKey{1, Acceptor}, gateKey{2, Client}
+	alice, aliceIn, bob := gateKey{1, Initiator}, gateKey{1, Responder}, gateKey{2, Initiator}
 	for _, k := range []gateKey{alice, alice, bob} {
 		if err := g.acquire(t.Context(), k); err != nil {
 			t.Fatal(err)
@@ -35,7 +35,7 @@ func TestRule24FairQueue(t *testing.T) {
 			}
 		}()
 		for { // until it stands in the queue
-			if _, now := g.counts(); now[k.side] > before[k.side] {
+			if _, now := g.counts(); now[k.role] > before[k.role] {
 				return
 			}
 			time.Sleep(100 * time.Microsecond)
@@ -75,7 +75,7 @@ func TestRule24FairQueue(t *testing.T) {
 // A waiter that gives up leaves nothing behind.
 func TestGateGivesUp(t *testing.T) {
 	g := newGate(Limits{Handshakes: 1, TotalHandshakes: 1})
-	k, other := gateKey{1, Client}, gateKey{2, Client}
+	k, other := gateKey{1, Initiator}, gateKey{2, Initiator}
 	if err := g.acquire(t.Context(), k); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestRule24Handshakes(t *testing.T) {
 		_, err := waiter.do(clientStart(nil))
 		done <- err
 	}()
-	for d.Snapshot().Queued[Client] == 0 {
+	for d.Snapshot().Waiting[Initiator] == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	first.stream.CloseSend()
@@ -158,7 +158,7 @@ func TestRule24Handshakes(t *testing.T) {
 		_, err := newParty(testContext(t), conn).do(clientStart(nil))
 		done <- err
 	}()
-	for d.Snapshot().Queued[Client] == 0 {
+	for d.Snapshot().Waiting[Initiator] == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	d.stopping()
@@ -171,14 +171,14 @@ func TestWaiterCancelled(t *testing.T) {
 	open(t, d, "").must(t, clientStart(nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	go newParty(ctx, dial(t, d.socket, "")).do(clientStart(nil))
-	for d.Snapshot().Queued[Client] == 0 {
+	for d.Snapshot().Waiting[Initiator] == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	if r := d.record(t); r.Reason != nameCancelled {
 		t.Errorf("record %+v", r)
 	}
-	if st := d.Snapshot(); st.Queued[Client] != 0 || st.InFlight[Client] != 1 {
+	if st := d.Snapshot(); st.Waiting[Initiator] != 0 || st.InFlight[Initiator] != 1 {
 		t.Errorf("snapshot %+v", st)
 	}
 }
@@ -255,7 +255,7 @@ func TestLimitDefaults(t *testing.T) {
 	if err := l.setDefaults(); err != nil || (l != Limits{200, 2000, 1024, 1024}) {
 		t.Errorf("%+v, %v", l, err)
 	}
-	if s := fmt.Sprint(Client, Acceptor); s != "client server" {
+	if s := fmt.Sprint(Initiator, Responder); s != "initiator responder" {
 		t.Error(s)
 	}
 }

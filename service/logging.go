@@ -10,13 +10,13 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A Side is the role of the local application.
-type Side int
+// A Role is that of this machine in a handshake (docs/protocol.md, section 1).
+type Role int
 
-// The sides: Client dialled and is the protocol's initiator, Acceptor accepted (a gRPC server) and is its responder.
+// The roles: an Initiator's application dialled (a gRPC client), a Responder's accepted (a gRPC server).
 const (
-	Client Side = iota
-	Acceptor
+	Initiator Role = iota
+	Responder
 )
 
 const (
@@ -30,7 +30,7 @@ const (
 // the peer's but its verified identity.
 type Record struct {
 	Time     time.Time // of its end
-	Side     Side
+	Role     Role
 	ID       string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
 	Local    string // account@machine, empty if the caller has no account
 	UID      uint32
@@ -47,17 +47,17 @@ type Record struct {
 	machine string // of the peer, if verified: the key of the log's limit
 }
 
-// String gives "client" or "server".
-func (s Side) String() string {
-	if s == Client {
-		return "client"
+// String returns "initiator" or "responder".
+func (r Role) String() string {
+	if r == Initiator {
+		return "initiator"
 	}
-	return "server"
+	return "responder"
 }
 
-// A Count is the key of the counters: how often handshakes of a side ended with a reason.
+// A Count is the key of the counters: how often handshakes in a role ended with a reason.
 type Count struct {
-	Side   Side
+	Role   Role
 	Reason string
 }
 
@@ -95,7 +95,7 @@ func newAuditor(log *slog.Logger, onFinish func(Record)) *auditor {
 func (a *auditor) finish(r Record) {
 	ok := r.Reason == reason.Accepted.String()
 	a.mu.Lock()
-	a.counts[Count{r.Side, r.Reason}]++
+	a.counts[Count{r.Role, r.Reason}]++
 	logged := ok || a.allow(r)
 	if !ok {
 		if len(a.last) == lastKept {
@@ -115,7 +115,7 @@ func (a *auditor) finish(r Record) {
 		level, text = slog.LevelWarn, "handshake failed"
 	}
 	attrs := []slog.Attr{
-		slog.String("id", r.ID), slog.String("side", r.Side.String()), slog.String("local", r.Local),
+		slog.String("id", r.ID), slog.String("role", r.Role.String()), slog.String("local", r.Local),
 		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("peer", r.Peer),
 		slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
 		slog.Int("received", r.Received),

@@ -35,7 +35,7 @@ func TestRule25(t *testing.T) {
 	if n := strings.Count(logs.String(), "suppressed=15"); n != 2 {
 		t.Errorf("%d lines with the count 15, want 2:\n%s", n, logs)
 	}
-	if len(a.windows) != 0 || a.counts[Count{Client, "unknown_ca"}] != 41 || len(a.last) != lastKept {
+	if len(a.windows) != 0 || a.counts[Count{Initiator, "unknown_ca"}] != 41 || len(a.last) != lastKept {
 		t.Errorf("%d windows, counts %v, last %d", len(a.windows), a.counts, len(a.last))
 	}
 
@@ -72,7 +72,7 @@ func TestAuditLine(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	line := d.logs.String()
-	for _, want := range []string{"level=WARN", "side=server", "reason=malformed", "local=", "@beta.test", "uid=",
+	for _, want := range []string{"level=WARN", "role=responder", "reason=malformed", "local=", "@beta.test", "uid=",
 		"pid=", "duration=", "received=", "by_peer=false", "detail="} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the line does not have %s: %s", want, line)

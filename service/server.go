@@ -429,8 +429,8 @@ func (s *Server) noteUnknownFields(c Caller) {
 
 // Stats is a snapshot for metrics and status.
 type Stats struct {
-	// InFlight and Queued count handshakes with and without a place, by Side.
-	InFlight, Queued [2]int
+	// InFlight and Waiting count handshakes with and without a place, by Role.
+	InFlight, Waiting [2]int
 	// Connections counts those to the daemon, refused ones among them; Streams those streams that are not under way.
 	Connections, Streams int
 	// Handshakes counts those that ended.
@@ -442,7 +442,7 @@ type Stats struct {
 // Snapshot gives the Stats of now.
 func (s *Server) Snapshot() Stats {
 	st := Stats{Connections: s.connections.sum() + s.spare.sum(), Streams: s.streams.sum()}
-	st.InFlight, st.Queued = s.gate.counts()
+	st.InFlight, st.Waiting = s.gate.counts()
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
 	st.Handshakes, st.Last = maps.Clone(s.audit.counts), slices.Clone(s.audit.last)

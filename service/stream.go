@@ -34,7 +34,7 @@ type session struct {
 
 	counted bool // in srv.streams
 	slot    bool // holds a place of srv.gate
-	side    Side
+	role    Role
 	me      *identity
 	start   *start
 	hs      *noiseproto.Handshake
@@ -82,7 +82,7 @@ func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (resp *al
 		return resp, h.state == ended, nil
 	}
 	f := asFailure(err)
-	if h.side == Client || out == nil {
+	if h.role == Initiator || out == nil {
 		return nil, true, h.abort(f)
 	}
 	h.sent += len(out)
@@ -101,7 +101,7 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (resp *al
 		if h.state != idle {
 			return nil, nil, badRequest("a second start request on one stream; open a stream for each handshake")
 		}
-		h.side = Client
+		h.role = Initiator
 		if err := h.begin(ctx, req); err != nil {
 			return nil, nil, err
 		}
@@ -111,7 +111,7 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (resp *al
 		if h.state != idle {
 			return nil, nil, badRequest("a second start request on one stream; open a stream for each handshake")
 		}
-		h.side = Acceptor
+		h.role = Responder
 		if err := h.begin(ctx, req); err != nil {
 			return nil, statusFor(err, r.ServerStart.GetInBytes()), err
 		}
@@ -139,7 +139,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
 	}
-	if !h.counted && h.side == Acceptor {
+	if !h.counted && h.role == Responder {
 		return h.overload()
 	}
 	var err error
@@ -149,7 +149,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if unknownFields(req) {
 		h.srv.noteUnknownFields(h.caller)
 	}
-	if h.side == Client {
+	if h.role == Initiator {
 		h.start, err = h.srv.clientStart(req.GetClientStart(), h.me)
 	} else {
 		h.start, err = h.srv.serverStart(req.GetServerStart(), h.me)
@@ -180,7 +180,7 @@ func (h *session) run(ctx context.Context) error {
 		return err
 	}
 	h.hs, err = noiseproto.New(noiseproto.Config{
-		Initiator: h.side == Client, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
+		Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
 		Params: h.start.params,
 	})
 	return err
@@ -203,7 +203,7 @@ func (h *session) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(h.srv.stop, cancel)()
-	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.side})
+	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.role})
 	switch {
 	case err == nil:
 	case h.srv.stop.Err() != nil:
@@ -348,7 +348,7 @@ func (h *session) succeed() {
 }
 
 func (h *session) record(f *failure) {
-	r := Record{Time: time.Now(), Side: h.side, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Reason: f.name,
+	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Reason: f.name,
 		Detail: f.text,
 		ByPeer: f.byPeer, Sent: h.sent, Received: h.received}
 	if !h.began.IsZero() {
@@ -377,7 +377,7 @@ func (h *session) release() {
 	}
 	if h.slot {
 		h.slot = false
-		h.srv.gate.release(gateKey{h.caller.UID, h.side})
+		h.srv.gate.release(gateKey{h.caller.UID, h.role})
 	}
 }
 

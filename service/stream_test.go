@@ -78,13 +78,13 @@ func TestHandshake(t *testing.T) {
 		ra, rb := alpha.record(t), beta.record(t)
 		if ra.ID == "" || ra.ID != rb.ID || ra.Reason != "accepted" || rb.Reason != "accepted" ||
 			ra.Sent != rb.Received || ra.Received != rb.Sent ||
-			ra.Side != Client || rb.Side != Acceptor || ra.Peer != me.Username+"@beta.test" ||
+			ra.Role != Initiator || rb.Role != Responder || ra.Peer != me.Username+"@beta.test" ||
 			ra.Remote.String() != "192.0.2.1:443" {
 			t.Errorf("records\n%+v\n%+v", ra, rb)
 		}
 	}
 	st := alpha.Snapshot()
-	if st.Handshakes[Count{Client, "accepted"}] != 3 || st.InFlight != [2]int{} || st.Queued != [2]int{} ||
+	if st.Handshakes[Count{Initiator, "accepted"}] != 3 || st.InFlight != [2]int{} || st.Waiting != [2]int{} ||
 		len(st.Last) != 0 {
 		t.Errorf("snapshot %+v", st)
 	}

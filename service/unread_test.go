@@ -8,11 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/noiseproto"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
 // An application that sends request upon request and reads no answer keeps its place no longer than any other.
@@ -70,7 +71,7 @@ func TestRule24AnswersNotRead(t *testing.T) {
 	if r := d.record(t); r.Reason != "timed_out" {
 		t.Errorf("record %+v, want timed_out", r)
 	}
-	if n := d.Snapshot().InFlight[Acceptor]; n != 0 {
+	if n := d.Snapshot().InFlight[Responder]; n != 0 {
 		t.Errorf("%d handshakes keep their places", n)
 	}
 }

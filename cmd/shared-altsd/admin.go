@@ -73,7 +73,7 @@ func (a *admin) register(r grpc.ServiceRegistrar) {
 // finish counts a handshake that has ended.
 func (a *admin) finish(r service.Record) {
 	a.metrics.Handshake(metrics.Handshake{
-		Initiator: r.Side == service.Client, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
+		Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
 	})
 }
 
@@ -167,8 +167,8 @@ func (a *admin) state() metrics.State {
 		CacheEntries: m.CacheSize,
 	}
 	if st, ok := a.snapshot(); ok {
-		s.InFlightInitiator, s.InFlightResponder = st.InFlight[service.Client], st.InFlight[service.Acceptor]
-		s.WaitingInitiator, s.WaitingResponder = st.Queued[service.Client], st.Queued[service.Acceptor]
+		s.InFlightInitiator, s.InFlightResponder = st.InFlight[service.Initiator], st.InFlight[service.Responder]
+		s.WaitingInitiator, s.WaitingResponder = st.Waiting[service.Initiator], st.Waiting[service.Responder]
 		s.Connections, s.Streams = st.Connections, st.Streams
 	}
 	return s
@@ -242,7 +242,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	resp.Connections = uint32(stats.Connections)
 	for k, n := range stats.Handshakes {
 		counters := resp.Initiator
-		if k.Side == service.Acceptor {
+		if k.Role == service.Responder {
 			counters = resp.Responder
 		}
 		if k.Reason == reason.Accepted.String() {
@@ -251,15 +251,15 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			counters.Refused += n
 		}
 	}
-	for side, counters := range map[service.Side]*adminpb.Counters{service.Client: resp.Initiator,
-		service.Acceptor: resp.Responder} {
-		counters.InFlight, counters.Waiting = uint32(stats.InFlight[side]), uint32(stats.Queued[side])
+	for side, counters := range map[service.Role]*adminpb.Counters{service.Initiator: resp.Initiator,
+		service.Responder: resp.Responder} {
+		counters.InFlight, counters.Waiting = uint32(stats.InFlight[side]), uint32(stats.Waiting[side])
 	}
 	if privileged {
 		resp.Reloads.LastError = failure
 		for _, r := range stats.Last {
 			resp.LastFailures = append(resp.LastFailures, &adminpb.Failure{
-				Unix: r.Time.Unix(), HandshakeId: r.ID, Initiator: r.Side == service.Client, Account: r.Local, Peer: r.Peer,
+				Unix: r.Time.Unix(), HandshakeId: r.ID, Initiator: r.Role == service.Initiator, Account: r.Local, Peer: r.Peer,
 				Reason: r.Reason, Text: r.Detail,
 			})
 		}

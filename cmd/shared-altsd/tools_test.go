@@ -343,13 +343,13 @@ func TestMetricsFlag(t *testing.T) {
 		return string(body)
 	}
 	// A handshake is counted after its client has its result.
-	counted := `shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"} 1`
+	counted := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
 	body := scrape()
 	for end := time.Now().Add(patience); !strings.Contains(body, counted) && time.Now().Before(end); body = scrape() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for _, want := range []string{
-		counted, `shared_altsd_handshakes_total{side="responder",result="accepted",reason="accepted"} 1`,
+		counted, `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`,
 		`shared_altsd_not_after_seconds{kind="leaf",name="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
 		"shared_altsd_last_reload_successful 1\n", "shared_altsd_clock_wrong 0\n",
 		`shared_altsd_peer_verifications_total{kind="full"} 1`,

@@ -153,12 +153,12 @@ func (s *Set) Write(w io.Writer) error {
 	e.sample("shared_altsd_build_info", 1, label{"version", s.version}, label{"goversion", runtime.Version()})
 	s.writeCounted(e)
 
-	e.family("shared_altsd_handshakes_in_flight", "gauge", "Handshakes under way now, by side of this machine.")
-	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightInitiator), side(true))
-	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightResponder), side(false))
+	e.family("shared_altsd_handshakes_in_flight", "gauge", "Handshakes under way now, by role of this machine.")
+	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightInitiator), role(true))
+	e.sample("shared_altsd_handshakes_in_flight", float64(state.InFlightResponder), role(false))
 	e.family("shared_altsd_handshakes_waiting", "gauge", "Handshakes that wait for a place under the limits.")
-	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingInitiator), side(true))
-	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingResponder), side(false))
+	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingInitiator), role(true))
+	e.sample("shared_altsd_handshakes_waiting", float64(state.WaitingResponder), role(false))
 	e.single("shared_altsd_connections", "gauge", "Connections of local applications.", float64(state.Connections))
 	e.single("shared_altsd_streams", "gauge", "Streams of local applications that are not a handshake under way.",
 		float64(state.Streams))
@@ -188,7 +188,7 @@ func (s *Set) writeCounted(e exposition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.family("shared_altsd_handshakes_total", "counter",
-		"Handshakes that ended, by side of this machine, result (accepted, refused_here, refused_by_peer) and reason.")
+		"Handshakes that ended, by role of this machine, result (accepted, refused_here, refused_by_peer) and reason.")
 	for _, k := range sorted(s.handshakes, compareHandshake) {
 		result := "accepted"
 		switch {
@@ -197,7 +197,7 @@ func (s *Set) writeCounted(e exposition) {
 		case k.reason != accepted:
 			result = "refused_here"
 		}
-		e.sample("shared_altsd_handshakes_total", float64(s.handshakes[k]), side(k.initiator), label{"result", result},
+		e.sample("shared_altsd_handshakes_total", float64(s.handshakes[k]), role(k.initiator), label{"result", result},
 			label{"reason", k.reason})
 	}
 	e.family("shared_altsd_handshake_duration_seconds", "histogram",
@@ -209,13 +209,13 @@ func (s *Set) writeCounted(e exposition) {
 		if k.accepted {
 			result = "accepted"
 		}
-		e.histogram("shared_altsd_handshake_duration_seconds", s.durations[k], side(k.initiator), label{"result", result})
+		e.histogram("shared_altsd_handshake_duration_seconds", s.durations[k], role(k.initiator), label{"result", result})
 	}
 	e.family("shared_altsd_refusals_total", "counter", "Handshakes that were refused, by uid of the local account.")
 	for _, k := range sorted(s.refusals, func(a, b refusalKey) int {
 		return cmp.Or(cmp.Compare(a.uid, b.uid), compareBool(a.initiator, b.initiator))
 	}) {
-		e.sample("shared_altsd_refusals_total", float64(s.refusals[k]), side(k.initiator), label{"uid", k.uid})
+		e.sample("shared_altsd_refusals_total", float64(s.refusals[k]), role(k.initiator), label{"uid", k.uid})
 	}
 	e.family("shared_altsd_reloads_total", "counter", "Reloads of certificates, CAs and revocation lists, by result.")
 	e.sample("shared_altsd_reloads_total", float64(s.reloads[0]), label{"result", "failed"})
@@ -240,11 +240,11 @@ func (s *Set) writeProcess(e exposition) {
 	e.single("go_goroutines", "gauge", "Number of goroutines that currently exist.", float64(runtime.NumGoroutine()))
 }
 
-func side(initiator bool) label {
+func role(initiator bool) label {
 	if initiator {
-		return label{"side", "initiator"}
+		return label{"role", "initiator"}
 	}
-	return label{"side", "responder"}
+	return label{"role", "responder"}
 }
 
 func number(b bool) float64 {

@@ -102,26 +102,26 @@ func TestSet(t *testing.T) {
 	s.Reload(nil)
 	s.Reload(errors.New("no"))
 	expect(t, scrape(t, s), map[string]float64{
-		`shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"}`:          2,
-		`shared_altsd_handshakes_total{side="responder",result="accepted",reason="accepted"}`:          0,
-		`shared_altsd_handshakes_total{side="responder",result="refused_here",reason="unknown_ca"}`:    1,
-		`shared_altsd_handshakes_total{side="initiator",result="refused_by_peer",reason="unknown_ca"}`: 1,
-		`shared_altsd_handshakes_total{side="responder",result="refused_by_peer",reason="unknown"}`:    2,
+		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`:          2,
+		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          0,
+		`shared_altsd_handshakes_total{role="responder",result="refused_here",reason="unknown_ca"}`:    1,
+		`shared_altsd_handshakes_total{role="initiator",result="refused_by_peer",reason="unknown_ca"}`: 1,
+		`shared_altsd_handshakes_total{role="responder",result="refused_by_peer",reason="unknown"}`:    2,
 
-		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="0.0025"}`: 0,
-		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="0.005"}`:  2,
-		`shared_altsd_handshake_duration_seconds_bucket{side="initiator",result="accepted",le="+Inf"}`:   2,
-		`shared_altsd_handshake_duration_seconds_sum{side="initiator",result="accepted"}`:                0.008,
-		`shared_altsd_handshake_duration_seconds_bucket{side="responder",result="refused",le="20"}`:      2,
-		`shared_altsd_handshake_duration_seconds_count{side="responder",result="refused"}`:               3,
+		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="0.0025"}`: 0,
+		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="0.005"}`:  2,
+		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="+Inf"}`:   2,
+		`shared_altsd_handshake_duration_seconds_sum{role="initiator",result="accepted"}`:                0.008,
+		`shared_altsd_handshake_duration_seconds_bucket{role="responder",result="refused",le="20"}`:      2,
+		`shared_altsd_handshake_duration_seconds_count{role="responder",result="refused"}`:               3,
 
-		`shared_altsd_refusals_total{side="responder",uid="1001"}`:                        3,
-		`shared_altsd_refusals_total{side="initiator",uid="1001"}`:                        1,
+		`shared_altsd_refusals_total{role="responder",uid="1001"}`:                        3,
+		`shared_altsd_refusals_total{role="initiator",uid="1001"}`:                        1,
 		`shared_altsd_reloads_total{result="failed"}`:                                     1,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
 		`shared_altsd_last_reload_successful`:                                             0,
-		`shared_altsd_handshakes_in_flight{side="initiator"}`:                             3,
-		`shared_altsd_handshakes_in_flight{side="responder"}`:                             4,
+		`shared_altsd_handshakes_in_flight{role="initiator"}`:                             3,
+		`shared_altsd_handshakes_in_flight{role="responder"}`:                             4,
 		`shared_altsd_connections`:                                                        5,
 		`shared_altsd_streams`:                                                            6,
 		`shared_altsd_statements_signed_total`:                                            7,
@@ -157,8 +157,8 @@ func TestUIDsAreBounded(t *testing.T) {
 		t.Errorf("%d samples of refusals, want %d", n, maxUIDs+1)
 	}
 	expect(t, got, map[string]float64{
-		`shared_altsd_refusals_total{side="responder",uid="other"}`: 2 * maxUIDs,
-		`shared_altsd_refusals_total{side="responder",uid="0"}`:     2,
+		`shared_altsd_refusals_total{role="responder",uid="other"}`: 2 * maxUIDs,
+		`shared_altsd_refusals_total{role="responder",uid="0"}`:     2,
 	})
 }
 
@@ -242,7 +242,7 @@ func TestServe(t *testing.T) {
 	parse(t, get())
 	wg.Wait()
 	expect(t, parse(t, get()), map[string]float64{
-		`shared_altsd_handshakes_total{side="initiator",result="accepted",reason="accepted"}`: 100,
+		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`: 100,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                      400,
 	})
 	if resp, err := client.Post("http://localhost/metrics", "", nil); err != nil || resp.StatusCode != 405 {

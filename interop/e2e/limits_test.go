@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
@@ -75,7 +76,7 @@ func TestTooManyHandshakesIn(t *testing.T) {
 		<-codesSeen
 	}
 	w.hasty.find(t, mark, "too many handshakes", func(l *record) bool {
-		return l.Reason == "overloaded" && l.UID == bob.uid && l.Side == "server"
+		return l.Reason == "overloaded" && l.UID == bob.uid && l.Role == "responder"
 	})
 	wantHonest(t, w, w.hasty, addr)
 }
@@ -138,7 +139,7 @@ func TestCostlyChains(t *testing.T) {
 	addr := w.as(t, bob).listen(t, w.costly, 0)
 	const each = 5
 	bound := 200 * time.Millisecond // a message; without bounds it is seconds
-	if raceOn {
+	if race.Enabled {
 		bound *= 10
 	}
 	for _, c := range []struct {

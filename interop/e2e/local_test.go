@@ -366,7 +366,7 @@ func TestRefusedByPeer(t *testing.T) {
 				t.Errorf("the error came after %v", r.Took)
 			}
 			l := c.client.find(t, clientMark, "the client's daemon", func(l *record) bool {
-				return l.Reason == c.code.String() && l.ByPeer && l.Side == "client"
+				return l.Reason == c.code.String() && l.ByPeer && l.Role == "initiator"
 			})
 			if l == nil {
 				return

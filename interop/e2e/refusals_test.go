@@ -552,7 +552,7 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 		t.Errorf("whether the bad server was told who called: %v", o.got3)
 	}
 	d.find(t, mark, r.name, func(l *record) bool {
-		return l.Reason == r.code.String() && l.UID == p.uid && l.Side == "client" && l.ID == o.id && !l.ByPeer &&
+		return l.Reason == r.code.String() && l.UID == p.uid && l.Role == "initiator" && l.ID == o.id && !l.ByPeer &&
 			strings.Contains(l.Detail, r.says)
 	})
 }
@@ -570,7 +570,7 @@ func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, a
 	}
 	mark := d.mark()
 	logged := func(l *record) bool {
-		return l.Reason == r.code.String() && l.UID == p.uid && l.Side == "server" && !l.ByPeer &&
+		return l.Reason == r.code.String() && l.UID == p.uid && l.Role == "responder" && !l.ByPeer &&
 			strings.Contains(l.Detail, r.says)
 	}
 	if r.stops {

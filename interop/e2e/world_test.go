@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
@@ -137,7 +138,7 @@ func newWorld() (_ *world, err error) {
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := buildProgram(w.program, raceOn); err != nil {
+	if err := buildProgram(w.program, race.Enabled); err != nil {
 		return nil, err
 	}
 	self, err := os.ReadFile("/proc/self/exe")
@@ -382,7 +383,7 @@ func (w *world) leaks(text string) (found []string) {
 
 // A record is a line of a daemon's log.
 type record struct {
-	Level, Msg, ID, Side, Local, Peer, Reason, Detail string
+	Level, Msg, ID, Role, Local, Peer, Reason, Detail string
 	UID                                               uint32
 	Suppressed                                        int
 	ByPeer                                            bool `json:"by_peer"`
