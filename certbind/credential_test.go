@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shared-altsd/shared-altsd/internal/devca"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
@@ -20,7 +21,7 @@ func TestCredentialOrder(t *testing.T) {
 	one := intermediate(t, root, testca.Options{Name: "one"})
 	two := intermediate(t, one, testca.Options{Name: "two"})
 	i := issue(t, two, testca.Leaf{Hosts: []string{alpha}})
-	parts := [][]byte{i.KeyPEM, testca.CertPEM(i.Cert), two.PEM(), one.PEM(), root.PEM()}
+	parts := [][]byte{i.KeyPEM, devca.CertPEM(i.Cert), two.PEM(), one.PEM(), root.PEM()}
 	want := [][]byte{i.Cert.Raw, two.Cert.Raw, one.Cert.Raw}
 	// Every order of the five blocks.
 	var permute func(k int)
@@ -140,7 +141,7 @@ func TestCredentialErrors(t *testing.T) {
 			nil, "damaged"},
 		"two of the key":       {append(i.PEM(), again.CertPEM...), nil, "2 certificates are of the private key"},
 		"a stray intermediate": {append(i.PEM(), stray.PEM()...), nil, "stray"},
-		"gap in the chain": {append(append(deepLeaf.KeyPEM, testca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), nil,
+		"gap in the chain": {append(append(deepLeaf.KeyPEM, devca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), nil,
 			"issued none"},
 		"too many":  {append(deepLeaf.PEM(), deepest...), nil, "peers accept"},
 		"too large": {huge.PEM(), nil, "peers accept"},

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
-	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/devca"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -143,7 +143,7 @@ func refused(ctx context.Context, socket string, server *greeterServer, target s
 
 func demoCertificates(dir string) error {
 	for ca, machines := range map[string][]string{"ca": {"alpha", "beta"}, "other-ca": {"gamma"}} {
-		authority, err := testca.NewCA(testca.Options{Name: "shared-altsd " + ca})
+		authority, err := devca.New("shared-altsd " + ca)
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func demoCertificates(dir string) error {
 			return err
 		}
 		for _, m := range machines {
-			issued, err := authority.Issue(testca.Leaf{Hosts: []string{m + ".demo"}})
+			issued, err := authority.Issue(m + ".demo")
 			if err != nil {
 				return err
 			}

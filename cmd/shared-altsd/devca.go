@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/devca"
 )
 
 var devCACommand = &command{
@@ -38,7 +39,7 @@ is overwritten. Not for production: there is no revocation and no renewal.
 				if ip == nil {
 					return fmt.Errorf("%q is not HOST=ADDRESS, such as a.example.com=192.0.2.1", v)
 				}
-				host = strings.ToLower(host)
+				host = ascii.Lower(host)
 				ips[host] = append(ips[host], ip)
 				return nil
 			},
@@ -55,7 +56,7 @@ is overwritten. Not for production: there is no revocation and no renewal.
 func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 	var names []string
 	for _, host := range hosts {
-		name := strings.ToLower(host)
+		name := ascii.Lower(host)
 		if net.ParseIP(host) != nil {
 			return usagef("%s is an IP address, and a machine needs a name: give a host name, and the address by "+
 				"--ip HOST=%s", host, host)
@@ -77,7 +78,7 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 		}
 	}
 	made := time.Now().UTC().Format(time.DateTime)
-	ca, err := testca.NewCA(testca.Options{Name: "shared-altsd throwaway CA " + made})
+	ca, err := devca.New("shared-altsd throwaway CA " + made)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 	}
 	files := []file{{"ca.pem", ca.PEM(), 0o644}}
 	for _, name := range names {
-		issued, err := ca.Issue(testca.Leaf{Hosts: []string{name}, IPs: ips[name]})
+		issued, err := ca.Issue(name, ips[name]...)
 		if err != nil {
 			return err
 		}

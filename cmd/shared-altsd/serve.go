@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -163,7 +164,7 @@ func (f *certFiles) addCA(v string) error {
 }
 
 func (f *certFiles) setMachineName(v string) error {
-	f.machineName = strings.ToLower(v)
+	f.machineName = ascii.Lower(v)
 	return certbind.ValidMachineName(f.machineName)
 }
 

@@ -1,6 +1,5 @@
-// Package testca is a throwaway certificate authority: for tests, for the demo and for dev-ca. Every option that
-// makes a certificate unacceptable is there because a test needs that defect. It is no CA for production: keys are in
-// memory or in plain files, and nothing limits what it signs.
+// Package testca is a certificate authority for tests. Every option that makes a certificate unacceptable is there
+// because a test needs that defect. Nothing that ships imports it: its RSA keys are everybody's.
 package testca
 
 import (
@@ -14,11 +13,12 @@ import (
 	"crypto/x509/pkix"
 	"embed"
 	"encoding/asn1"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/devca"
 )
 
 // Key types for Options and Leaf. The empty string means P256.
@@ -86,15 +86,8 @@ type CA struct {
 	parent *CA
 }
 
-// Issued is a certificate with its key. CertPEM holds the chain, leaf first, without the root.
-type Issued struct {
-	CertPEM, KeyPEM []byte
-	Cert            *x509.Certificate
-	Key             crypto.Signer
-}
-
-// PEM gives key and chain in one file, as --credentials takes it.
-func (i *Issued) PEM() []byte { return append(append([]byte(nil), i.KeyPEM...), i.CertPEM...) }
+// Issued is a certificate with its key.
+type Issued = devca.Issued
 
 // NewCA makes a self-signed CA.
 func NewCA(o Options) (*CA, error) { return newCA(o, nil) }
@@ -112,10 +105,7 @@ func newCA(o Options, parent *CA) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := template(o.NotBefore, o.NotAfter, 10*365*24*time.Hour)
-	if err != nil {
-		return nil, err
-	}
+	t := template(o.NotBefore, o.NotAfter, devca.CALife)
 	if o.Name == "" {
 		o.Name = fmt.Sprintf("test CA %x", t.SerialNumber.Bytes()[:4])
 	}
@@ -140,7 +130,7 @@ func newCA(o Options, parent *CA) (*CA, error) {
 	if parent != nil {
 		signerCert, signer = parent.Cert, parent.Key
 	}
-	cert, err := sign(t, signerCert, key.Public(), signer)
+	cert, err := devca.Sign(t, signerCert, key.Public(), signer)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +143,7 @@ func (ca *CA) Issue(l Leaf) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := template(l.NotBefore, l.NotAfter, 90*24*time.Hour)
-	if err != nil {
-		return nil, err
-	}
+	t := template(l.NotBefore, l.NotAfter, devca.LeafLife)
 	t.Subject = pkix.Name{CommonName: l.CommonName}
 	t.DNSNames, t.IPAddresses = l.Hosts, l.IPs
 	t.KeyUsage = l.KeyUsage
@@ -178,28 +165,18 @@ func (ca *CA) Issue(l Leaf) (*Issued, error) {
 	if l.SelfSigned {
 		signerCert, signer = t, key
 	}
-	cert, err := sign(t, signerCert, public, signer)
+	cert, err := devca.Sign(t, signerCert, public, signer)
 	if err != nil {
 		return nil, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("cannot encode a private key: %w", err)
+	if l.SelfSigned {
+		return devca.NewIssued(cert, key, nil)
 	}
-	certPEM := CertPEM(cert)
-	if !l.SelfSigned {
-		certPEM = append(certPEM, ca.chainPEM()...)
-	}
-	return &Issued{
-		CertPEM: certPEM,
-		KeyPEM:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-		Cert:    cert,
-		Key:     key,
-	}, nil
+	return devca.NewIssued(cert, key, ca.chainPEM())
 }
 
 // PEM gives the CA's own certificate.
-func (ca *CA) PEM() []byte { return CertPEM(ca.Cert) }
+func (ca *CA) PEM() []byte { return devca.CertPEM(ca.Cert) }
 
 // chainPEM gives the CA's certificate and those above it, without the root.
 func (ca *CA) chainPEM() []byte {
@@ -210,36 +187,15 @@ func (ca *CA) chainPEM() []byte {
 	return out
 }
 
-// CertPEM encodes one certificate.
-func CertPEM(cert *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-}
-
-func template(notBefore, notAfter time.Time, life time.Duration) (*x509.Certificate, error) {
-	serial := make([]byte, 16)
-	if _, err := rand.Read(serial); err != nil {
-		return nil, fmt.Errorf("cannot make a serial number: %w", err)
+func template(notBefore, notAfter time.Time, life time.Duration) *x509.Certificate {
+	t := devca.Template(life)
+	if !notBefore.IsZero() {
+		t.NotBefore = notBefore
 	}
-	serial[0] = serial[0]&0x3f | 0x40 // positive, and always of 16 bytes
-	if notBefore.IsZero() {
-		notBefore = time.Now().Add(-time.Hour)
+	if !notAfter.IsZero() {
+		t.NotAfter = notAfter
 	}
-	if notAfter.IsZero() {
-		notAfter = time.Now().Add(life)
-	}
-	return &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial), NotBefore: notBefore, NotAfter: notAfter}, nil
-}
-
-func sign(t, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, public, signer)
-	if err != nil {
-		return nil, fmt.Errorf("cannot sign a certificate: %w", err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read back a certificate: %w", err)
-	}
-	return cert, nil
+	return t
 }
 
 // rsaKeys holds one RSA key of each size (PKCS #1, DER), since making them is slow. Everybody has these keys.
@@ -255,7 +211,7 @@ func pickKey(given crypto.Signer, keyType string) (crypto.Signer, error) {
 }
 
 // NewKey makes a key of the type. An RSA key is not made but the one of its size that is embedded here, which everybody
-// has: for tests alone, never for a certificate that leaves the process.
+// has.
 func NewKey(keyType string) (crypto.Signer, error) {
 	switch keyType {
 	case P224:

@@ -6,6 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,5 +78,21 @@ func TestCRL(t *testing.T) {
 	l, err := x509.ParseRevocationList(der)
 	if err != nil || len(l.RevokedCertificateEntries) != 1 || !l.NextUpdate.After(time.Now()) {
 		t.Fatalf("got %+v, %v", l, err)
+	}
+}
+
+// The RSA keys of this package are everybody's: nothing that is installed has them in it.
+func TestNothingShipsIt(t *testing.T) {
+	for _, program := range []string{"cmd/shared-altsd", "altscreds"} {
+		const module = "github.com/shared-altsd/shared-altsd/"
+		out, err := exec.Command("go", "list", "-deps", module+program).Output()
+		if err != nil || !strings.Contains(string(out), module+program) {
+			t.Fatalf("go list: %v", err)
+		}
+		for _, p := range []string{module + "internal/testca", "testing"} {
+			if slices.Contains(strings.Fields(string(out)), p) {
+				t.Errorf("%s has %s in it", program, p)
+			}
+		}
 	}
 }
