@@ -23,12 +23,13 @@ import (
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // one starts the daemon of a.test, with a CA of its own, and gives the directory of its files.
 func one(t *testing.T, o testca.Options, l testca.Leaf, more ...string) (p *process, ca *testca.CA, dir string) {
 	t.Helper()
-	dir, ca = safeTemp(t), newCA(t, o)
+	dir, ca = testprog.Dir(t), newCA(t, o)
 	l.Hosts = []string{"a.test"}
 	write(t, filepath.Join(dir, "a.pem"), issue(t, ca, l).PEM())
 	write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
@@ -108,7 +109,7 @@ func TestUntrustedDaemon(t *testing.T) {
 	if attr == nil {
 		t.Skip("only root can start a daemon of another account")
 	}
-	dir, ca := safeTemp(t), newCA(t, testca.Options{})
+	dir, ca := testprog.Dir(t), newCA(t, testca.Options{})
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestUntrustedDaemon(t *testing.T) {
 	p.told.waitAfter(t, 0, "READY=1")
 	for _, command := range []string{"reload", "status"} {
 		if code, _, errs := altsd(t, command, "--socket", socket); code != 1 ||
-			!strings.Contains(errs, "neither root nor this account") {
+			!strings.Contains(errs, "neither root, nor this account") {
 			t.Errorf("%s: exit status %d: %s", command, code, errs)
 		}
 		if code, _, errs := altsd(t, command, "--socket", socket, "--daemon-uid", strconv.Itoa(uid)); code != 0 {
@@ -323,7 +324,7 @@ func TestDiagnoseEveryReason(t *testing.T) {
 
 // Metrics on a UNIX socket and on TCP, and what may not be.
 func TestMetricsFlag(t *testing.T) {
-	path := filepath.Join(safeTemp(t), "metrics")
+	path := filepath.Join(testprog.Dir(t), "metrics")
 	p, _, _ := one(t, testca.Options{}, testca.Leaf{}, "--metrics", "unix:"+path)
 	if _, _, err := talk(t, p.socket, p.socket); err != nil {
 		t.Fatal(err)
@@ -342,14 +343,18 @@ func TestMetricsFlag(t *testing.T) {
 		}
 		return string(body)
 	}
-	// A handshake is counted after its client has its result.
-	counted := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
+	// A handshake is counted at each end after the application there has its result.
+	initiator := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
+	responder := `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`
 	body := scrape()
-	for end := time.Now().Add(patience); !strings.Contains(body, counted) && time.Now().Before(end); body = scrape() {
+	for end := time.Now().Add(patience); time.Now().Before(end); body = scrape() {
+		if strings.Contains(body, initiator) && strings.Contains(body, responder) {
+			break
+		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	for _, want := range []string{
-		counted, `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`,
+		initiator, responder,
 		`shared_altsd_not_after_seconds{kind="leaf",name="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
 		"shared_altsd_last_reload_successful 1\n", "shared_altsd_clock_wrong 0\n",
 		`shared_altsd_peer_verifications_total{kind="full"} 1`,
