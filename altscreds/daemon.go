@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 const (
@@ -129,19 +129,11 @@ func (d *daemon) dial(ctx context.Context, _ string) (conn net.Conn, err error) 
 			d.dialErr.Store(nil)
 		}
 	}()
-	var dialer net.Dialer
-	if conn, err = dialer.DialContext(ctx, "unix", d.key.socket); err != nil {
-		return nil, err
-	}
-	cred, err := peercred.FromConn(conn.(*net.UnixConn))
-	if err == nil && cred.UID != 0 && cred.UID != uint32(os.Geteuid()) && cred.UID != d.key.uid {
-		err = &untrustedDaemonError{cred.UID}
-	}
+	unixConn, err := localsock.Dial(ctx, d.key.socket, d.key.uid)
 	if err != nil {
-		conn.Close()
-		return nil, err
+		return nil, err // not a nil *net.UnixConn in an interface
 	}
-	return conn, nil
+	return unixConn, nil
 }
 
 type handshakeStream = grpc.BidiStreamingClient[altspb.HandshakerReq, altspb.HandshakerResp]
@@ -165,7 +157,7 @@ func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handsh
 			}
 			noDaemon = &NoDaemonError{Socket: d.key.socket, Err: err}
 		}
-		var untrusted *untrustedDaemonError
+		var untrusted *localsock.UntrustedError
 		if dialErr := d.dialErr.Load(); dialErr != nil {
 			noDaemon.Err = *dialErr
 		}

@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 // What a failed handshake's error is, for errors.Is. Each such error is a *HandshakeError or a *NoDaemonError.
@@ -127,7 +129,7 @@ type NoDaemonError struct {
 // Error names the socket, the cause and what to do.
 func (e *NoDaemonError) Error() string {
 	cure := "start shared-altsd, or name its socket in the options or in " + SocketVariable
-	var untrusted *untrustedDaemonError
+	var untrusted *localsock.UntrustedError
 	switch {
 	case errors.As(e.Err, &untrusted):
 		cure = "set DaemonUID in the options if this is the right daemon"
@@ -142,15 +144,6 @@ func (e *NoDaemonError) Unwrap() error { return e.Err }
 
 // Is tells ErrNoDaemon.
 func (e *NoDaemonError) Is(target error) bool { return target == ErrNoDaemon }
-
-// untrustedDaemonError: the socket's other end runs as somebody who may not be believed (rule 28: root, the own
-// account, or the one configured).
-type untrustedDaemonError struct{ uid uint32 }
-
-func (e *untrustedDaemonError) Error() string {
-	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the uid in the options",
-		e.uid)
-}
 
 // A refusal's text begins with who refused and ends with the code's name in parentheses, after which only a detail of
 // the peer's or the handshake's ID may follow.

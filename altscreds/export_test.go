@@ -1,8 +1,9 @@
 package altscreds
 
-import "os"
-
-import "net"
+import (
+	"net"
+	"os"
+)
 
 // SetCounters sets the numbers of the next frames of a connection, both ways.
 func SetCounters(c net.Conn, n uint64) {
@@ -29,9 +30,6 @@ func CloseDaemonConnections() (inUse int) {
 	}
 	return inUse
 }
-
-// SocketPath is what chooses the daemon's socket.
-var SocketPath = socketPath
 
 // Match is the matcher of patterns.
 var Match = match

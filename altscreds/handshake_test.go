@@ -347,30 +347,6 @@ func TestOptionMistakes(t *testing.T) {
 	}
 }
 
-func TestSocketPath(t *testing.T) {
-	env := func(v string) func(string) string {
-		return func(name string) string {
-			if name == altscreds.SocketVariable {
-				return v
-			}
-			return ""
-		}
-	}
-	for _, test := range []struct {
-		option string
-		secure bool
-		env    string
-		want   string
-	}{
-		{"", false, "", altscreds.DefaultSocket}, {"", false, "/env", "/env"}, {"", true, "/env", altscreds.DefaultSocket},
-		{"/option", false, "/env", "/option"}, {"/option", true, "/env", "/option"},
-	} {
-		if got := altscreds.SocketPath(test.option, test.secure, env(test.env)); got != test.want {
-			t.Errorf("%+v: %q", test, got)
-		}
-	}
-}
-
 func TestRefusalTexts(t *testing.T) {
 	for text, want := range map[string]altscreds.HandshakeError{
 		"shared-altsd: this machine's daemon refused: no (really) common CA (unknown_ca); handshake 0123456789abcdef": {Reason: "unknown_ca"},

@@ -3,20 +3,19 @@ package altscreds
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 const (
 	// DefaultSocket is where an installed daemon listens.
-	DefaultSocket = "/run/shared-altsd/socket"
+	DefaultSocket = localsock.DefaultPath
 	// SocketVariable names the environment variable that overrides DefaultSocket. It is ignored in a program that the
 	// kernel started with privileges of its own (setuid, setgid, file capabilities: AT_SECURE).
-	SocketVariable = "SHARED_ALTS_SOCKET"
+	SocketVariable = localsock.Variable
 	// DefaultTimeout limits a handshake whose context and connection have no deadline.
 	DefaultTimeout = 20 * time.Second
 
@@ -98,7 +97,7 @@ func (s *settings) common(socket string, timeout time.Duration, protocols []stri
 	if s.timeout = timeout; timeout == 0 {
 		s.timeout = DefaultTimeout
 	}
-	s.socket = socketPath(socket, secureExec(), os.Getenv)
+	s.socket = localsock.Path(socket)
 	if !filepath.IsAbs(s.socket) {
 		return fmt.Errorf("altscreds: the daemon's socket %q is not an absolute path", s.socket)
 	}
@@ -111,30 +110,4 @@ func (s *settings) common(socket string, timeout time.Duration, protocols []stri
 		}
 	}
 	return nil
-}
-
-func socketPath(option string, secure bool, getenv func(string) string) string {
-	if option != "" {
-		return option
-	}
-	if path := getenv(SocketVariable); path != "" && !secure {
-		return path
-	}
-	return DefaultSocket
-}
-
-// secureExec tells whether the kernel started this program with privileges that its caller does not have, so that the
-// caller's environment may not be believed.
-func secureExec() bool {
-	const atSecure = 23
-	vector, err := unix.Auxv()
-	if err != nil {
-		return true
-	}
-	for _, entry := range vector {
-		if entry[0] == atSecure {
-			return entry[1] != 0
-		}
-	}
-	return true
 }

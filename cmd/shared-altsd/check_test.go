@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 func TestCheck(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	sub, err := ca.Intermediate(testca.Options{})
 	if err != nil {
@@ -99,7 +100,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestDevCA(t *testing.T) {
-	dir := filepath.Join(safeTemp(t), "new", "ca")
+	dir := filepath.Join(testprog.Dir(t), "new", "ca")
 	code, stdout, stderr := altsd(t, "dev-ca", dir, "A.test", "b.test", "--ip", "a.test=127.0.0.1")
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit status %d: %s", code, stderr)

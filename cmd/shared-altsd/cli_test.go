@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // A usage error is one line that names the flag and the cure, and exit status 2.
@@ -134,7 +135,7 @@ func TestOptionTables(t *testing.T) {
 
 // What keeps the daemon from starting is one line and exit status 1, and no socket is touched.
 func TestStartFailures(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	good := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
 	caFile := write(t, filepath.Join(dir, "ca.pem"), ca.PEM())

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 func TestConfigFile(t *testing.T) {
@@ -41,7 +42,7 @@ func TestConfigFile(t *testing.T) {
 }
 
 func TestConfigFileErrors(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	for _, tt := range []struct{ text, line, want string }{
 		{"\nno-such-name = 1\n", ":2:", "--help"},
 		{"sockets = /x\n", ":1:", "did you mean socket"},
@@ -80,7 +81,7 @@ func TestConfigFileErrors(t *testing.T) {
 
 // The file has its effect in the program, and the command line wins.
 func TestConfigPrecedence(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	leaf := issue(t, ca, testca.Leaf{Hosts: []string{"a.test", "b.test"}})
 	config := write(t, filepath.Join(dir, "config"), fmt.Appendf(nil, "credentials = %s\nca = %s\nmachine-name = a.test\n",

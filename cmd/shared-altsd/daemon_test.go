@@ -15,13 +15,15 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/safepath"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // single gives the flags of a machine a.test that trusts its own CA.
 func single(t *testing.T) []string {
 	t.Helper()
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	return []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca,
 		testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
@@ -174,7 +176,7 @@ func TestSocketActivation(t *testing.T) {
 	flags := single(t)
 	uid := os.Geteuid()
 	activate := func(t *testing.T, name, pid string, more ...string) *process {
-		path := filepath.Join(safeTemp(t), "socket")
+		path := filepath.Join(testprog.Dir(t), "socket")
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +209,7 @@ func TestSocketActivation(t *testing.T) {
 		}
 	})
 	t.Run("limited by name", func(t *testing.T) {
-		own := filepath.Join(safeTemp(t), "own")
+		own := filepath.Join(testprog.Dir(t), "own")
 		p := activate(t, fmt.Sprintf("uids=%d", uid+1), "$$", "--socket", own)
 		p.told.waitAfter(t, 0, "READY=1")
 		if _, _, err := talk(t, own, own); err != nil {
@@ -224,7 +226,7 @@ func TestSocketActivation(t *testing.T) {
 		}
 	})
 	t.Run("for another process", func(t *testing.T) {
-		own := filepath.Join(safeTemp(t), "own")
+		own := filepath.Join(testprog.Dir(t), "own")
 		p := activate(t, "x", "1", "--socket", own)
 		p.told.waitAfter(t, 0, "READY=1")
 		p.log.waitAfter(t, 0, "shared-altsd starts")
@@ -235,7 +237,7 @@ func TestSocketActivation(t *testing.T) {
 }
 
 func TestWatchdog(t *testing.T) {
-	path := filepath.Join(safeTemp(t), "socket")
+	path := filepath.Join(testprog.Dir(t), "socket")
 	cmd := exec.Command(program(t), append([]string{"serve", "--socket", path}, single(t)...)...)
 	cmd.Env = append(os.Environ(), "WATCHDOG_USEC=20000")
 	p := launch(t, path, cmd)
@@ -261,7 +263,7 @@ func ordinaryUser(t *testing.T) (*syscall.SysProcAttr, uint32) {
 
 // No core dumps, and no other process of the same user may look into the daemon's memory.
 func TestHardened(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	attr, uid := ordinaryUser(t)
 	key := write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM())
@@ -283,7 +285,7 @@ func TestHardened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := owner(info); got == uid {
+	if got := safepath.Owner(info); got == uid {
 		t.Errorf("the process is dumpable: /proc/PID/environ belongs to %d", got)
 	}
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // The demo works for whoever runs the tests and for an account without privileges, and leaves nothing behind.
@@ -14,7 +16,7 @@ func TestDemo(t *testing.T) {
 	attr, _ := ordinaryUser(t)
 	for name, attr := range map[string]*syscall.SysProcAttr{"self": nil, "ordinary": attr} {
 		t.Run(name, func(t *testing.T) {
-			dir := safeTemp(t)
+			dir := testprog.Dir(t)
 			if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +46,7 @@ func TestDemo(t *testing.T) {
 
 // Where the daemons cannot work the demo says why and fails: here in a directory that rule 23 refuses.
 func TestDemoFails(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/relay"
 )
 
@@ -54,7 +54,7 @@ if it is not found.`,
 		var c execConfig
 		return []option{
 				{name: "socket", arg: "PATH", set: setString(&c.socket), help: "The daemon's UNIX socket; otherwise $" +
-					altscreds.SocketVariable + ", otherwise " + defaultSocket + "."},
+					altscreds.SocketVariable + ", otherwise " + localsock.DefaultPath + "."},
 				{name: "prepared", set: setSwitch(&c.prepared),
 					help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
 						"systemd or of a container. exec then relays from the address that /etc/hosts gives."},
@@ -88,9 +88,7 @@ func (c *execConfig) run(command []string) error {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return execFailed(errors.New("real and effective account differ: exec is not for setuid programs"))
 	}
-	if c.socket == "" {
-		c.socket = cmp.Or(os.Getenv(altscreds.SocketVariable), defaultSocket)
-	}
+	c.socket = localsock.Path(c.socket)
 	r, err := relay.New(c.socket, complain)
 	if err != nil {
 		return execFailed(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
 // Bounds on the files, bytes. Revocation lists of a large CA have millions of entries.
@@ -175,9 +176,9 @@ func readTrustFile(path string, max int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s may be written by its group or everybody (mode %04o), who could add CAs or remove revocations: "+
 			"'chmod go-w %s'", path, info.Mode().Perm(), path)
 	}
-	if !ours(info) {
+	if !safepath.Ours(info) {
 		return nil, fmt.Errorf("%s belongs to uid %d, who could add CAs or remove revocations: 'chown root %s', or to the "+
-			"daemon's user", path, owner(info), path)
+			"daemon's user", path, safepath.Owner(info), path)
 	}
 	return data, nil
 }
@@ -201,9 +202,9 @@ func readKeyFile(path string) (data []byte, warning string, err error) {
 	case mode&0o020 != 0:
 		err = fmt.Errorf("%s holds a private key and may be written by its group (mode %04o): 'chmod g-w %s'", path, mode,
 			path)
-	case !ours(info):
+	case !safepath.Ours(info):
 		err = fmt.Errorf("%s holds a private key and belongs to uid %d: 'chown root %s', or to the daemon's user", path,
-			owner(info), path)
+			safepath.Owner(info), path)
 	case mode&0o040 != 0 && gid != 0 && gid != os.Getegid():
 		warning = fmt.Sprintf("%s holds a private key and may be read by group %d, which is not the daemon's own", path, gid)
 	}

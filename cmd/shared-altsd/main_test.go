@@ -19,6 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -78,17 +79,6 @@ func altsd(t testing.TB, args ...string) (code int, stdout, stderr string) {
 		t.Fatalf("%q: %v %v", args, err, ctx.Err())
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
-}
-
-// safeTemp gives a directory that passes rule 23 and is short enough for a socket, whatever TMPDIR is.
-func safeTemp(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "altsd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 func newCA(t testing.TB, o testca.Options) *testca.CA {
@@ -183,7 +173,7 @@ func (l *lines) String() string {
 // start runs serve with the flags given and a socket in a directory of its own, and waits until it is ready.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
-	socket := filepath.Join(safeTemp(t), "socket")
+	socket := filepath.Join(testprog.Dir(t), "socket")
 	p := launch(t, socket, exec.Command(program(t), append([]string{"serve", "--socket", socket}, args...)...))
 	p.told.waitAfter(t, 0, "READY=1")
 	return p
@@ -193,7 +183,7 @@ func launch(t testing.TB, socket string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, socket: socket, log: &lines{more: make(chan struct{})},
 		told: &lines{more: make(chan struct{})}, ended: make(chan struct{})}
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(safeTemp(t), "notify"),
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(testprog.Dir(t), "notify"),
 		Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 // These two print the table of commands and stand in it, which an initializer of the table cannot express.
@@ -129,7 +131,7 @@ daemon over a UNIX socket, and the kernel tells it which account asks.`)
 	for _, f := range [][2]string{
 		{"/etc/shared-altsd/shared-altsd.conf", "The config file of the installed service."},
 		{"/etc/shared-altsd/machine.pem", "The machine's certificate chain and private key, mode 0600, root's."},
-		{defaultSocket, "The socket that applications connect to."},
+		{localsock.DefaultPath, "The socket that applications connect to."},
 	} {
 		r.line(".TP\n.I %s", roffEscaper.Replace(f[0]))
 		r.text(f[1])

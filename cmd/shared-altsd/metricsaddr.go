@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 )
 
@@ -17,7 +18,7 @@ type metricsAddr struct{ network, address string }
 func (a *metricsAddr) set(v string) (err error) {
 	a.network, a.address, err = metrics.ParseAddr(v)
 	if err == nil && a.network == "unix" {
-		err = checkSocketPath(a.address)
+		err = localsock.CheckPath(a.address)
 	}
 	return err
 }
@@ -32,7 +33,7 @@ func (a *metricsAddr) listen(given net.Listener) (net.Listener, error) {
 		return given, nil
 	case a.network == "unix":
 		// Its place is made safe like that of the other sockets; who may read is up to the directory.
-		l, err := listenLocal(a.address, 0o666, -1)
+		l, err := localsock.Listen(a.address, 0o666, -1)
 		if err != nil {
 			return nil, fmt.Errorf("--metrics: %w", err)
 		}

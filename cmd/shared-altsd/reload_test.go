@@ -13,6 +13,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // A pair is machine a.test, whose files change, and machine b.test, which trusts ca2 alone: it shows which of a's
@@ -27,7 +28,7 @@ type pair struct {
 func (p *pair) path(name string) string { return filepath.Join(p.dir, name) }
 
 func newPair(t *testing.T) *pair {
-	p := &pair{dir: safeTemp(t), ca1: newCA(t, testca.Options{}), ca2: newCA(t, testca.Options{})}
+	p := &pair{dir: testprog.Dir(t), ca1: newCA(t, testca.Options{}), ca2: newCA(t, testca.Options{})}
 	p.old = issue(t, p.ca1, testca.Leaf{Hosts: []string{"a.test"}})
 	p.new = issue(t, p.ca2, testca.Leaf{Hosts: []string{"a.test"}})
 	write(t, p.path("ca.pem"), append(p.ca1.PEM(), p.ca2.PEM()...))
@@ -183,11 +184,14 @@ func TestReloadRevocation(t *testing.T) {
 // A set that is written in several steps is not read by halves: it comes into force once, when it is at rest, by a
 // symlink that moves as well.
 func TestReloadAtRest(t *testing.T) {
-	dir := safeTemp(t)
+	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	var issued []*testca.Issued
 	for _, name := range []string{"one", "two"} {
-		sub := mkdir(t, dir, name, 0o755)
+		sub := filepath.Join(dir, name)
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
 		i := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
 		write(t, filepath.Join(sub, "cert.pem"), i.CertPEM)
 		write(t, filepath.Join(sub, "key.pem"), i.KeyPEM)

@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,11 +16,9 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/service"
 )
-
-// defaultSocket is where applications look for the daemon.
-const defaultSocket = "/run/shared-altsd/socket"
 
 var serveCommand = &command{
 	name:    "serve",
@@ -84,7 +80,7 @@ func (c *serveConfig) options() []option {
 	account := func(v string) error { return certbind.ValidAccount(v, true) }
 	socket := option{
 		name: "socket", arg: "PATH[,uids=N-M]", group: local, repeat: true, set: c.addSocket,
-		help: "UNIX socket for applications, " + defaultSocket + " if none is given. With uids, only callers of these uids " +
+		help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of these uids " +
 			"are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container.",
 	}
 	o := append(c.files.options(), socket,
@@ -188,7 +184,7 @@ func (f *certFiles) setRequireEKU(v string) error {
 func (c *serveConfig) addSocket(v string) error {
 	path, ranges, limited := strings.Cut(v, ",uids=")
 	s := socketSpec{path: path}
-	if err := checkSocketPath(path); err != nil {
+	if err := localsock.CheckPath(path); err != nil {
 		return err
 	}
 	if limited {
@@ -255,7 +251,7 @@ type daemon struct {
 
 // A servedSocket is a listening socket and whom it serves.
 type servedSocket struct {
-	*localSocket
+	*localsock.Listener
 	uids service.UIDRanges
 }
 
@@ -333,8 +329,8 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 	}
 	var paths, cas []string
 	for _, s := range d.sockets {
-		paths = append(paths, s.path)
-		for _, w := range s.warnings {
+		paths = append(paths, s.Path)
+		for _, w := range s.Warnings {
 			log.Warn(w)
 		}
 	}
@@ -358,7 +354,7 @@ func (d *daemon) listen() error {
 	}
 	specs := d.config.sockets
 	if len(specs) == 0 && len(given) == 0 {
-		specs = []socketSpec{{path: defaultSocket}}
+		specs = []socketSpec{{path: localsock.DefaultPath}}
 	}
 	limits := map[string]service.UIDRanges{}
 	for _, s := range specs {
@@ -377,10 +373,9 @@ func (d *daemon) listen() error {
 			}
 		}
 		taken[in.path] = true
-		s := &localSocket{UnixListener: in.UnixListener, path: in.path}
-		// The manager made this socket where its unit says. It may not be visible from here, but must not be unsafe.
-		if _, s.warnings, err = safeDir(filepath.Dir(in.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("the socket of the service manager: %w", err)
+		s, err := localsock.Inherited(in.UnixListener, in.path)
+		if err != nil {
+			return err
 		}
 		d.sockets = append(d.sockets, servedSocket{s, uids})
 	}
@@ -388,7 +383,7 @@ func (d *daemon) listen() error {
 		if taken[spec.path] {
 			continue
 		}
-		s, err := listenLocal(spec.path, d.config.socketMode, d.config.socketGroup)
+		s, err := localsock.Listen(spec.path, d.config.socketMode, d.config.socketGroup)
 		if err != nil {
 			return fmt.Errorf("--socket: %w", err)
 		}
@@ -400,7 +395,7 @@ func (d *daemon) listen() error {
 func (d *daemon) closeSockets() {
 	for _, s := range d.sockets {
 		if err := s.Close(); err != nil {
-			d.log.Warn("closing a socket", "socket", s.path, "error", err)
+			d.log.Warn("closing a socket", "socket", s.Path, "error", err)
 		}
 	}
 	if d.metrics != nil {

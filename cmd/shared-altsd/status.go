@@ -19,7 +19,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
-	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 // adminTimeout bounds a question to the daemon; it may have to look up the caller's account.
@@ -56,7 +56,7 @@ func (d *daemonFlags) options() []option {
 	const group = "The daemon:"
 	return []option{
 		{name: "socket", arg: "PATH", group: group,
-			set: func(v string) error { d.socket = v; return checkSocketPath(v) },
+			set: func(v string) error { d.socket = v; return localsock.CheckPath(v) },
 			help: "Socket of the daemon. Without it the variable " + altscreds.SocketVariable + ", then " +
 				altscreds.DefaultSocket + "."},
 		{name: "daemon-uid", arg: "UID", group: group, set: setInt(&d.uid, 0, 1<<31-1),
@@ -69,32 +69,18 @@ func jsonOption(p *bool) option {
 	return option{name: "json", group: "Output:", set: setSwitch(p), help: "Print JSON, for scripts."}
 }
 
-func (d *daemonFlags) path() string {
-	switch {
-	case d.socket != "":
-		return d.socket
-	case os.Getenv(altscreds.SocketVariable) != "":
-		return os.Getenv(altscreds.SocketVariable)
-	}
-	return altscreds.DefaultSocket
-}
+func (d *daemonFlags) path() string { return localsock.Path(d.socket) }
 
 // connect gives a connection to the daemon's admin service, which is made at the first call. Only a daemon of root's,
 // of the caller's own or of --daemon-uid is believed (rule 28).
 func (d *daemonFlags) connect() (*grpc.ClientConn, error) {
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", d.path())
-		if err != nil {
-			return nil, err
-		}
-		cred, err := peercred.FromConn(conn.(*net.UnixConn))
-		if err == nil && cred.UID != 0 && int(cred.UID) != os.Geteuid() && int(cred.UID) != d.uid {
-			err = fmt.Errorf("it is served by uid %d, which is neither root nor this account: if that is the daemon, give "+
-				"--daemon-uid %d", cred.UID, cred.UID)
+		conn, err := localsock.Dial(ctx, d.path(), uint32(d.uid))
+		if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok {
+			err = fmt.Errorf("%w: if that is the daemon, give --daemon-uid %d", err, untrusted.UID)
 		}
 		if err != nil {
-			conn.Close()
-			return nil, err
+			return nil, err // not a nil *net.UnixConn in an interface
 		}
 		return conn, nil
 	}
