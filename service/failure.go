@@ -28,26 +28,19 @@ type failure struct {
 
 func (f *failure) Error() string { return f.text }
 
-// Names of ends and refusals that have no code on the wire.
-const (
-	nameBadRequest = "bad_request" // the local application broke the handshaker protocol or asked for what is not offered
-	namePeerClosed = "peer_closed" // the application saw the connection to the peer end
-	nameCancelled  = "cancelled"   // the application gave up
-)
-
 // badRequest refuses what the local application asked for. A peer is told only that the application may not take part.
 func badRequest(format string, args ...any) *failure {
-	return &failure{name: nameBadRequest, text: fmt.Sprintf(format, args...) + " (" + nameBadRequest + ")",
+	return &failure{name: reason.BadRequestName, text: fmt.Sprintf(format, args...) + " (" + reason.BadRequestName + ")",
 		tell: reason.LocalAccount, rpc: codes.InvalidArgument}
 }
 
 func peerClosed(text string) *failure {
-	return &failure{name: namePeerClosed, text: text + " (" + namePeerClosed + ")",
+	return &failure{name: reason.PeerClosedName, text: text + " (" + reason.PeerClosedName + ")",
 		tell: reason.Malformed, rpc: codes.Unavailable, end: true}
 }
 
 func cancelled() *failure {
-	return &failure{name: nameCancelled, text: "the application gave up the handshake (" + nameCancelled + ")",
+	return &failure{name: reason.CancelledName, text: "the application gave up the handshake (" + reason.CancelledName + ")",
 		tell: reason.LocalAccount, rpc: codes.Canceled, end: true}
 }
 

@@ -282,7 +282,7 @@ func TestRule27GiverCloses(t *testing.T) {
 			t.Fatal(err)
 		}
 		u.Close()
-		if r := alpha.record(t); r.Reason != nameCancelled {
+		if r := alpha.record(t); r.Reason != reason.CancelledName {
 			t.Errorf("record %+v", r)
 		}
 		a.Close()

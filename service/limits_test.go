@@ -175,7 +175,7 @@ func TestWaiterCancelled(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
-	if r := d.record(t); r.Reason != nameCancelled {
+	if r := d.record(t); r.Reason != reason.CancelledName {
 		t.Errorf("record %+v", r)
 	}
 	if st := d.Snapshot(); st.Waiting[Initiator] != 0 || st.InFlight[Initiator] != 1 {

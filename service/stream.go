@@ -263,7 +263,7 @@ func (h *session) feed(ctx context.Context, in []byte) (resp *altspb.HandshakerR
 func statusFor(err error, in []byte) []byte {
 	f := asFailure(err)
 	magic := noiseproto.StatusFrame(f.tell)[:4]
-	if f.name == nameBadRequest || f.end || !bytes.HasPrefix(in, magic) {
+	if f.name == reason.BadRequestName || f.end || !bytes.HasPrefix(in, magic) {
 		return nil
 	}
 	return noiseproto.StatusFrame(f.tell)

@@ -380,7 +380,7 @@ func TestApplicationGivesUp(t *testing.T) {
 	p := newParty(ctx, conn)
 	p.must(t, clientStart(nil))
 	cancel()
-	if r := d.record(t); r.Reason != nameCancelled {
+	if r := d.record(t); r.Reason != reason.CancelledName {
 		t.Errorf("cancelled: %+v", r)
 	}
 	p = newParty(testContext(t), conn)
@@ -399,7 +399,7 @@ func TestApplicationGivesUp(t *testing.T) {
 			break
 		}
 	}
-	if r := d.record(t); r.Reason != "timed_out" && r.Reason != nameCancelled {
+	if r := d.record(t); r.Reason != "timed_out" && r.Reason != reason.CancelledName {
 		t.Errorf("deadline: %+v", r)
 	}
 }

@@ -1,7 +1,8 @@
-// Package altspb holds the messages of gRPC's handshaker protocol and the names under which its service is called.
+// Package altspb holds the messages of gRPC's handshaker protocol, what the daemon adds to them, and the names under
+// which the service is called.
 package altspb
 
-//go:generate protoc --go_out=../.. --go_opt=module=github.com/shared-altsd/shared-altsd -I ../.. internal/altspb/handshaker.proto
+//go:generate protoc --go_out=../.. --go_opt=module=github.com/shared-altsd/shared-altsd -I ../.. internal/altspb/handshaker.proto internal/altspb/refusal.proto
 
 const (
 	// ServiceName is the service that every ALTS library calls; it differs from the protobuf package (see

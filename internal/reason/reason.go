@@ -38,6 +38,13 @@ const (
 	numCodes
 )
 
+// The names of ends and refusals that have no code on the wire, beside the names of the codes wherever those stand.
+const (
+	BadRequestName = "bad_request" // the local application broke the handshaker protocol, or asked for what is not offered
+	PeerClosedName = "peer_closed" // the application saw the connection to the peer end
+	CancelledName  = "cancelled"   // the application gave up
+)
+
 // texts holds, for each code, its name and what it means to the side that was refused, as the end of "the peer refused:
 // ...".
 var texts = [numCodes]struct{ name, meaning string }{
