@@ -1,6 +1,6 @@
 // Package relay carries bytes between a loopback TCP address and a UNIX socket, for gRPC libraries whose ALTS speaks to
 // TCP addresses only. It connects to the UNIX socket as the user that runs it, so it must serve no one else: for every
-// connection it asks the kernel (sock_diag) whose socket the other end is.
+// connection it asks the kernel (package sockowner) whose socket the other end is.
 package relay
 
 import (
@@ -8,12 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/shared-altsd/shared-altsd/internal/sockowner"
 )
 
 const (
@@ -146,64 +145,23 @@ func (r *Relay) again(kind string) {
 }
 
 // check tells whose socket is at the other end of c, and fails if it is not the relay's own user's.
-func (r *Relay) check(c *net.TCPConn) (peer, error) {
-	p, err := owner(c)
+func (r *Relay) check(c *net.TCPConn) (sockowner.Owner, error) {
+	p, err := sockowner.Lookup(c)
 	if err != nil {
 		r.say("owner", fmt.Errorf("a connection was closed: %w", err))
-		return peer{}, err
+		return sockowner.Owner{}, err
 	}
-	if p.uid != r.uid {
+	if p.UID != r.uid {
 		err := fmt.Errorf("a connection of uid %d was refused: this relay serves uid %d; "+
-			"run shared-altsd exec as the account that makes the calls", p.uid, r.uid)
-		r.say(fmt.Sprint("uid ", p.uid), err)
-		return peer{}, err
+			"run shared-altsd exec as the account that makes the calls", p.UID, r.uid)
+		r.say(fmt.Sprint("uid ", p.UID), err)
+		return sockowner.Owner{}, err
 	}
 	return p, nil
 }
 
-// owner asks the kernel for the socket at the other end of c. Our own end must still be connected afterwards: then the
-// other end has been c's peer all the time, and not a socket that took its address since.
-func owner(c *net.TCPConn) (peer, error) {
-	p, err := lookupPeer(addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()))
-	if err != nil {
-		return peer{}, err
-	}
-	return p, connected(c)
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
-// connected fails if c is in any TCP state but ESTABLISHED.
-func connected(c *net.TCPConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var info *unix.TCPInfo
-	var infoErr error
-	if err := raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	}); err != nil {
-		return err
-	}
-	if infoErr != nil {
-		return fmt.Errorf("TCP_INFO: %w", infoErr)
-	}
-	if info.State != tcpEstablished {
-		return fmt.Errorf("the connection is ending (TCP state %d)", info.State)
-	}
-	return nil
-}
-
 // serve carries bytes between c, whose other end was found to be id, and the daemon.
-func (r *Relay) serve(c *net.TCPConn, id peer) {
+func (r *Relay) serve(c *net.TCPConn, id sockowner.Owner) {
 	dialed, err := net.Dial("unix", r.socket)
 	if err != nil {
 		r.say("daemon", daemonError(r.socket, err))
@@ -236,12 +194,12 @@ func (r *Relay) serve(c *net.TCPConn, id peer) {
 }
 
 // release copies from the daemon to c until the daemon ends the connection, and checks c's other end before each write.
-func (r *Relay) release(c *net.TCPConn, d *net.UnixConn, id peer) error {
+func (r *Relay) release(c *net.TCPConn, d *net.UnixConn, id sockowner.Owner) error {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := d.Read(buf)
 		if n > 0 {
-			now, err := owner(c)
+			now, err := sockowner.Lookup(c)
 			if err != nil {
 				return err // the usual end of a client that hung up
 			}

@@ -1,4 +1,4 @@
-package relay
+package sockowner
 
 import (
 	"encoding/binary"
@@ -11,14 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// peer is what the kernel knows of the socket at the other end of a loopback TCP connection. Two equal values mean the
-// same socket: the cookie is never used twice while the machine runs.
-type peer struct {
-	uid    uint32
-	inode  uint32
-	cookie [2]uint32
-}
 
 const (
 	tcpEstablished = 1
@@ -48,7 +40,7 @@ type diagMessage struct {
 	uid, inode                    uint32
 }
 
-// newSockID gives the identity of a TCP/IPv4 socket, seen from the end whose own address is src.
+// newSockID returns the identity of a TCP/IPv4 socket, seen from the end whose own address is src.
 func newSockID(src, dst netip.AddrPort) sockID {
 	var id sockID
 	binary.BigEndian.PutUint16(id.sport[:], src.Port())
@@ -60,26 +52,26 @@ func newSockID(src, dst netip.AddrPort) sockID {
 	return id
 }
 
-// lookupPeer asks the kernel for the socket whose own end is src and whose other end is dst, which is ours.
-func lookupPeer(src, dst netip.AddrPort) (peer, error) {
+// lookup asks the kernel for the socket whose own end is src and whose other end is dst, which is ours.
+func lookup(src, dst netip.AddrPort) (Owner, error) {
 	if !src.Addr().Is4() || !dst.Addr().Is4() || !src.Addr().IsLoopback() || !dst.Addr().IsLoopback() {
-		return peer{}, fmt.Errorf("%v to %v is not an IPv4 loopback connection", src, dst)
+		return Owner{}, fmt.Errorf("%v to %v is not an IPv4 loopback connection", src, dst)
 	}
 	req := diagRequest{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: 1 << tcpEstablished,
 		id: newSockID(src, dst)}
 	body, err := askKernel(&req)
 	if err != nil {
-		return peer{}, fmt.Errorf("asking the kernel for the owner of %v: %w", src, err)
+		return Owner{}, fmt.Errorf("asking the kernel for the owner of %v: %w", src, err)
 	}
 	return checkDiag(body, src, dst)
 }
 
 // checkDiag reads one inet_diag_msg. A lookup that finds no connected socket may give a listening one, and a socket in
 // TIME_WAIT or already closed reports uid 0: so state, inode and all four parts of the address are checked here.
-func checkDiag(body []byte, src, dst netip.AddrPort) (peer, error) {
+func checkDiag(body []byte, src, dst netip.AddrPort) (Owner, error) {
 	var m diagMessage
 	if len(body) < int(unsafe.Sizeof(m)) {
-		return peer{}, errors.New("short answer from sock_diag")
+		return Owner{}, errors.New("short answer from sock_diag")
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), body)
 	want := newSockID(src, dst)
@@ -88,20 +80,20 @@ func checkDiag(body []byte, src, dst netip.AddrPort) (peer, error) {
 	case unix.AF_INET6: // a socket of both families, as C-core makes them: the same addresses, mapped
 		want.src, want.dst = src.Addr().As16(), dst.Addr().As16()
 	default:
-		return peer{}, fmt.Errorf("sock_diag answered for address family %d", m.family)
+		return Owner{}, fmt.Errorf("sock_diag answered for address family %d", m.family)
 	}
 	switch {
 	case m.state != tcpEstablished:
-		return peer{}, fmt.Errorf("the socket at %v is not connected (state %d)", src, m.state)
+		return Owner{}, fmt.Errorf("the socket at %v is not connected (state %d)", src, m.state)
 	case m.id.sport != want.sport || m.id.dport != want.dport || m.id.src != want.src || m.id.dst != want.dst:
-		return peer{}, fmt.Errorf("sock_diag answered for another socket than %v", src)
+		return Owner{}, fmt.Errorf("sock_diag answered for another socket than %v", src)
 	case m.inode == 0:
-		return peer{}, fmt.Errorf("the socket at %v is closed", src)
+		return Owner{}, fmt.Errorf("the socket at %v is closed", src)
 	}
-	return peer{uid: m.uid, inode: m.inode, cookie: m.id.cookie}, nil
+	return Owner{UID: m.uid, inode: m.inode, cookie: m.id.cookie}, nil
 }
 
-// askKernel sends one request over a netlink socket of its own and gives the body of the answer.
+// askKernel sends one request over a netlink socket of its own and returns the body of the answer.
 func askKernel(req *diagRequest) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -131,7 +123,7 @@ func askKernel(req *diagRequest) ([]byte, error) {
 	return parseAnswer(buf[:n])
 }
 
-// parseAnswer gives the body of a netlink answer to one SOCK_DIAG_BY_FAMILY request.
+// parseAnswer returns the body of a netlink answer to one SOCK_DIAG_BY_FAMILY request.
 func parseAnswer(b []byte) ([]byte, error) {
 	if len(b) < unix.NLMSG_HDRLEN {
 		return nil, errors.New("short answer from sock_diag")
