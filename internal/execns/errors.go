@@ -1,0 +1,24 @@
+package execns
+
+// An Error is a failure to which the caller has something to add: an exit status of its own, or which of its settings
+// cures it.
+type Error struct {
+	Kind Kind
+	Err  error
+}
+
+// A Kind tells the Errors apart.
+type Kind int
+
+// The kinds of failure.
+const (
+	NoNamespace Kind = iota + 1 // the system does not let this account make namespaces, or mounts in them
+	NotPrepared                 // what Config.Prepared promises is not there
+	NotFound                    // the command is not there
+	CannotRun                   // the command is there, and the system does not run it
+)
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns what failed.
+func (e *Error) Unwrap() error { return e.Err }

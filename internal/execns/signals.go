@@ -1,0 +1,51 @@
+package execns
+
+import (
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// passedOn returns the signals that go to the command. The others stop or continue this process itself, or are of no
+// concern to the command.
+func passedOn() []os.Signal {
+	list := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR}
+	for s := syscall.Signal(35); s <= 64; s++ {
+		list = append(list, s) // real-time signals, which systemd uses
+	}
+	return list
+}
+
+// passOn sends the process pid each signal that arrives and that it does not have already.
+func passOn(signals <-chan os.Signal, pid int) {
+	for s := range signals {
+		if n := s.(syscall.Signal); !fromTerminal(n) {
+			syscall.Kill(pid, n)
+		}
+	}
+}
+
+// fromTerminal reports whether s is one that the terminal sends to its whole foreground process group, which the
+// command shares with this process: the command has it already.
+func fromTerminal(s syscall.Signal) bool {
+	if s != syscall.SIGINT && s != syscall.SIGQUIT && s != syscall.SIGWINCH {
+		return false
+	}
+	tty, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false // no terminal
+	}
+	defer unix.Close(tty)
+	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// defaultAction gives s back the action that it has in a new process. A struct sigaction of zeros says so on every
+// architecture; none has one longer than this.
+func defaultAction(s syscall.Signal) {
+	var action [64]byte
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+}
