@@ -63,6 +63,8 @@ func execFailed(err error) error {
 	status := exitStatus(statusExecFailed)
 	if e, ok := errors.AsType[*execns.Error](err); ok {
 		switch e.Kind {
+		case execns.NoDaemon:
+			err = fmt.Errorf("%w (is it running? is --socket right?)", err)
 		case execns.NoNamespace:
 			err = fmt.Errorf("%w (the system has to allow user namespaces: see the sysctls user.max_user_namespaces, "+
 				"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu; else prepare "+

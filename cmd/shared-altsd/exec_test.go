@@ -244,7 +244,9 @@ func TestExecExitStatus(t *testing.T) {
 		cmd := e.command("true")
 		out, _ := cmd.CombinedOutput()
 		text := "no shared-altsd daemon answers at " + e.socket
-		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), text) {
+		cure := "(is it running? is --socket right?)\n"
+		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), text) ||
+			!strings.HasSuffix(string(out), cure) {
 			t.Errorf("without a daemon: %v, %q", cmd.ProcessState, out)
 		}
 	})

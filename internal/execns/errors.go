@@ -12,7 +12,8 @@ type Kind int
 
 // The kinds of failure.
 const (
-	NoNamespace Kind = iota + 1 // the system does not let this account make namespaces, or mounts in them
+	NoDaemon    Kind = iota + 1 // nobody answers at Config.Socket
+	NoNamespace                 // the system does not let this account make namespaces, or mounts in them
 	NotPrepared                 // what Config.Prepared promises is not there
 	NotFound                    // the command is not there
 	CannotRun                   // the command is there, and the system does not run it

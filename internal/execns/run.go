@@ -17,8 +17,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/shared-altsd/shared-altsd/internal/relay"
 )
 
 // handshakerPort is where stock gRPC reaches its handshaker service, at the address of handshakerName.
@@ -43,11 +41,11 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return 0, errors.New("real and effective account differ: exec is not for setuid programs")
 	}
-	r, err := relay.New(c.Socket, c.Report)
+	r, err := newRelay(c.Socket, c.Report)
 	if err != nil {
 		return 0, err
 	}
-	if err := r.Probe(); err != nil {
+	if err := r.probe(); err != nil {
 		return 0, err
 	}
 	l, err := c.listen()
@@ -69,7 +67,7 @@ func (c *Config) Run(command []string) (status int, err error) {
 		return 0, err
 	}
 	go func() {
-		if err := r.Serve(l); err != nil {
+		if err := r.serve(l); err != nil {
 			c.Report(err)
 		}
 	}()

@@ -1,7 +1,4 @@
-// Package relay carries bytes between a loopback TCP address and a UNIX socket, for gRPC libraries whose ALTS speaks to
-// TCP addresses only. It connects to the UNIX socket as the user that runs it, so it must serve no one else: for every
-// connection it asks the kernel (package sockowner) whose socket the other end is.
-package relay
+package execns
 
 import (
 	"errors"
@@ -23,12 +20,15 @@ const (
 	overflowUID = 65534
 )
 
-// Relay serves connections of one user. Its methods are safe for concurrent use.
-type Relay struct {
+// A relay carries bytes between a loopback TCP address and a UNIX socket, for gRPC libraries whose ALTS speaks to TCP
+// addresses only. It connects to the UNIX socket as the user that runs it, so it must serve no one else: for every
+// connection it asks the kernel (package sockowner) whose socket the other end is. Its methods are safe for concurrent
+// use.
+type relay struct {
 	socket string
 	uid    uint32
 	report func(error)
-	slots  chan struct{}
+	places chan struct{}
 
 	mu    sync.Mutex
 	seen  map[string]bool // reports made, so that each is made once
@@ -37,19 +37,19 @@ type Relay struct {
 	wg    sync.WaitGroup
 }
 
-// New gives a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of each kind
-// of failure once; it may be called from several goroutines, one at a time.
-func New(path string, report func(error)) (*Relay, error) {
+// newRelay returns a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of
+// each kind of failure once; it may be called from several goroutines, one at a time.
+func newRelay(path string, report func(error)) (*relay, error) {
 	uid := os.Geteuid()
 	if uid == overflowUID {
 		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
 	}
-	return &Relay{socket: path, uid: uint32(uid), report: report, slots: make(chan struct{}, maxConns),
+	return &relay{socket: path, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
 		seen: map[string]bool{}, conns: map[net.Conn]bool{}}, nil
 }
 
-// Probe connects to the UNIX socket once, to tell early that no daemon is there.
-func (r *Relay) Probe() error {
+// probe connects to the UNIX socket once, to tell early that no daemon is there.
+func (r *relay) probe() error {
 	c, err := net.Dial("unix", r.socket)
 	if err != nil {
 		return daemonError(r.socket, err)
@@ -58,11 +58,11 @@ func (r *Relay) Probe() error {
 }
 
 func daemonError(path string, err error) error {
-	return fmt.Errorf("no shared-altsd daemon answers at %s: %w (is it running? is --socket right?)", path, err)
+	return &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w", path, err)}
 }
 
-// Serve accepts connections on l, which must listen on an IPv4 loopback address, until l is closed.
-func (r *Relay) Serve(l *net.TCPListener) error {
+// serve accepts connections on l, which must listen on an IPv4 loopback address, until l is closed.
+func (r *relay) serve(l *net.TCPListener) error {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok || !a.IP.IsLoopback() || a.IP.To4() == nil {
 		return fmt.Errorf("the relay listens on IPv4 loopback addresses only, not on %v", l.Addr())
@@ -80,25 +80,25 @@ func (r *Relay) Serve(l *net.TCPListener) error {
 		}
 		id, err := r.check(c)
 		if err != nil {
-			// Refused before it takes a slot, so that another account cannot spend them.
+			// Refused before it takes a place, so that another account cannot spend them.
 			c.Close()
 			continue
 		}
-		r.slots <- struct{}{}
+		r.places <- struct{}{}
 		if !r.keep(c) {
-			<-r.slots
+			<-r.places
 			continue
 		}
 		r.wg.Go(func() {
-			defer func() { <-r.slots }()
+			defer func() { <-r.places }()
 			defer r.drop(c)
-			r.serve(c, id)
+			r.carry(c, id)
 		})
 	}
 }
 
-// Close ends all connections and waits until they are gone.
-func (r *Relay) Close() {
+// close ends all connections and waits until they are gone.
+func (r *relay) close() {
 	r.mu.Lock()
 	r.ended = true
 	for c := range r.conns {
@@ -108,8 +108,8 @@ func (r *Relay) Close() {
 	r.wg.Wait()
 }
 
-// keep notes an open connection for Close; false (and closed) if the relay has ended.
-func (r *Relay) keep(c net.Conn) bool {
+// keep notes an open connection for close; false (and closed) if the relay has ended.
+func (r *relay) keep(c net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
@@ -120,7 +120,7 @@ func (r *Relay) keep(c net.Conn) bool {
 	return true
 }
 
-func (r *Relay) drop(c net.Conn) {
+func (r *relay) drop(c net.Conn) {
 	c.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -128,7 +128,7 @@ func (r *Relay) drop(c net.Conn) {
 }
 
 // say reports err, once for each kind.
-func (r *Relay) say(kind string, err error) {
+func (r *relay) say(kind string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.seen[kind] {
@@ -138,14 +138,14 @@ func (r *Relay) say(kind string, err error) {
 }
 
 // again lets a kind of failure be reported anew, after it has passed.
-func (r *Relay) again(kind string) {
+func (r *relay) again(kind string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.seen, kind)
 }
 
-// check tells whose socket is at the other end of c, and fails if it is not the relay's own user's.
-func (r *Relay) check(c *net.TCPConn) (sockowner.Owner, error) {
+// check returns whose socket is at the other end of c, and fails if it is not the relay's own user's.
+func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 	p, err := sockowner.Lookup(c)
 	if err != nil {
 		r.say("owner", fmt.Errorf("a connection was closed: %w", err))
@@ -160,8 +160,8 @@ func (r *Relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 	return p, nil
 }
 
-// serve carries bytes between c, whose other end was found to be id, and the daemon.
-func (r *Relay) serve(c *net.TCPConn, id sockowner.Owner) {
+// carry carries bytes between c, whose other end was found to be id, and the daemon.
+func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
 	dialed, err := net.Dial("unix", r.socket)
 	if err != nil {
 		r.say("daemon", daemonError(r.socket, err))
@@ -194,7 +194,7 @@ func (r *Relay) serve(c *net.TCPConn, id sockowner.Owner) {
 }
 
 // release copies from the daemon to c until the daemon ends the connection, and checks c's other end before each write.
-func (r *Relay) release(c *net.TCPConn, d *net.UnixConn, id sockowner.Owner) error {
+func (r *relay) release(c *net.TCPConn, d *net.UnixConn, id sockowner.Owner) error {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := d.Read(buf)

@@ -1,4 +1,4 @@
-package relay
+package execns
 
 import (
 	"crypto/sha256"
@@ -38,8 +38,8 @@ func (r *reports) contains(s string) bool {
 	return strings.Contains(strings.Join(r.said, "\n"), s)
 }
 
-// start gives a relay to a UNIX socket that serve answers, and the relay's address.
-func start(t *testing.T, serve func(net.Conn)) (*Relay, *net.TCPAddr, *reports) {
+// startRelay returns a relay to a UNIX socket that serve answers, and the relay's address.
+func startRelay(t *testing.T, serve func(net.Conn)) (*relay, *net.TCPAddr, *reports) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	if serve != nil {
@@ -59,7 +59,7 @@ func start(t *testing.T, serve func(net.Conn)) (*Relay, *net.TCPAddr, *reports) 
 		}()
 	}
 	var rep reports
-	r, err := New(path, rep.add)
+	r, err := newRelay(path, rep.add)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,13 +68,13 @@ func start(t *testing.T, serve func(net.Conn)) (*Relay, *net.TCPAddr, *reports) 
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- r.Serve(l) }()
+	go func() { served <- r.serve(l) }()
 	t.Cleanup(func() {
 		l.Close()
 		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("serve: %v", err)
 		}
-		r.Close()
+		r.close()
 	})
 	return r, l.Addr().(*net.TCPAddr), &rep
 }
@@ -85,7 +85,7 @@ func echo(c net.Conn) {
 }
 
 func TestRelayCarriesBytes(t *testing.T) {
-	_, addr, rep := start(t, echo)
+	_, addr, rep := startRelay(t, echo)
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -114,9 +114,9 @@ func TestRelayCarriesBytes(t *testing.T) {
 }
 
 func TestRelayWithoutDaemon(t *testing.T) {
-	r, addr, rep := start(t, nil)
-	if err := r.Probe(); err == nil || !strings.Contains(err.Error(), "no shared-altsd daemon answers at") {
-		t.Errorf("Probe: %v", err)
+	r, addr, rep := startRelay(t, nil)
+	if err := r.probe(); err == nil || !strings.Contains(err.Error(), "no shared-altsd daemon answers at") {
+		t.Errorf("probe: %v", err)
 	}
 	c, err := net.DialTCP("tcp4", nil, addr)
 	if err != nil {
@@ -157,7 +157,7 @@ func TestRelayRefusesAnotherUser(t *testing.T) {
 		t.Skip("only root can make another user's socket")
 	}
 	reached := make(chan struct{}, 8)
-	_, addr, rep := start(t, func(c net.Conn) { reached <- struct{}{}; echo(c) })
+	_, addr, rep := startRelay(t, func(c net.Conn) { reached <- struct{}{}; echo(c) })
 	for _, uid := range []int{1, 12345} {
 		fd := dialAs(t, uid, addr)
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30})
@@ -178,14 +178,14 @@ func TestRelayRefusesAnotherUser(t *testing.T) {
 
 // TestReleaseChecksAgain gives a connection whose other end is not the socket that was seen at accept.
 func TestReleaseChecksAgain(t *testing.T) {
-	r, _, rep := start(t, func(c net.Conn) { c.Write([]byte("secret")); echo(c) })
+	r, _, rep := startRelay(t, func(c net.Conn) { c.Write([]byte("secret")); echo(c) })
 	client, server := testnet.Pair(t)
 	_, other := testnet.Pair(t)
 	seen, err := sockowner.Lookup(other)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.serve(server, seen)
+	r.carry(server, seen)
 	client.SetDeadline(time.Now().Add(30 * time.Second))
 	if b, _ := io.ReadAll(client); len(b) != 0 {
 		t.Errorf("released %q", b)
@@ -196,13 +196,13 @@ func TestReleaseChecksAgain(t *testing.T) {
 }
 
 func TestServeLoopbackOnly(t *testing.T) {
-	r, _, _ := start(t, echo)
+	r, _, _ := startRelay(t, echo)
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4zero})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := r.Serve(l); err == nil || !strings.Contains(err.Error(), "loopback addresses only") {
-		t.Errorf("Serve: %v", err)
+	if err := r.serve(l); err == nil || !strings.Contains(err.Error(), "loopback addresses only") {
+		t.Errorf("serve: %v", err)
 	}
 }
