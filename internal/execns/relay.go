@@ -30,11 +30,8 @@ type relay struct {
 	report func(error)
 	places chan struct{}
 
-	mu    sync.Mutex
-	seen  map[string]bool // reports made, so that each is made once
-	conns map[net.Conn]bool
-	ended bool
-	wg    sync.WaitGroup
+	mu   sync.Mutex
+	seen map[string]bool // reports made, so that each is made once
 }
 
 // newRelay returns a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of
@@ -45,7 +42,7 @@ func newRelay(path string, report func(error)) (*relay, error) {
 		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
 	}
 	return &relay{socket: path, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
-		seen: map[string]bool{}, conns: map[net.Conn]bool{}}, nil
+		seen: map[string]bool{}}, nil
 }
 
 // probe connects to the UNIX socket once, to tell early that no daemon is there.
@@ -85,46 +82,11 @@ func (r *relay) serve(l *net.TCPListener) error {
 			continue
 		}
 		r.places <- struct{}{}
-		if !r.keep(c) {
-			<-r.places
-			continue
-		}
-		r.wg.Go(func() {
+		go func() {
 			defer func() { <-r.places }()
-			defer r.drop(c)
 			r.carry(c, id)
-		})
+		}()
 	}
-}
-
-// close ends all connections and waits until they are gone.
-func (r *relay) close() {
-	r.mu.Lock()
-	r.ended = true
-	for c := range r.conns {
-		c.Close()
-	}
-	r.mu.Unlock()
-	r.wg.Wait()
-}
-
-// keep notes an open connection for close; false (and closed) if the relay has ended.
-func (r *relay) keep(c net.Conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ended {
-		c.Close()
-		return false
-	}
-	r.conns[c] = true
-	return true
-}
-
-func (r *relay) drop(c net.Conn) {
-	c.Close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, c)
 }
 
 // say reports err, once for each kind.
@@ -146,22 +108,23 @@ func (r *relay) again(kind string) {
 
 // check returns whose socket is at the other end of c, and fails if it is not the relay's own user's.
 func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
-	p, err := sockowner.Lookup(c)
+	owner, err := sockowner.Lookup(c)
 	if err != nil {
 		r.say("owner", fmt.Errorf("a connection was closed: %w", err))
 		return sockowner.Owner{}, err
 	}
-	if p.UID != r.uid {
+	if owner.UID != r.uid {
 		err := fmt.Errorf("a connection of uid %d was refused: this relay serves uid %d; "+
-			"run shared-altsd exec as the account that makes the calls", p.UID, r.uid)
-		r.say(fmt.Sprint("uid ", p.UID), err)
+			"run shared-altsd exec as the account that makes the calls", owner.UID, r.uid)
+		r.say(fmt.Sprint("uid ", owner.UID), err)
 		return sockowner.Owner{}, err
 	}
-	return p, nil
+	return owner, nil
 }
 
 // carry carries bytes between c, whose other end was found to be id, and the daemon.
 func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
+	defer c.Close()
 	dialed, err := net.Dial("unix", r.socket)
 	if err != nil {
 		r.say("daemon", daemonError(r.socket, err))
@@ -169,10 +132,7 @@ func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
 	}
 	r.again("daemon")
 	d := dialed.(*net.UnixConn)
-	if !r.keep(d) {
-		return
-	}
-	defer r.drop(d)
+	defer d.Close()
 
 	done := make(chan struct{})
 	go func() {

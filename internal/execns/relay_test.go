@@ -74,7 +74,6 @@ func startRelay(t *testing.T, serve func(net.Conn)) (*relay, *net.TCPAddr, *repo
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		r.close()
 	})
 	return r, l.Addr().(*net.TCPAddr), &rep
 }
