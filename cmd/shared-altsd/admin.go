@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -54,12 +54,12 @@ type admin struct {
 }
 
 func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *reloader, log *slog.Logger) *admin {
-	built := buildTime()
+	built := version.Built()
 	a := &admin{
 		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
 		expiry: expiry.NewAnnouncer(log, built), places: make(chan struct{}, 2),
 	}
-	a.metrics = metrics.New(version(), a.state)
+	a.metrics = metrics.New(version.Number(), a.state)
 	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
 	return a
 }
@@ -211,7 +211,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	leaf := credential.Leaf
 	fingerprint := sha256.Sum256(leaf.Raw)
 	resp := &adminpb.StatusResponse{
-		Version: version(), State: "serving", StartedUnix: a.started.Unix(), NowUnix: now.Unix(), Machine: a.machine.Name(),
+		Version: version.Number(), State: "serving", StartedUnix: a.started.Unix(), NowUnix: now.Unix(), Machine: a.machine.Name(),
 		Certificate: &adminpb.Certificate{
 			Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Serial: fmt.Sprintf("%x", leaf.SerialNumber),
 			Key: leaf.PublicKeyAlgorithm.String(), DnsNames: leaf.DNSNames, NotBeforeUnix: leaf.NotBefore.Unix(),
@@ -284,7 +284,7 @@ func (a *admin) faults(items []expiry.Item, now time.Time) []*adminpb.Fault {
 // ownFaults is certbind.Check, but of a plainly wrong clock it names that alone: every other word about time would
 // follow from it, and send its reader the wrong way.
 func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.Time) []certbind.Fault {
-	if fault := expiry.ClockFault(expiryItems(c, t), now, buildTime()); fault != "" {
+	if fault := expiry.ClockFault(expiryItems(c, t), now, version.Built()); fault != "" {
 		return []certbind.Fault{{What: fault, Cure: "set the clock"}}
 	}
 	return certbind.Check(c, name, t, now)
@@ -317,16 +317,4 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 	return &adminpb.ReloadResponse{
 		Machine: a.machine.Name(), NotAfterUnix: leaf.NotAfter.Unix(), Serial: fmt.Sprintf("%x", leaf.SerialNumber),
 	}, nil
-}
-
-// buildTime is the time of the commit that the program was built from, zero if that is not known.
-func buildTime() time.Time {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
-				return t
-			}
-		}
-	}
-	return time.Time{}
 }

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/version"
 )
 
 // A command is one subcommand. Everything that help, manual page and shell completion say of it comes from here.
@@ -72,7 +72,7 @@ func dispatch(args []string, stdout io.Writer) (name string, err error) {
 	}
 	switch args[0] {
 	case "--version", "version":
-		fmt.Fprintln(stdout, versionLine())
+		fmt.Fprintln(stdout, version.Line())
 		return name, nil
 	case "help":
 		if len(args) == 1 {
@@ -130,38 +130,6 @@ func oneLine(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// version gives the module's version, or "devel" for a build from a work tree without one.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "devel"
-	}
-	return info.Main.Version
-}
-
-// versionLine says what was built, from what, and with what, as the Go tool recorded it.
-func versionLine() string {
-	parts := []string{runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		set := map[string]string{}
-		for _, s := range info.Settings {
-			set[s.Key] = s.Value
-		}
-		if rev := set["vcs.revision"]; rev != "" {
-			if set["vcs.modified"] == "true" {
-				rev += " with changes"
-			}
-			parts = append(parts, "commit "+rev+" of "+set["vcs.time"])
-		}
-		if set["CGO_ENABLED"] == "1" {
-			parts = append(parts, "cgo")
-		} else {
-			parts = append(parts, "static")
-		}
-	}
-	return "shared-altsd " + version() + " (" + strings.Join(parts, ", ") + ")"
 }
 
 func writeHelp(w io.Writer) {

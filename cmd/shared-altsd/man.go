@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/version"
 )
 
 // These two print the table of commands and stand in it, which an initializer of the table cannot express.
@@ -58,7 +59,7 @@ func (r *roff) text(s string) {
 
 func (r *roff) heading(name, section string) {
 	r.line(`.TH %s %s "" "shared-altsd %s"`, roffEscaper.Replace(strings.ToUpper(name)), section,
-		roffEscaper.Replace(version()))
+		roffEscaper.Replace(version.Number()))
 }
 
 func (r *roff) section(s string) { r.line(".SH %s", s) }

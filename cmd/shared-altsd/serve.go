@@ -17,6 +17,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -337,7 +338,7 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 	for _, ca := range c.files.cas {
 		cas = append(cas, strings.Join(append(ca.names, ca.file), "="))
 	}
-	log.Info("shared-altsd starts", append([]any{"version", version()}, append(credentialAttrs(l),
+	log.Info("shared-altsd starts", append([]any{"version", version.Number()}, append(credentialAttrs(l),
 		"sockets", strings.Join(paths, " "), "cas", strings.Join(cas, " "), "users", service.AccountSource)...)...)
 	logFaults(log, l)
 	return d, nil
