@@ -20,6 +20,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
@@ -311,7 +312,7 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 	}
 	if err := a.reloader.Reload(credential); err != nil {
 		return nil, status.Error(codes.FailedPrecondition,
-			"reload refused, the old certificates stay in force: "+oneLine(err.Error()))
+			"reload refused, the old certificates stay in force: "+cli.OneLine(err.Error()))
 	}
 	leaf := a.machine.Credential().Leaf
 	return &adminpb.ReloadResponse{

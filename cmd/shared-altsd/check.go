@@ -6,26 +6,24 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-var checkCommand = &command{
-	name:    "check",
-	summary: "say what a peer would say of this machine's certificate",
-	about: `
+var checkCommand = &cli.Command{
+	Name:    "check",
+	Summary: "say what a peer would say of this machine's certificate",
+	About: `
 Loads certificate, key, CAs and revocation lists as serve does and says what a daemon with the same CAs would say of
 this machine: chain, name, key, usage, expiry, revocation. Each fault comes with its cure. Exit status 1 if there is a
 fault.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
   shared-altsd check --config /etc/shared-altsd/config`,
-	setup: func() ([]option, func([]string) error) {
+	Config: configFile("Configuration:"),
+	Setup: func() ([]cli.Option, func([]string) error) {
 		f := new(certFiles)
-		return append(f.options(), configOption("Configuration:")), func(args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown argument %q: check takes flags alone; see --help", args[0])
-			}
-			return check(f, os.Stdout)
-		}
+		return f.options(), func([]string) error { return check(f, os.Stdout) }
 	},
 }
 
@@ -55,11 +53,11 @@ func check(f *certFiles, w io.Writer) error {
 		} else {
 			faults++
 		}
-		fmt.Fprintf(w, "%-9s %s\n          cure: %s\n", kind, oneLine(fault.What), oneLine(fault.Cure))
+		fmt.Fprintf(w, "%-9s %s\n          cure: %s\n", kind, cli.OneLine(fault.What), cli.OneLine(fault.Cure))
 	}
 	if faults > 0 {
 		fmt.Fprintf(w, "result    peers would refuse this machine\n")
-		return exitStatus(1)
+		return cli.ExitStatus(1)
 	}
 	fmt.Fprintf(w, "result    a peer with the same CAs would accept this machine as %s\n", l.name)
 	return nil

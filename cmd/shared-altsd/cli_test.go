@@ -1,12 +1,14 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -86,27 +88,26 @@ func TestHelpAndVersion(t *testing.T) {
 		if code != 0 || stderr != "" {
 			t.Errorf("%q: exit status %d, %q", args, code, stderr)
 		}
-		for _, c := range commands {
-			if !strings.Contains(out, "\n  "+c.name+" ") {
-				t.Errorf("%q does not name %s", args, c.name)
+		for _, c := range newProgram().Commands {
+			if !strings.Contains(out, "\n  "+c.Name+" ") {
+				t.Errorf("%q does not name %s", args, c.Name)
 			}
 		}
 	}
-	for _, c := range commands {
-		_, out, _ := altsd(t, "help", c.name)
-		code, out2, stderr := altsd(t, c.name, "--help")
+	for _, c := range newProgram().Commands {
+		_, out, _ := altsd(t, "help", c.Name)
+		code, out2, stderr := altsd(t, c.Name, "--help")
 		if code != 0 || stderr != "" || out != out2 {
-			t.Errorf("%s --help: exit status %d, %q", c.name, code, stderr)
+			t.Errorf("%s --help: exit status %d, %q", c.Name, code, stderr)
 		}
-		options, _ := c.setup()
-		for _, o := range options {
-			if !strings.Contains(out, "\n  --"+o.name) || o.help == "" {
-				t.Errorf("%s --help does not explain --%s", c.name, o.name)
+		for _, o := range allOptions(c) {
+			if !strings.Contains(out, "\n  --"+o.Name) || o.Help == "" {
+				t.Errorf("%s --help does not explain --%s", c.Name, o.Name)
 			}
 		}
 		for _, line := range strings.Split(out, "\n") {
-			if len(line) > helpWidth {
-				t.Errorf("%s --help has a line of %d bytes: %s", c.name, len(line), line)
+			if len(line) > 108 {
+				t.Errorf("%s --help has a line of %d bytes: %s", c.Name, len(line), line)
 			}
 		}
 	}
@@ -116,21 +117,40 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+// allOptions gives the options of a command with --config, where it has that.
+func allOptions(c *cli.Command) []cli.Option {
+	options, _ := c.Setup()
+	if c.Config != nil {
+		options = append(options, cli.Option{Name: "config", Help: c.Config.Help})
+	}
+	return options
+}
+
 // The names and the defaults of the table are sound: a default is a value that the option takes.
 func TestOptionTables(t *testing.T) {
-	for _, c := range commands {
-		options, _ := c.setup()
+	for _, c := range newProgram().Commands {
 		seen := map[string]bool{"help": true, "version": true}
-		for _, o := range options {
-			if seen[o.name] {
-				t.Errorf("%s has --%s twice", c.name, o.name)
+		for _, o := range allOptions(c) {
+			if seen[o.Name] {
+				t.Errorf("%s has --%s twice", c.Name, o.Name)
 			}
-			seen[o.name] = true
+			seen[o.Name] = true
 		}
-		if err := resolve(options); err != nil {
-			t.Errorf("the defaults of %s: %v", c.name, err)
+		options, _ := c.Setup()
+		if code, stderr := parse(options, nil); code != 0 {
+			t.Errorf("the defaults of %s: %s", c.Name, stderr)
 		}
 	}
+}
+
+// parse sets options as a command of the program has them set, and gives the exit status and the error.
+func parse(options []cli.Option, config *cli.ConfigFile, args ...string) (code int, stderr string) {
+	c := &cli.Command{Name: "test", Config: config, Setup: func() ([]cli.Option, func([]string) error) {
+		return options, func([]string) error { return nil }
+	}}
+	var errs strings.Builder
+	p := &cli.Program{Name: "program", Commands: []*cli.Command{c}}
+	return p.Run(append([]string{"test"}, args...), io.Discard, &errs), errs.String()
 }
 
 // What keeps the daemon from starting is one line and exit status 1, and no socket is touched.
@@ -187,10 +207,10 @@ func TestOperationsManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range new(serveConfig).options() {
-		line := regexp.MustCompile("(?m)^\\| `--" + o.name + "[` \\[].*$").FindString(string(data))
-		if line == "" || !strings.Contains(line, o.def) {
-			t.Errorf("docs/operations.md has no line in its table for --%s, or not its default %q: %s", o.name, o.def, line)
+	for _, o := range allOptions(serveCommand) {
+		line := regexp.MustCompile("(?m)^\\| `--" + o.Name + "[` \\[].*$").FindString(string(data))
+		if line == "" || !strings.Contains(line, o.Default) {
+			t.Errorf("docs/operations.md has no line in its table for --%s, or not its default %q: %s", o.Name, o.Default, line)
 		}
 	}
 }

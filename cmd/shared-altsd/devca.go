@@ -13,14 +13,15 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/devca"
 )
 
-var devCACommand = &command{
-	name:    "dev-ca",
-	args:    "DIR HOST...",
-	summary: "make a throwaway CA and a certificate for each HOST, to try it out",
-	about: `
+var devCACommand = &cli.Command{
+	Name:    "dev-ca",
+	Args:    cli.Args{Text: "DIR HOST...", Directory: true},
+	Summary: "make a throwaway CA and a certificate for each HOST, to try it out",
+	About: `
 Makes a CA, and DIR/ca.pem with its certificate and DIR/HOST.pem with key and certificate for each HOST, good for 90
 days. The CA's own key is thrown away at once, so that nobody can steal it: for another HOST, make a new CA. No file
 is overwritten. Not for production: there is no revocation and no renewal.
@@ -28,12 +29,12 @@ is overwritten. Not for production: there is no revocation and no renewal.
   shared-altsd dev-ca ca a.example.com b.example.com
   # copy ca/ca.pem to both machines and each HOST.pem to its own; then on each
   shared-altsd serve --credentials HOST.pem --ca ca.pem`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		ips := map[string][]net.IP{}
-		options := []option{{
-			name: "ip", arg: "HOST=ADDRESS", repeat: true,
-			help: "Put an IP address into the certificate of HOST as well, for clients that dial it by address.",
-			set: func(v string) error {
+		options := []cli.Option{{
+			Name: "ip", Repeat: true,
+			Help: "Put an IP address into the certificate of HOST as well, for clients that dial it by address.",
+			Value: cli.Func("HOST=ADDRESS", func(v string) error {
 				host, addr, _ := strings.Cut(v, "=")
 				ip := net.ParseIP(addr)
 				if ip == nil {
@@ -42,11 +43,11 @@ is overwritten. Not for production: there is no revocation and no renewal.
 				host = ascii.Lower(host)
 				ips[host] = append(ips[host], ip)
 				return nil
-			},
+			}),
 		}}
 		return options, func(args []string) error {
 			if len(args) < 2 {
-				return usagef("DIR or HOST is missing: shared-altsd dev-ca DIR HOST...")
+				return cli.Usagef("DIR or HOST is missing: shared-altsd dev-ca DIR HOST...")
 			}
 			return devCA(args[0], args[1:], ips)
 		}
@@ -58,23 +59,23 @@ func devCA(dir string, hosts []string, ips map[string][]net.IP) error {
 	for _, host := range hosts {
 		name := ascii.Lower(host)
 		if net.ParseIP(host) != nil {
-			return usagef("%s is an IP address, and a machine needs a name: give a host name, and the address by "+
+			return cli.Usagef("%s is an IP address, and a machine needs a name: give a host name, and the address by "+
 				"--ip HOST=%s", host, host)
 		}
 		if err := certbind.ValidMachineName(name); err != nil {
-			return usagef("HOST %q: %v", host, err)
+			return cli.Usagef("HOST %q: %v", host, err)
 		}
 		if name == "ca" {
-			return usagef("HOST ca would have the file of the CA: give another name")
+			return cli.Usagef("HOST ca would have the file of the CA: give another name")
 		}
 		if slices.Contains(names, name) {
-			return usagef("HOST %s is given twice: give it once", name)
+			return cli.Usagef("HOST %s is given twice: give it once", name)
 		}
 		names = append(names, name)
 	}
 	for host := range ips {
 		if !slices.Contains(names, host) {
-			return usagef("--ip: %q is none of the HOSTs: write --ip HOST=ADDRESS", host)
+			return cli.Usagef("--ip: %q is none of the HOSTs: write --ip HOST=ADDRESS", host)
 		}
 	}
 	made := time.Now().UTC().Format(time.DateTime)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/execns"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
@@ -16,12 +17,12 @@ const (
 	statusNotFound   = 127
 )
 
-var execCommand = &command{
-	name:     "exec",
-	args:     "-- COMMAND [ARGUMENT]...",
-	summary:  "run a program whose gRPC looks for ALTS where Google's cloud has it (Python, Java, Go)",
-	verbatim: true,
-	about: `
+var execCommand = &cli.Command{
+	Name:     "exec",
+	Args:     cli.Args{Text: "-- COMMAND [ARGUMENT]..."},
+	Summary:  "run a program whose gRPC looks for ALTS where Google's cloud has it (Python, Java, Go)",
+	Verbatim: true,
+	About: `
 Runs COMMAND so that an unchanged gRPC library finds this machine's daemon: in a mount namespace of its own, in which
 /sys/class/dmi/id/product_name reads "Google Compute Engine" and /etc/hosts maps metadata.google.internal to
 a loopback address. There exec itself relays to the daemon's UNIX socket, as the account that runs it and for sockets of
@@ -32,27 +33,27 @@ that account alone. No privileges are needed where the system allows user namesp
 Arguments, environment, directory, open files, terminal, signals and exit status pass through. exec lives as long as
 COMMAND does: run it in the foreground. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND cannot be run, 127
 if it is not found.`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		c := execns.Config{StageArgs: []string{"exec", "--"}, Report: func(err error) { execFailed(err) }}
-		return []option{
-				{name: "socket", arg: "PATH", set: setString(&c.Socket), help: "The daemon's UNIX socket; otherwise $" +
-					localsock.Variable + ", otherwise " + localsock.DefaultPath + "."},
-				{name: "prepared", set: setSwitch(&c.Prepared),
-					help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
+		return []cli.Option{
+				{Name: "socket", Value: cli.String(&c.Socket, "PATH").CompleteFiles(),
+					Help: "The daemon's UNIX socket; otherwise $" + localsock.Variable + ", otherwise " + localsock.DefaultPath + "."},
+				{Name: "prepared", Value: cli.Switch(&c.Prepared),
+					Help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
 						"systemd or of a container. exec then relays from the address that /etc/hosts gives."},
 			}, func(args []string) error {
 				if os.Args[0] == execns.StageName {
 					return execFailed(execns.Stage(args))
 				}
 				if len(args) == 0 {
-					return usagef("no command given: shared-altsd exec -- COMMAND [ARGUMENT]...")
+					return cli.Usagef("no command given: shared-altsd exec -- COMMAND [ARGUMENT]...")
 				}
 				c.Socket = localsock.Path(c.Socket)
 				status, err := c.Run(args)
 				if err != nil {
 					return execFailed(err)
 				}
-				return exitStatus(status)
+				return cli.ExitStatus(status)
 			}
 	},
 }
@@ -60,7 +61,7 @@ if it is not found.`,
 // execFailed writes one line of exec's own to standard error, which it shares with COMMAND: what failed, and the cure.
 // It returns the exit status that stands for it.
 func execFailed(err error) error {
-	status := exitStatus(statusExecFailed)
+	status := cli.ExitStatus(statusExecFailed)
 	if e, ok := errors.AsType[*execns.Error](err); ok {
 		switch e.Kind {
 		case execns.NoDaemon:
@@ -77,6 +78,6 @@ func execFailed(err error) error {
 			status = statusCannotRun
 		}
 	}
-	fmt.Fprintf(os.Stderr, "shared-altsd exec: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(os.Stderr, "shared-altsd exec: %s\n", cli.OneLine(err.Error()))
 	return status
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
@@ -57,11 +58,11 @@ type loaded struct {
 func (f *certFiles) load(name string) (*loaded, error) {
 	l := &loaded{}
 	if f.credentials == "" {
-		return nil, usagef("--credentials is missing: give the PEM file with this machine's certificate chain and key " +
+		return nil, cli.Usagef("--credentials is missing: give the PEM file with this machine's certificate chain and key " +
 			"('shared-altsd dev-ca' makes one to try with)")
 	}
 	if len(f.cas) == 0 {
-		return nil, usagef("--ca is missing: give the PEM file with the CA whose machines may talk to this one")
+		return nil, cli.Usagef("--ca is missing: give the PEM file with the CA whose machines may talk to this one")
 	}
 	var err error
 	if l.credential, err = f.loadCredential(l); err != nil {

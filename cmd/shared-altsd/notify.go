@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
 // A notifier tells the service manager what state the daemon is in (sd_notify(3)). Without NOTIFY_SOCKET it does
@@ -36,7 +38,7 @@ func (n *notifier) send(state string) {
 	n.conn.Write([]byte(state))
 }
 
-func (n *notifier) ready(status string) { n.send("READY=1\nSTATUS=" + oneLine(status)) }
+func (n *notifier) ready(status string) { n.send("READY=1\nSTATUS=" + cli.OneLine(status)) }
 
 func (n *notifier) reloading() {
 	var now unix.Timespec

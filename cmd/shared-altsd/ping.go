@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-var pingCommand = &command{
-	name:    "ping",
-	args:    "HOST:PORT",
-	summary: "do a full handshake with another machine and say how it went",
-	about: `
+var pingCommand = &cli.Command{
+	Name:    "ping",
+	Args:    cli.Args{Text: "HOST:PORT"},
+	Summary: "do a full handshake with another machine and say how it went",
+	About: `
 Connects to HOST:PORT, where 'shared-altsd pong' or any gRPC server with ALTS listens, does a handshake by way of this
 machine's daemon, and prints who the peer is and what each step took. With pong it sends a message over the secured
 connection and back as well, and shows who this account is over there. If it fails it says at which step, and what that
@@ -30,23 +31,24 @@ means.
   shared-altsd pong :7400                            # on one machine
   shared-altsd ping b.example.com:7400               # on the other
   shared-altsd ping --target-account alice@b.example.com b.example.com:7400`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		p := &pinger{d: new(daemonFlags)}
 		const group = "The peer:"
 		options := append(p.d.options(),
-			option{name: "target-account", arg: "USER@MACHINE", group: group, repeat: true, set: appendString(&p.accounts),
-				help: "Accept only this account as the peer. Without it the peer's certificate has to be valid for HOST."},
-			option{name: "target-machine", arg: "MACHINE", group: group, repeat: true, set: appendString(&p.machines),
-				help: "Accept any account of this machine as the peer."},
-			option{name: "timeout", arg: "TIME", def: "10s", group: group, set: setDuration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
-				help: "How long it may take in all."},
+			cli.Option{Name: "target-account", Group: group, Repeat: true, Value: cli.Strings(&p.accounts, "USER@MACHINE"),
+				Help: "Accept only this account as the peer. Without it the peer's certificate has to be valid for HOST."},
+			cli.Option{Name: "target-machine", Group: group, Repeat: true, Value: cli.Strings(&p.machines, "MACHINE"),
+				Help: "Accept any account of this machine as the peer."},
+			cli.Option{Name: "timeout", Default: "10s", Group: group,
+				Value: cli.Duration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
+				Help:  "How long it may take in all."},
 			jsonOption(&p.asJSON))
 		return options, func(args []string) error {
 			if len(args) != 1 {
-				return usagef("give one HOST:PORT: shared-altsd ping HOST:PORT")
+				return cli.Usagef("give one HOST:PORT: shared-altsd ping HOST:PORT")
 			}
 			if _, _, err := net.SplitHostPort(args[0]); err != nil {
-				return usagef("%q is not HOST:PORT: add the port on which 'shared-altsd pong' or the server listens", args[0])
+				return cli.Usagef("%q is not HOST:PORT: add the port on which 'shared-altsd pong' or the server listens", args[0])
 			}
 			return p.ping(args[0], os.Stdout)
 		}
@@ -96,7 +98,7 @@ func (p *pinger) ping(address string, w io.Writer) error {
 		r.write(w)
 	}
 	if !r.OK {
-		return exitStatus(1)
+		return cli.ExitStatus(1)
 	}
 	return nil
 }
@@ -109,8 +111,8 @@ func (r *pingReport) write(w io.Writer) {
 		total += s.Millis
 	}
 	if !r.OK {
-		fmt.Fprintf(w, "  failed        %s\n\n%s\n\n", r.Failed, oneLine(r.Error))
-		for _, line := range wrap(r.Diagnosis, 100) {
+		fmt.Fprintf(w, "  failed        %s\n\n%s\n\n", r.Failed, cli.OneLine(r.Error))
+		for _, line := range cli.Wrap(r.Diagnosis, 100) {
 			fmt.Fprintln(w, line)
 		}
 		return
@@ -226,7 +228,7 @@ func echo(conn io.ReadWriter) (seenAs string, err error) {
 	if _, err := io.ReadFull(conn, name); err != nil {
 		return "", err
 	}
-	return oneLine(string(name)), nil
+	return cli.OneLine(string(name)), nil
 }
 
 // A watchedConn notes when the direction of the bytes on a connection turns.

@@ -15,29 +15,30 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-var pongCommand = &command{
-	name:    "pong",
-	args:    "ADDR",
-	summary: "answer the pings of other machines and say who they are",
-	about: `
+var pongCommand = &cli.Command{
+	Name:    "pong",
+	Args:    cli.Args{Text: "ADDR"},
+	Summary: "answer the pings of other machines and say who they are",
+	About: `
 Listens on ADDR, such as :7400, does a handshake with each caller by way of this machine's daemon, sends its message
 back, and prints a line for each: who it was, or why it was refused. Ends with SIGINT, or after --count callers.
 
   shared-altsd pong :7400`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		p := &ponger{d: new(daemonFlags)}
 		options := append(p.d.options(),
-			option{name: "count", arg: "N", def: "0", group: "Callers:", set: setInt(&p.count, 0, 1<<31-1),
-				help: "End after N callers, with exit status 1 if one of them failed; 0 for no end."},
-			option{name: "timeout", arg: "TIME", def: "10s", group: "Callers:",
-				set:  setDuration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
-				help: "How long one caller may take."},
+			cli.Option{Name: "count", Default: "0", Group: "Callers:", Value: cli.Int(&p.count, "N", 0, 1<<31-1),
+				Help: "End after N callers, with exit status 1 if one of them failed; 0 for no end."},
+			cli.Option{Name: "timeout", Default: "10s", Group: "Callers:",
+				Value: cli.Duration(&p.timeout, 100*time.Millisecond, 5*time.Minute),
+				Help:  "How long one caller may take."},
 			jsonOption(&p.asJSON))
 		return options, func(args []string) error {
 			if len(args) != 1 {
-				return usagef("give one ADDR: shared-altsd pong ADDR, such as :7400")
+				return cli.Usagef("give one ADDR: shared-altsd pong ADDR, such as :7400")
 			}
 			l, err := net.Listen("tcp", args[0])
 			if err != nil {
@@ -103,7 +104,7 @@ func (p *ponger) serve(ctx context.Context, l net.Listener, w io.Writer) error {
 	}
 	callers.Wait()
 	if p.count > 0 && p.failed {
-		return exitStatus(1)
+		return cli.ExitStatus(1)
 	}
 	return nil
 }
@@ -122,7 +123,7 @@ func (p *ponger) answer(raw net.Conn, w io.Writer) {
 	}
 	line.OK, line.Millis = err == nil, float64(time.Since(began).Microseconds())/1000
 	if err != nil {
-		line.Error = oneLine(strings.TrimPrefix(err.Error(), "altscreds: "))
+		line.Error = cli.OneLine(strings.TrimPrefix(err.Error(), "altscreds: "))
 		var refusal *altscreds.HandshakeError
 		if errors.As(err, &refusal) {
 			line.Reason = string(refusal.Reason)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
 const (
@@ -96,7 +97,7 @@ func (r *reloader) tryReload(credential []byte) error {
 		// A set that is refused again for the same reason is not logged again.
 		if text := err.Error(); text != r.lastErr {
 			r.lastErr = text
-			r.log.Error("reload refused, the old certificates stay in force", "error", oneLine(text))
+			r.log.Error("reload refused, the old certificates stay in force", "error", cli.OneLine(text))
 		}
 		return err
 	}

@@ -6,12 +6,13 @@ import (
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-var reloadCommand = &command{
-	name:    "reload",
-	summary: "have the daemon read its files again, and say how that went",
-	about: `
+var reloadCommand = &cli.Command{
+	Name:    "reload",
+	Summary: "have the daemon read its files again, and say how that went",
+	About: `
 Asks the daemon to bring certificate, key, CAs and revocation lists into force together, and waits for the outcome. Exit
 status 1, with the reason, if it refused them and goes on with what it had. Only for root and the daemon's own account.
 
@@ -20,21 +21,18 @@ it. That is how the systemd unit renews a key that it gave the daemon by LoadCre
 
   shared-altsd reload
   shared-altsd reload --credentials /etc/shared-altsd/machine.pem`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		d := new(daemonFlags)
 		var credentials, key string
 		const group = "Certificates:"
 		options := append(d.options(),
-			option{name: "credentials", arg: "FILE", group: group, set: setString(&credentials),
-				help: "PEM file with this machine's certificate chain and private key, to be handed to the daemon."},
-			option{name: "key", arg: "FILE", group: group, set: setString(&key),
-				help: "PEM file with the private key, if it is not in --credentials."})
-		return options, func(args []string) error {
-			switch {
-			case len(args) > 0:
-				return usagef("unknown argument %q: reload takes flags alone; see --help", args[0])
-			case key != "" && credentials == "":
-				return usagef("--key without --credentials: give the certificate as well")
+			cli.Option{Name: "credentials", Group: group, Value: cli.File(&credentials),
+				Help: "PEM file with this machine's certificate chain and private key, to be handed to the daemon."},
+			cli.Option{Name: "key", Group: group, Value: cli.File(&key),
+				Help: "PEM file with the private key, if it is not in --credentials."})
+		return options, func([]string) error {
+			if key != "" && credentials == "" {
+				return cli.Usagef("--key without --credentials: give the certificate as well")
 			}
 			return askReload(d, credentials, key)
 		}

@@ -16,15 +16,16 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
-var serveCommand = &command{
-	name:    "serve",
-	summary: "run the daemon, in the foreground, until SIGTERM",
-	about: `
+var serveCommand = &cli.Command{
+	Name:    "serve",
+	Summary: "run the daemon, in the foreground, until SIGTERM",
+	About: `
 Runs the daemon of this machine: applications reach it by a UNIX socket, the kernel tells it which account asks, and it
 proves account@machine to the daemons of other machines with this machine's certificate.
 
@@ -33,14 +34,10 @@ proves account@machine to the daemons of other machines with this machine's cert
 SIGHUP, and a change of the files of --credentials, --key, --ca and --crl, bring all of them into force together for
 the next handshake, or none, with the reason in the log. SIGTERM and SIGINT let handshakes in flight finish; a second
 one does not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
-	setup: func() ([]option, func([]string) error) {
+	Config: configFile("Log and configuration:"),
+	Setup: func() ([]cli.Option, func([]string) error) {
 		c := new(serveConfig)
-		return c.options(), func(args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown argument %q: serve takes flags alone; see --help", args[0])
-			}
-			return serve(c)
-		}
+		return c.options(), func([]string) error { return serve(c) }
 	},
 }
 
@@ -70,7 +67,7 @@ type serveConfig struct {
 }
 
 // options is the one table of serve's flags, bound to c.
-func (c *serveConfig) options() []option {
+func (c *serveConfig) options() []cli.Option {
 	const (
 		local  = "Local applications:"
 		naming = "Who may talk to whom:"
@@ -79,74 +76,75 @@ func (c *serveConfig) options() []option {
 	)
 	c.socketGroup = -1
 	account := func(v string) error { return certbind.ValidAccount(v, true) }
-	socket := option{
-		name: "socket", arg: "PATH[,uids=N-M]", group: local, repeat: true, set: c.addSocket,
-		help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of these uids " +
+	socket := cli.Option{
+		Name: "socket", Group: local, Repeat: true, Value: cli.Func("PATH[,uids=N-M]", c.addSocket).CompleteFiles(),
+		Help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of these uids " +
 			"are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container.",
 	}
 	o := append(c.files.options(), socket,
-		option{name: "socket-mode", arg: "MODE", def: "0666", group: local, set: c.setSocketMode,
-			help: "Permission bits of the sockets, octal."},
-		option{name: "socket-group", arg: "GROUP", group: local, set: c.setSocketGroup,
-			help: "Group of the sockets, a name or a number."},
-		option{name: "publish-groups", arg: "GROUPS", group: local,
-			set:  setList(&c.publishGroups, account),
-			help: "Groups, separated by commas, whose membership peers are told of as an attribute of the account."},
-		option{name: "secure-naming", arg: "strict|dns|off", def: "strict", group: naming, set: c.setSecureNaming,
-			help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
+		cli.Option{Name: "socket-mode", Default: "0666", Group: local, Value: cli.Func("MODE", c.setSocketMode),
+			Help: "Permission bits of the sockets, octal."},
+		cli.Option{Name: "socket-group", Group: local, Value: cli.Func("GROUP", c.setSocketGroup),
+			Help: "Group of the sockets, a name or a number."},
+		cli.Option{Name: "publish-groups", Group: local,
+			Value: cli.List(&c.publishGroups, "GROUPS", account),
+			Help:  "Groups, separated by commas, whose membership peers are told of as an attribute of the account."},
+		cli.Option{Name: "secure-naming", Default: "strict", Group: naming,
+			Value: cli.Func("strict|dns|off", c.setSecureNaming).CompleteChoices("strict", "dns", "off"),
+			Help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
 				"no target accounts. dns lets IP addresses through, off checks nothing."},
-		option{name: "server-accounts", arg: "ACCOUNTS", group: naming, set: setList(&c.serverAccounts, account),
-			help: "Accounts, separated by commas, that a client without target accounts accepts as server; 'same' is the " +
+		cli.Option{Name: "server-accounts", Group: naming, Value: cli.List(&c.serverAccounts, "ACCOUNTS", account),
+			Help: "Accounts, separated by commas, that a client without target accounts accepts as server; 'same' is the " +
 				"client's own account name."},
-		option{name: "allow-domain-accounts", group: naming, set: setSwitch(&c.files.allowDomain),
-			help: "Accept '@' and '\\' in account names, here and in those of peers."},
-		option{name: "min-version", arg: "N", def: "1", group: naming, set: setInt(&c.minVersion, 1, 1),
-			help: "Least version of the inter-daemon protocol that is accepted. This build serves version 1 alone."},
-		option{name: "handshake-timeout", arg: "TIME", def: "10s", group: limits,
-			set:  setDuration(&c.handshake, time.Second, 5*time.Minute),
-			help: "How long a handshake may take, from the first bytes of the peer."},
-		option{name: "statement-lifetime", arg: "TIME", def: "6h", group: limits,
-			set:  setDuration(&c.statement, 15*time.Minute, 23*time.Hour),
-			help: "How long a signed statement is valid, and after which time the static key is replaced."},
-		option{name: "drain-timeout", arg: "TIME", def: "20s", group: limits,
-			set:  setDuration(&c.drain, 0, 10*time.Minute),
-			help: "How long SIGTERM waits for handshakes in flight."},
+		cli.Option{Name: "allow-domain-accounts", Group: naming, Value: cli.Switch(&c.files.allowDomain),
+			Help: "Accept '@' and '\\' in account names, here and in those of peers."},
+		cli.Option{Name: "min-version", Default: "1", Group: naming, Value: cli.Int(&c.minVersion, "N", 1, 1),
+			Help: "Least version of the inter-daemon protocol that is accepted. This build serves version 1 alone."},
+		cli.Option{Name: "handshake-timeout", Default: "10s", Group: limits,
+			Value: cli.Duration(&c.handshake, time.Second, 5*time.Minute),
+			Help:  "How long a handshake may take, from the first bytes of the peer."},
+		cli.Option{Name: "statement-lifetime", Default: "6h", Group: limits,
+			Value: cli.Duration(&c.statement, 15*time.Minute, 23*time.Hour),
+			Help:  "How long a signed statement is valid, and after which time the static key is replaced."},
+		cli.Option{Name: "drain-timeout", Default: "20s", Group: limits,
+			Value: cli.Duration(&c.drain, 0, 10*time.Minute),
+			Help:  "How long SIGTERM waits for handshakes in flight."},
 	)
 	o = append(o, c.limitOptions(limits)...)
 	return append(o,
-		option{name: "metrics", arg: "ADDR|unix:PATH", group: logs, set: c.metrics.set,
-			help: "Serve metrics for Prometheus at http://ADDR/metrics, a loopback address and port such as 127.0.0.1:9464, or " +
+		cli.Option{Name: "metrics", Group: logs, Value: cli.Func("ADDR|unix:PATH", c.metrics.set),
+			Help: "Serve metrics for Prometheus at http://ADDR/metrics, a loopback address and port such as 127.0.0.1:9464, or " +
 				"on a UNIX socket. A socket of systemd's with FileDescriptorName=metrics does the same."},
-		option{name: "log-level", arg: "LEVEL", def: "info", group: logs,
-			set:  setChoice(&c.logLevel, "debug", "info", "warn", "error"),
-			help: "Least level that is logged: debug, info, warn or error. The log goes to standard error."},
-		option{name: "log-format", arg: "FORMAT", def: "text", group: logs, set: setChoice(&c.logFormat, "text", "json"),
-			help: "text or json."},
-		configOption(logs),
+		cli.Option{Name: "log-level", Default: "info", Group: logs,
+			Value: cli.Choice(&c.logLevel, "LEVEL", "debug", "info", "warn", "error"),
+			Help:  "Least level that is logged: debug, info, warn or error. The log goes to standard error."},
+		cli.Option{Name: "log-format", Default: "text", Group: logs,
+			Value: cli.Choice(&c.logFormat, "FORMAT", "text", "json"),
+			Help:  "text or json."},
 	)
 }
 
 // options are the flags about certificates, which serve and check share.
-func (f *certFiles) options() []option {
+func (f *certFiles) options() []cli.Option {
 	const group = "Certificates:"
-	return []option{
-		{name: "credentials", arg: "FILE", group: group, set: setString(&f.credentials),
-			help: "PEM file with this machine's certificate chain and private key, in any order."},
-		{name: "key", arg: "FILE", group: group, set: setString(&f.key),
-			help: "PEM file with the private key, if it is not in --credentials."},
-		{name: "ca", arg: "[NAMES=]FILE", group: group, repeat: true, set: f.addCA,
-			help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
+	return []cli.Option{
+		{Name: "credentials", Group: group, Value: cli.File(&f.credentials),
+			Help: "PEM file with this machine's certificate chain and private key, in any order."},
+		{Name: "key", Group: group, Value: cli.File(&f.key),
+			Help: "PEM file with the private key, if it is not in --credentials."},
+		{Name: "ca", Group: group, Repeat: true, Value: cli.Func("[NAMES=]FILE", f.addCA).CompleteFiles(),
+			Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
 				"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
 				"system's pool, which can be used only with NAMES."},
-		{name: "crl", arg: "FILE", group: group, repeat: true, set: appendString(&f.crls),
-			help: "Certificate revocation list, PEM or DER."},
-		{name: "crl-stale-ok", group: group, set: setSwitch(&f.crlStaleOK),
-			help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
-		{name: "machine-name", arg: "NAME", group: group, set: f.setMachineName,
-			help: "Name of this machine, one of the DNS names in its certificate. Needed where there are several and none is " +
+		{Name: "crl", Group: group, Repeat: true, Value: cli.Files(&f.crls),
+			Help: "Certificate revocation list, PEM or DER."},
+		{Name: "crl-stale-ok", Group: group, Value: cli.Switch(&f.crlStaleOK),
+			Help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
+		{Name: "machine-name", Group: group, Value: cli.Func("NAME", f.setMachineName),
+			Help: "Name of this machine, one of the DNS names in its certificate. Needed where there are several and none is " +
 				"the host's own full name."},
-		{name: "require-eku", arg: "OID", group: group, set: f.setRequireEKU,
-			help: "Extended key usage that every peer's certificate has to name, such as 1.3.6.1.4.1.32473.1.1. " +
+		{Name: "require-eku", Group: group, Value: cli.Func("OID", f.setRequireEKU),
+			Help: "Extended key usage that every peer's certificate has to name, such as 1.3.6.1.4.1.32473.1.1. " +
 				"Recommended: without it, whoever can read a host's TLS key speaks for every account there."},
 	}
 }
@@ -222,18 +220,18 @@ func (c *serveConfig) setSocketGroup(v string) (err error) {
 	return err
 }
 
-func (c *serveConfig) limitOptions(group string) []option {
+func (c *serveConfig) limitOptions(group string) []cli.Option {
 	const most = 1 << 20
-	return []option{
-		{name: "max-handshakes", arg: "N", def: "200", group: group, set: setInt(&c.limits.Handshakes, 1, most),
-			help: "Handshakes that one account may have under way as client, and as many as server. More wait in turn until " +
+	return []cli.Option{
+		{Name: "max-handshakes", Default: "200", Group: group, Value: cli.Int(&c.limits.Handshakes, "N", 1, most),
+			Help: "Handshakes that one account may have under way as client, and as many as server. More wait in turn until " +
 				"their deadline."},
-		{name: "max-handshakes-total", arg: "N", def: "2000", group: group, set: setInt(&c.limits.TotalHandshakes, 1, most),
-			help: "Handshakes under way in all."},
-		{name: "max-connections", arg: "N", def: "1024", group: group, set: setInt(&c.limits.Connections, 1, most),
-			help: "Connections that one account may have to the daemon."},
-		{name: "max-streams", arg: "N", def: "1024", group: group, set: setInt(&c.limits.Streams, 1, most),
-			help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
+		{Name: "max-handshakes-total", Default: "2000", Group: group, Value: cli.Int(&c.limits.TotalHandshakes, "N", 1, most),
+			Help: "Handshakes under way in all."},
+		{Name: "max-connections", Default: "1024", Group: group, Value: cli.Int(&c.limits.Connections, "N", 1, most),
+			Help: "Connections that one account may have to the daemon."},
+		{Name: "max-streams", Default: "1024", Group: group, Value: cli.Int(&c.limits.Streams, "N", 1, most),
+			Help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
 	}
 }
 

@@ -19,30 +19,26 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 // adminTimeout bounds a question to the daemon; it may have to look up the caller's account.
 const adminTimeout = 20 * time.Second
 
-var statusCommand = &command{
-	name:    "status",
-	summary: "say what the daemon of this machine is doing",
-	about: `
+var statusCommand = &cli.Command{
+	Name:    "status",
+	Summary: "say what the daemon of this machine is doing",
+	About: `
 Asks the daemon: is it up, as whom does it speak, what does it know of its certificate, CAs and revocation lists, how
 many handshakes came out how. Root and the daemon's own account are told the last failures as well. Exit status 1 if
 there is no daemon, or if peers would refuse this machine.
 
   shared-altsd status
   sudo shared-altsd status --json`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		d, asJSON := new(daemonFlags), false
-		return append(d.options(), jsonOption(&asJSON)), func(args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown argument %q: status takes flags alone; see --help", args[0])
-			}
-			return printStatus(d, asJSON, os.Stdout)
-		}
+		return append(d.options(), jsonOption(&asJSON)), func([]string) error { return printStatus(d, asJSON, os.Stdout) }
 	},
 }
 
@@ -52,21 +48,21 @@ type daemonFlags struct {
 	uid    int
 }
 
-func (d *daemonFlags) options() []option {
+func (d *daemonFlags) options() []cli.Option {
 	const group = "The daemon:"
-	return []option{
-		{name: "socket", arg: "PATH", group: group,
-			set: func(v string) error { d.socket = v; return localsock.CheckPath(v) },
-			help: "Socket of the daemon. Without it the variable " + altscreds.SocketVariable + ", then " +
+	return []cli.Option{
+		{Name: "socket", Group: group,
+			Value: cli.Func("PATH", func(v string) error { d.socket = v; return localsock.CheckPath(v) }).CompleteFiles(),
+			Help: "Socket of the daemon. Without it the variable " + altscreds.SocketVariable + ", then " +
 				altscreds.DefaultSocket + "."},
-		{name: "daemon-uid", arg: "UID", group: group, set: setInt(&d.uid, 0, 1<<31-1),
-			help: "Uid that the daemon may run as, besides root and the caller. Under systemd it is not needed: there the " +
+		{Name: "daemon-uid", Group: group, Value: cli.Int(&d.uid, "UID", 0, 1<<31-1),
+			Help: "Uid that the daemon may run as, besides root and the caller. Under systemd it is not needed: there the " +
 				"socket is root's."},
 	}
 }
 
-func jsonOption(p *bool) option {
-	return option{name: "json", group: "Output:", set: setSwitch(p), help: "Print JSON, for scripts."}
+func jsonOption(p *bool) cli.Option {
+	return cli.Option{Name: "json", Group: "Output:", Value: cli.Switch(p), Help: "Print JSON, for scripts."}
 }
 
 func (d *daemonFlags) path() string { return localsock.Path(d.socket) }
@@ -137,7 +133,7 @@ func printStatus(d *daemonFlags, asJSON bool, w io.Writer) error {
 	}
 	for _, f := range s.Faults {
 		if !f.Warning {
-			return exitStatus(1)
+			return cli.ExitStatus(1)
 		}
 	}
 	return nil
@@ -209,7 +205,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	if !r.GetLastOk() {
 		text := "the last one was refused; its reason is in the log"
 		if r.GetLastError() != "" {
-			text = "the last one was refused: " + oneLine(r.GetLastError())
+			text = "the last one was refused: " + cli.OneLine(r.GetLastError())
 		}
 		line("", "%s", text)
 	}
@@ -218,8 +214,8 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		if f.Warning {
 			kind = "warning"
 		}
-		line(kind, "%s", oneLine(f.What))
-		line("", "cure: %s", oneLine(f.Cure))
+		line(kind, "%s", cli.OneLine(f.What))
+		line("", "cure: %s", cli.OneLine(f.Cure))
 	}
 	if s.Privileged {
 		for _, f := range s.LastFailures {
@@ -229,7 +225,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 			}
 			line("failed", "%s %s %s, %s with %s, handshake %s", stamp(f.Unix), f.Reason, or(f.Account, "(no account)"), side,
 				or(f.Peer, "an unverified peer"), or(f.HandshakeId, "-"))
-			line("", "%s", oneLine(f.Text))
+			line("", "%s", cli.OneLine(f.Text))
 		}
 	} else {
 		line("failures", "are shown to root")

@@ -439,20 +439,20 @@ func TestManualAndCompletion(t *testing.T) {
 		}
 		outputs[strings.Join(args, " ")] = out
 	}
-	for _, c := range commands {
-		options, _ := c.setup()
-		for _, o := range options {
-			escaped := strings.ReplaceAll(o.name, "-", `\-`)
+	for _, c := range newProgram().Commands {
+		for _, o := range allOptions(c) {
+			escaped := strings.ReplaceAll(o.Name, "-", `\-`)
 			for where, want := range map[string]string{
-				"man": `\-\-` + escaped, "completion bash": "--" + o.name, "completion zsh": "--" + o.name, "completion fish": "-l " + o.name,
+				"man": `\-\-` + escaped, "completion bash": "--" + o.Name, "completion zsh": "--" + o.Name,
+				"completion fish": "-l " + o.Name,
 			} {
 				if !strings.Contains(outputs[where], want) {
-					t.Errorf("%s has no %s of %s", where, want, c.name)
+					t.Errorf("%s has no %s of %s", where, want, c.Name)
 				}
 			}
-			if c == serveCommand && o.name != "config" && !strings.Contains(outputs["man shared-altsd.conf.5"],
+			if c == serveCommand && o.Name != "config" && !strings.Contains(outputs["man shared-altsd.conf.5"],
 				`\fB`+escaped+`\fR`) {
-				t.Errorf("shared-altsd.conf(5) has no %s", o.name)
+				t.Errorf("shared-altsd.conf(5) has no %s", o.Name)
 			}
 		}
 	}

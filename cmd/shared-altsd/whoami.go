@@ -10,25 +10,21 @@ import (
 	"slices"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-var whoamiCommand = &command{
-	name:    "whoami",
-	summary: "say who a peer would see: account@machine and its attributes",
-	about: `
+var whoamiCommand = &cli.Command{
+	Name:    "whoami",
+	Summary: "say who a peer would see: account@machine and its attributes",
+	About: `
 Does a handshake of this account with itself by way of the daemon, and prints the identity that came out: what any peer
 that trusts this machine's CA would see.
 
   shared-altsd whoami
   sudo -u alice shared-altsd whoami --json`,
-	setup: func() ([]option, func([]string) error) {
+	Setup: func() ([]cli.Option, func([]string) error) {
 		d, asJSON := new(daemonFlags), false
-		return append(d.options(), jsonOption(&asJSON)), func(args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown argument %q: whoami takes flags alone; see --help", args[0])
-			}
-			return whoami(d, asJSON, os.Stdout)
-		}
+		return append(d.options(), jsonOption(&asJSON)), func([]string) error { return whoami(d, asJSON, os.Stdout) }
 	},
 }
 

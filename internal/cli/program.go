@@ -1,0 +1,153 @@
+// Package cli is the command line of a program with subcommands: tables of options, and from them parsing, config file,
+// help, manual pages and shell completion.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// A Program is a program with subcommands.
+type Program struct {
+	Name        string
+	Version     string // for the manual pages
+	VersionLine string // what --version prints: version, source and tools
+	About       string // begins the help, as it is to be printed
+	Examples    string // ends the help, as it is to be printed
+	Commands    []*Command
+}
+
+// A Command is one subcommand. Everything that help, manual page and shell completion say of it comes from here.
+type Command struct {
+	Name    string
+	Args    Args   // what stands after the flags; a command without them refuses arguments
+	Summary string // one line in the list of commands
+	About   string // the paragraphs of its own help
+	// Verbatim ends the flags at the first argument, for a command that runs another one.
+	Verbatim bool
+	// Config gives the command the option --config, nil for none.
+	Config *ConfigFile
+	// Setup returns the table of options, bound to fresh variables, and what to run once they are set.
+	Setup func() (options []Option, run func(args []string) error)
+}
+
+// Args are the arguments of a command.
+type Args struct {
+	Text string // as in the usage line, empty for none
+	// What a shell offers for the first one: nothing, if neither is given.
+	Choices   []string
+	Directory bool
+}
+
+// A UsageError is a mistake on the command line or in the config file: one line that names the flag and the cure.
+type UsageError struct{ text string }
+
+func (e *UsageError) Error() string { return e.text }
+
+// Usagef returns a UsageError.
+func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
+
+// An ExitStatus ends the program with that status and no further word.
+type ExitStatus int
+
+func (e ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Run runs the command that args name and returns the exit status: 0, 1 for a failure, 2 for a mistake in the call.
+func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
+	name, err := p.dispatch(args, stdout)
+	var usage *UsageError
+	var status ExitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", name, OneLine(err.Error()))
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+func (p *Program) dispatch(args []string, stdout io.Writer) (name string, err error) {
+	name = p.Name
+	known := strings.Join(p.names(), ", ")
+	if len(args) == 0 {
+		return name, Usagef("no command given: the commands are %s; '%s --help' explains them", known, p.Name)
+	}
+	switch args[0] {
+	case "--version", "version":
+		fmt.Fprintln(stdout, p.VersionLine)
+		return name, nil
+	case "help":
+		if len(args) == 1 {
+			p.writeHelp(stdout)
+			return name, nil
+		}
+		args = []string{args[1], "--help"}
+	case "--help", "-h":
+		p.writeHelp(stdout)
+		return name, nil
+	}
+	if strings.HasPrefix(args[0], "-") {
+		return name, Usagef("unknown flag %q before the command: give the command first, one of %s", args[0], known)
+	}
+	for _, c := range p.Commands {
+		if c.Name != args[0] {
+			continue
+		}
+		err := c.run(args[1:])
+		if errors.Is(err, errHelp) {
+			p.writeCommandHelp(stdout, c)
+			err = nil
+		}
+		return name + " " + c.Name, err
+	}
+	return name, Usagef("unknown command %q: the commands are %s", args[0], known)
+}
+
+// names returns the names of the commands, in their order.
+func (p *Program) names() []string {
+	var names []string
+	for _, c := range p.Commands {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// options returns all options of the command, with --config last.
+func (c *Command) options() []Option {
+	options, _ := c.Setup()
+	return append(options, c.Config.option(new(string))...)
+}
+
+func (c *Command) run(args []string) error {
+	options, run := c.Setup()
+	var path string
+	config := c.Config.option(&path)
+	line, rest, err := parse(slices.Concat(options, config), args, c.Verbatim)
+	if err != nil {
+		return err
+	}
+	if err := resolve(config, line); err != nil {
+		return err
+	}
+	file, err := c.Config.settings(path)
+	if err != nil {
+		return err
+	}
+	if err := resolve(options, line, file); err != nil {
+		return err
+	}
+	if len(rest) > 0 && c.Args.Text == "" {
+		if len(options) == 0 {
+			return Usagef("unknown argument %q: %s takes none", rest[0], c.Name)
+		}
+		return Usagef("unknown argument %q: %s takes flags alone; see --help", rest[0], c.Name)
+	}
+	return run(rest)
+}
