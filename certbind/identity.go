@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
 const (
@@ -29,19 +30,20 @@ func (id *Identity) Marshal() ([]byte, error) {
 	if n := len(id.Certificates); n < 1 || n > maxCertificates {
 		return nil, fmt.Errorf("cannot encode an identity: it has %d certificates, not 1 to %d", n, maxCertificates)
 	}
-	w := writer{out: []byte{byte(len(id.Certificates))}}
+	var w wire.Writer
+	w.U8(byte(len(id.Certificates)))
 	var sum int
 	for _, c := range id.Certificates {
-		w.opaque16("certificate", c, 1, maxCertificateBytes)
+		w.Opaque16("certificate", c, 1, maxCertificateBytes)
 		sum += len(c)
 	}
 	if sum > maxCertificateBytes {
 		return nil, fmt.Errorf("cannot encode an identity: its certificates have %d bytes in all, more than %d",
 			sum, maxCertificateBytes)
 	}
-	w.opaque16("statement", id.Statement, 1, maxStatement)
-	w.opaque16("signature", id.Signature, 1, maxSignature)
-	b, err := w.bytes()
+	w.Opaque16("statement", id.Statement, 1, maxStatement)
+	w.Opaque16("signature", id.Signature, 1, maxSignature)
+	b, err := w.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode an identity: %w", err)
 	}
@@ -62,27 +64,24 @@ func parseIdentity(b []byte) (*Identity, error) {
 	if len(b) > maxIdentity {
 		return nil, fmt.Errorf("it has %d bytes, more than %d", len(b), maxIdentity)
 	}
-	if len(b) == 0 {
-		return nil, fmt.Errorf("it is empty")
-	}
-	count := int(b[0])
-	if count < 1 || count > maxCertificates {
+	r := wire.NewReader(b)
+	count := int(r.U8("count"))
+	if r.Err() == nil && (count < 1 || count > maxCertificates) {
 		return nil, fmt.Errorf("it has %d certificates, not 1 to %d", count, maxCertificates)
 	}
-	r := reader{rest: b[1:]}
 	var id Identity
 	// Each certificate may have what the ones before it have left of the sum.
 	for left := maxCertificateBytes; len(id.Certificates) < count; {
-		c := r.opaque16("certificate", 1, left)
-		if r.err != nil {
-			return nil, r.err
+		c := r.Opaque16("certificate", 1, left)
+		if r.Err() != nil {
+			return nil, r.Err()
 		}
 		id.Certificates = append(id.Certificates, c)
 		left -= len(c)
 	}
-	id.Statement = r.opaque16("statement", 1, maxStatement)
-	id.Signature = r.opaque16("signature", 1, maxSignature)
-	if err := r.end(); err != nil {
+	id.Statement = r.Opaque16("statement", 1, maxStatement)
+	id.Signature = r.Opaque16("signature", 1, maxSignature)
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return &id, nil

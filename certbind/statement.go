@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
 const (
@@ -48,16 +49,16 @@ func (s *Statement) Marshal() ([]byte, error) {
 	if min(notBefore, notAfter) < 0 || max(notBefore, notAfter) > maxUnixTime {
 		return nil, errors.New("cannot encode a statement: a time is outside the years 1970 to 9999")
 	}
-	var w writer
-	w.opaque16("format version", []byte{statementVersion}, 1, 1)
-	w.opaque16("static key", s.StaticKey[:], 32, 32)
-	w.opaque16("leaf", s.Leaf[:], 32, 32)
-	w.opaque16("machine", []byte(s.Machine), 1, maxMachineName)
-	w.opaque16("account", []byte(s.Account), 1, maxDomainAccount)
-	w.opaque16("attributes", attrs, 0, maxAttributesField)
-	w.opaque16("not before", binary.BigEndian.AppendUint64(nil, uint64(notBefore)), 8, 8)
-	w.opaque16("not after", binary.BigEndian.AppendUint64(nil, uint64(notAfter)), 8, 8)
-	b, err := w.bytes()
+	var w wire.Writer
+	w.Opaque16("format version", []byte{statementVersion}, 1, 1)
+	w.Opaque16("static key", s.StaticKey[:], 32, 32)
+	w.Opaque16("leaf", s.Leaf[:], 32, 32)
+	w.Opaque16("machine", []byte(s.Machine), 1, maxMachineName)
+	w.Opaque16("account", []byte(s.Account), 1, maxDomainAccount)
+	w.Opaque16("attributes", attrs, 0, maxAttributesField)
+	w.Opaque16("not before", binary.BigEndian.AppendUint64(nil, uint64(notBefore)), 8, 8)
+	w.Opaque16("not after", binary.BigEndian.AppendUint64(nil, uint64(notAfter)), 8, 8)
+	b, err := w.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode a statement: %w", err)
 	}
@@ -68,18 +69,19 @@ func marshalAttributes(attrs []Attribute) ([]byte, error) {
 	if len(attrs) > maxAttributes {
 		return nil, fmt.Errorf("it has %d attributes, more than %d", len(attrs), maxAttributes)
 	}
-	var w writer
+	var w wire.Writer
 	for i, a := range attrs {
 		if i > 0 && a.Name <= attrs[i-1].Name {
 			return nil, errors.New("its attributes are not in strictly ascending order")
 		}
-		w.opaque8("attribute name", []byte(a.Name), 1, maxAttributeName)
-		w.opaque16("attribute value", []byte(a.Value), 0, maxAttributeValue)
+		w.Opaque8("attribute name", []byte(a.Name), 1, maxAttributeName)
+		w.Opaque16("attribute value", []byte(a.Value), 0, maxAttributeValue)
 	}
-	if n := len(w.out); n > maxAttributesField && w.err == nil {
+	b, err := w.Bytes()
+	if n := len(b); n > maxAttributesField {
 		return nil, fmt.Errorf("its attributes have %d bytes in all, more than %d", n, maxAttributesField)
 	}
-	return w.bytes()
+	return b, err
 }
 
 // ParseStatement reads the bytes of a statement and checks the format with every bound of section 5.1: the version,
@@ -97,20 +99,20 @@ func parseStatement(b []byte) (*Statement, error) {
 	if len(b) > maxStatement {
 		return nil, fmt.Errorf("it has %d bytes, more than %d", len(b), maxStatement)
 	}
-	r := reader{rest: b}
+	r := wire.NewReader(b)
 	// The version comes first and alone: the rest of another version's statement need not look like this one's.
-	if v := r.opaque16("format version", 1, 1); r.err == nil && v[0] != statementVersion {
+	if v := r.Opaque16("format version", 1, 1); r.Err() == nil && v[0] != statementVersion {
 		return nil, fmt.Errorf("its format version is %d, not %d", v[0], statementVersion)
 	}
 	var s Statement
-	copy(s.StaticKey[:], r.opaque16("static key", 32, 32))
-	copy(s.Leaf[:], r.opaque16("leaf", 32, 32))
-	s.Machine = string(r.opaque16("machine", 1, maxMachineName))
-	s.Account = string(r.opaque16("account", 1, maxDomainAccount))
-	attrs := r.opaque16("attributes", 0, maxAttributesField)
-	notBefore := r.opaque16("not before", 8, 8)
-	notAfter := r.opaque16("not after", 8, 8)
-	if err := r.end(); err != nil {
+	copy(s.StaticKey[:], r.Opaque16("static key", 32, 32))
+	copy(s.Leaf[:], r.Opaque16("leaf", 32, 32))
+	s.Machine = string(r.Opaque16("machine", 1, maxMachineName))
+	s.Account = string(r.Opaque16("account", 1, maxDomainAccount))
+	attrs := r.Opaque16("attributes", 0, maxAttributesField)
+	notBefore := r.Opaque16("not before", 8, 8)
+	notAfter := r.Opaque16("not after", 8, 8)
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -128,16 +130,16 @@ func parseStatement(b []byte) (*Statement, error) {
 
 func parseAttributes(b []byte) ([]Attribute, error) {
 	var attrs []Attribute
-	for r := (reader{rest: b}); len(r.rest) > 0; {
+	for r := wire.NewReader(b); r.Len() > 0; {
 		if len(attrs) == maxAttributes {
 			return nil, fmt.Errorf("it has more than %d attributes", maxAttributes)
 		}
 		a := Attribute{
-			Name:  string(r.opaque8("attribute name", 1, maxAttributeName)),
-			Value: string(r.opaque16("attribute value", 0, maxAttributeValue)),
+			Name:  string(r.Opaque8("attribute name", 1, maxAttributeName)),
+			Value: string(r.Opaque16("attribute value", 0, maxAttributeValue)),
 		}
-		if r.err != nil {
-			return nil, r.err
+		if r.Err() != nil {
+			return nil, r.Err()
 		}
 		if n := len(attrs); n > 0 && a.Name <= attrs[n-1].Name {
 			return nil, errors.New("its attributes are not in strictly ascending order")

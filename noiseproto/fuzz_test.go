@@ -73,8 +73,8 @@ func fuzzFeed(f *testing.F, tr *fixedTranscript, good []byte, fresh func(*testin
 }
 
 func FuzzOffer(f *testing.F) {
-	f.Add(appendOffer(nil, testParams))
-	f.Add(appendOffer(nil, fullParams))
+	f.Add(rawOffer(testParams))
+	f.Add(rawOffer(fullParams))
 	f.Add([]byte("\x02\x01a\x01a"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parseOffer(b)
@@ -84,8 +84,8 @@ func FuzzOffer(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.Equal(appendOffer(nil, p), b) {
-			t.Fatal("an offer with two encodings")
+		if back, err := marshalOffer(p); err != nil || !bytes.Equal(back, b) {
+			t.Fatalf("an offer with two encodings: %x, %v", back, err)
 		}
 		if c, err := choose(fullParams, p); err == nil {
 			if err := c.check(p); err != nil {
@@ -97,9 +97,9 @@ func FuzzOffer(f *testing.F) {
 
 func FuzzChoice(f *testing.F) {
 	c := choice{"grpc", RecordProtocol, testParams.RPCVersions, 7, ""}
-	f.Add(appendChoice(nil, c))
+	f.Add(rawChoice(c))
 	c.transport = "t"
-	f.Add(appendChoice(nil, c))
+	f.Add(rawChoice(c))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := parseChoice(b)
 		if err != nil {
@@ -108,8 +108,8 @@ func FuzzChoice(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.Equal(appendChoice(nil, c), b) {
-			t.Fatal("a choice with two encodings")
+		if back, err := marshalChoice(c); err != nil || !bytes.Equal(back, b) {
+			t.Fatalf("a choice with two encodings: %x, %v", back, err)
 		}
 		if c.check(fullParams) == nil && (c.record != RecordProtocol || c.transport != "" && c.transport != "t") {
 			t.Fatalf("%+v was not offered", c)

@@ -140,13 +140,14 @@ func (h *Handshake) prepare(p Params) (err error) {
 	if h.params, err = p.local(); err != nil || h.initiator {
 		return err // an initiator's choice has 236 bytes at most
 	}
-	h.offer = appendOffer(nil, h.params)
+	if h.offer, err = marshalOffer(h.params); err != nil {
+		return err
+	}
 	if len(h.offer) > maxNegotiateSize {
 		return reason.Errorf(reason.LocalAccount, "the names of the application's protocols need %d bytes, they may have %d",
 			len(h.offer), maxNegotiateSize)
 	}
-	m := message2{make([]byte, mlkem.CiphertextSize768), h.static.Identity, h.offer}
-	if n := message2Overhead + m.size(); n > messageMax {
+	if n := message2Overhead + mlkem.CiphertextSize768 + 2 + len(h.static.Identity) + 2 + len(h.offer); n > messageMax {
 		return reason.Errorf(reason.LocalAccount,
 			"identity and offer make message 2 %d bytes long, it may have %d; shorten the "+
 				"machine's certificate chain or the list of protocols", n, messageMax)
@@ -381,9 +382,15 @@ func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 		return nil, err
 	}
 
-	m3 := message3{h.static.Identity, appendChoice(nil, c)}
-	n := message3Overhead + m3.size()
-	frame, k1, k2, err := h.noise.WriteMessage(h.newFrame(frameMessage3, n), m3.append(make([]byte, 0, m3.size())))
+	encoded, err := marshalChoice(c)
+	if err != nil {
+		return nil, err
+	}
+	m3, err := (&message3{h.static.Identity, encoded}).marshal()
+	if err != nil {
+		return nil, err
+	}
+	frame, k1, k2, err := h.noise.WriteMessage(h.newFrame(frameMessage3, message3Overhead+len(m3)), m3)
 	if err != nil {
 		return nil, err
 	}
@@ -435,9 +442,11 @@ func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
 	}
 	psk, ciphertext := h.source.encapsulate(ek)
 
-	m := message2{ciphertext, h.static.Identity, h.offer}
-	n := message2Overhead + m.size()
-	frame, _, _, err = h.noise.WriteMessage(h.newFrame(frameMessage2, n), m.append(make([]byte, 0, m.size())))
+	m2, err := (&message2{ciphertext, h.static.Identity, h.offer}).marshal()
+	if err != nil {
+		return nil, err
+	}
+	frame, _, _, err = h.noise.WriteMessage(h.newFrame(frameMessage2, message2Overhead+len(m2)), m2)
 	if err != nil {
 		return nil, err
 	}

@@ -439,8 +439,7 @@ func (r *refInitiator) payload3(t testing.TB, s *side, edit func(*choice)) []byt
 	if edit != nil {
 		edit(&c)
 	}
-	m := message3{s.attest().Identity, appendChoice(nil, c)}
-	return m.append(nil)
+	return opaque16(opaque16(nil, s.attest().Identity), rawChoice(c))
 }
 
 // A refResponder answers a message 1 by the reference implementation.
@@ -469,6 +468,11 @@ func newRefResponder(t testing.TB, s *side, m1 []byte) *refResponder {
 	return r
 }
 
+// payload2 is a payload of message 2 with an offer as it is given.
+func (r *refResponder) payload2(offer []byte) []byte {
+	return opaque16(opaque16(bytes.Clone(r.ciphertext), r.identity), offer)
+}
+
 // message2 gives the frame with the payload, or with a good one whose offer edit changed.
 func (r *refResponder) message2(t testing.TB, payload []byte, edit func(*Params)) []byte {
 	if payload == nil {
@@ -476,8 +480,7 @@ func (r *refResponder) message2(t testing.TB, payload []byte, edit func(*Params)
 		if edit != nil {
 			edit(&p)
 		}
-		m := message2{r.ciphertext, r.identity, appendOffer(nil, p)}
-		payload = m.append(nil)
+		payload = r.payload2(rawOffer(p))
 	}
 	return frame(1, frameMessage2, r.write(1, payload))
 }
@@ -550,18 +553,18 @@ func TestBadEncapsulationKey(t *testing.T) {
 func TestBadPayloads(t *testing.T) {
 	alpha, beta := sides(t)
 	id := beta.attest().Identity
-	offer := appendOffer(nil, testParams)
+	offer := rawOffer(testParams)
 	ct := make([]byte, mlkem.CiphertextSize768)
 	pad := make([]byte, 100)
 	for want, payload := range map[string][]byte{
-		"inside its identity":     slices.Concat(ct, []byte{0x50, 0}, pad),
-		"identity has 0 bytes":    slices.Concat(ct, []byte{0, 0}, pad),
-		"identity has 21505":      slices.Concat(ct, []byte{0x54, 1}, pad),
-		"inside its offer":        slices.Concat(appendOpaque16(ct[:len(ct):len(ct)], id), []byte{1, 0}),
-		"offer has 0 bytes":       slices.Concat(appendOpaque16(ct[:len(ct):len(ct)], id), []byte{0, 0}),
-		"offer has 2049 bytes":    slices.Concat(appendOpaque16(ct[:len(ct):len(ct)], id), []byte{8, 1}, make([]byte, 2049)),
-		"follow the end of the":   slices.Concat(appendOpaque16(appendOpaque16(ct[:len(ct):len(ct)], id), offer), []byte{0}),
-		"application protocols h": slices.Concat(appendOpaque16(appendOpaque16(ct[:len(ct):len(ct)], id), []byte{0})),
+		`inside the field "identity"`:                           slices.Concat(ct, []byte{0x50, 0}, pad),
+		`"identity" has 0 bytes`:                                slices.Concat(ct, []byte{0, 0}, pad),
+		`"identity" has 21505 bytes`:                            slices.Concat(ct, []byte{0x54, 1}, pad),
+		`inside the field "offer"`:                              slices.Concat(opaque16(ct[:len(ct):len(ct)], id), []byte{1, 0}),
+		`"offer" has 0 bytes`:                                   slices.Concat(opaque16(ct[:len(ct):len(ct)], id), []byte{0, 0}),
+		`"offer" has 2049 bytes`:                                slices.Concat(opaque16(ct[:len(ct):len(ct)], id), []byte{8, 1}, make([]byte, 2049)),
+		"message 2 is malformed: 1 bytes follow its last field": slices.Concat(opaque16(opaque16(ct[:len(ct):len(ct)], id), offer), []byte{0}),
+		`"application protocols" has 0 entries`:                 slices.Concat(opaque16(opaque16(ct[:len(ct):len(ct)], id), []byte{0})),
 	} {
 		i := alpha.start(t, true)
 		out := i.refused(t, newRefResponder(t, beta, i.first(t)).message2(t, payload, nil), reason.Malformed, want)
@@ -570,13 +573,13 @@ func TestBadPayloads(t *testing.T) {
 		}
 	}
 	id = alpha.attest().Identity
-	good := appendChoice(nil, choice{"grpc", RecordProtocol, testParams.RPCVersions, 0, ""})
+	good := rawChoice(choice{"grpc", RecordProtocol, testParams.RPCVersions, 0, ""})
 	for want, payload := range map[string][]byte{
-		"inside its identity":    slices.Concat([]byte{0x50, 0}, pad),
-		"identity has 0 bytes":   slices.Concat([]byte{0, 0}, pad),
-		"choice has 2049 bytes":  slices.Concat(appendOpaque16(nil, id), []byte{8, 1}, make([]byte, 2049)),
-		"follow the end of the ": slices.Concat(appendOpaque16(appendOpaque16(nil, id), good), []byte{0}),
-		"peer's choice":          appendOpaque16(appendOpaque16(nil, id), append(slices.Clone(good), 0)),
+		`inside the field "identity"`:                                   slices.Concat([]byte{0x50, 0}, pad),
+		`"identity" has 0 bytes`:                                        slices.Concat([]byte{0, 0}, pad),
+		`"choice" has 2049 bytes`:                                       slices.Concat(opaque16(nil, id), []byte{8, 1}, make([]byte, 2049)),
+		"message 3 is malformed: 1 bytes follow its last field":         slices.Concat(opaque16(opaque16(nil, id), good), []byte{0}),
+		"the peer's choice is malformed: 1 bytes follow its last field": opaque16(opaque16(nil, id), append(slices.Clone(good), 0)),
 	} {
 		ref := newRefInitiator(t, alpha)
 		h := beta.start(t, false)
@@ -696,14 +699,13 @@ func TestIdentityBeforeNegotiation(t *testing.T) {
 	} {
 		i := alpha.start(t, true, edit)
 		r := newRefResponder(t, beta, i.first(t))
-		m2 := message2{r.ciphertext, r.identity, []byte{0xff}}
-		i.refused(t, r.message2(t, m2.append(nil), nil), code, "")
+		i.refused(t, r.message2(t, r.payload2([]byte{0xff}), nil), code, "")
 
 		ref := newRefInitiator(t, alpha)
 		h := beta.start(t, false, edit)
 		ref.toMessage3(t, h)
-		m3 := message3{alpha.attest().Identity, []byte{0xff}}
-		h.refused(t, frame(1, frameMessage3, ref.write(2, m3.append(nil))), code, "")
+		m3 := opaque16(opaque16(nil, alpha.attest().Identity), []byte{0xff})
+		h.refused(t, frame(1, frameMessage3, ref.write(2, m3)), code, "")
 	}
 }
 

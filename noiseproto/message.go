@@ -1,6 +1,11 @@
 package noiseproto
 
-import "crypto/mlkem"
+import (
+	"crypto/mlkem"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/wire"
+)
 
 // The parts of the payloads and of the Noise messages, docs/protocol.md, section 4, in bytes.
 const (
@@ -19,41 +24,49 @@ type message2 struct {
 	identity, offer []byte
 }
 
-func (m *message2) size() int { return len(m.ciphertext) + 2 + len(m.identity) + 2 + len(m.offer) }
-
-func (m *message2) append(b []byte) []byte {
-	b = append(b, m.ciphertext...)
-	b = appendOpaque16(b, m.identity)
-	return appendOpaque16(b, m.offer)
+func (m *message2) marshal() ([]byte, error) {
+	var w wire.Writer
+	w.Put("ciphertext", m.ciphertext, mlkem.CiphertextSize768)
+	w.Opaque16("identity", m.identity, 1, maxIdentitySize)
+	w.Opaque16("offer", m.offer, 1, maxNegotiateSize)
+	return w.Bytes()
 }
 
 // parseMessage2 reads the payload of message 2. The result points into b.
 func parseMessage2(b []byte) (message2, error) {
-	d := decoder{b: b}
+	r := wire.NewReader(b)
 	m := message2{
-		ciphertext: d.take("ML-KEM ciphertext", mlkem.CiphertextSize768),
-		identity:   d.opaque("identity", 2, 1, maxIdentitySize),
-		offer:      d.opaque("offer", 2, 1, maxNegotiateSize),
+		ciphertext: r.Take("ciphertext", mlkem.CiphertextSize768),
+		identity:   r.Opaque16("identity", 1, maxIdentitySize),
+		offer:      r.Opaque16("offer", 1, maxNegotiateSize),
 	}
-	return m, d.end("message 2")
+	return m, malformed("message 2", r.End())
 }
 
 // message3 is the payload of message 3.
 type message3 struct{ identity, choice []byte }
 
-func (m *message3) size() int { return 2 + len(m.identity) + 2 + len(m.choice) }
-
-func (m *message3) append(b []byte) []byte {
-	b = appendOpaque16(b, m.identity)
-	return appendOpaque16(b, m.choice)
+func (m *message3) marshal() ([]byte, error) {
+	var w wire.Writer
+	w.Opaque16("identity", m.identity, 1, maxIdentitySize)
+	w.Opaque16("choice", m.choice, 1, maxNegotiateSize)
+	return w.Bytes()
 }
 
 // parseMessage3 reads the payload of message 3. The result points into b.
 func parseMessage3(b []byte) (message3, error) {
-	d := decoder{b: b}
+	r := wire.NewReader(b)
 	m := message3{
-		identity: d.opaque("identity", 2, 1, maxIdentitySize),
-		choice:   d.opaque("choice", 2, 1, maxNegotiateSize),
+		identity: r.Opaque16("identity", 1, maxIdentitySize),
+		choice:   r.Opaque16("choice", 1, maxNegotiateSize),
 	}
-	return m, d.end("message 3")
+	return m, malformed("message 3", r.End())
+}
+
+// malformed turns what is wrong with the format of what the peer sent into the refusal of it, nil if nothing is.
+func malformed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return reason.Errorf(reason.Malformed, "the peer's %s is malformed: %w", what, err)
 }

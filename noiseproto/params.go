@@ -2,10 +2,11 @@ package noiseproto
 
 import (
 	"cmp"
-	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
 // RecordProtocol is the only record protocol that version 1 knows, offers and chooses.
@@ -100,77 +101,72 @@ func validEntry(s string) bool {
 	return len(s) >= 1 && len(s) <= maxEntrySize
 }
 
-// appendOffer appends the encoding of p, which local has passed.
-func appendOffer(b []byte, p Params) []byte {
-	b = appendList(b, p.ApplicationProtocols)
-	b = appendList(b, p.RecordProtocols)
-	b = appendRPC(b, p.RPCVersions, p.MaxFrameSize)
-	return appendList(b, p.TransportProtocols)
+// marshalOffer encodes p, which local has passed.
+func marshalOffer(p Params) ([]byte, error) {
+	var w wire.Writer
+	writeList(&w, "application protocols", p.ApplicationProtocols)
+	writeList(&w, "record protocols", p.RecordProtocols)
+	writeRPC(&w, p.RPCVersions, p.MaxFrameSize)
+	writeList(&w, "transport protocols", p.TransportProtocols)
+	return w.Bytes()
 }
 
-func appendList(b []byte, list []string) []byte {
-	b = append(b, byte(len(list)))
+func writeList(w *wire.Writer, field string, list []string) {
+	w.U8(byte(len(list)))
 	for _, s := range list {
-		b = appendOpaque8(b, s)
+		w.Opaque8(field, []byte(s), 1, maxEntrySize)
 	}
-	return b
 }
 
-func appendRPC(b []byte, r RPCVersions, maxFrame uint32) []byte {
+func writeRPC(w *wire.Writer, r RPCVersions, maxFrame uint32) {
 	for _, v := range [...]uint32{r.Max.Major, r.Max.Minor, r.Min.Major, r.Min.Minor, maxFrame} {
-		b = binary.BigEndian.AppendUint32(b, v)
+		w.U32(v)
 	}
-	return b
 }
 
 // parseOffer reads an offer, the whole of b.
 func parseOffer(b []byte) (Params, error) {
-	d := decoder{b: b}
+	r := wire.NewReader(b)
 	p := Params{
-		ApplicationProtocols: d.list("offer of application protocols", 1),
-		RecordProtocols:      d.list("offer of record protocols", 1),
-		RPCVersions:          d.rpcVersions(),
-		MaxFrameSize:         d.u32("maximum frame size"),
-		TransportProtocols:   d.list("offer of transport protocols", 0),
+		ApplicationProtocols: readList(r, "application protocols", 1),
+		RecordProtocols:      readList(r, "record protocols", 1),
+		RPCVersions:          readRPC(r),
+		MaxFrameSize:         r.U32("maximum frame size"),
+		TransportProtocols:   readList(r, "transport protocols", 0),
 	}
-	if err := d.end("offer"); err != nil {
-		return Params{}, err
+	if err := r.End(); err != nil {
+		return Params{}, malformed("offer", err)
 	}
 	return p, nil
 }
 
-// list reads from least to 16 names, none twice.
-func (d *decoder) list(what string, least int) []string {
-	n := d.u8(what)
-	if d.err == nil && (n < least || n > maxListEntries) {
-		d.err = reason.Errorf(reason.Malformed, "the peer's %s has %d entries, it must have %d to %d", what, n, least,
-			maxListEntries)
+// readList reads from least to 16 names, none twice.
+func readList(r *wire.Reader, field string, least int) []string {
+	n := int(r.U8(field))
+	if n < least || n > maxListEntries {
+		r.Fail(fmt.Errorf("the field %q has %d entries, it must have %d to %d", field, n, least, maxListEntries))
 	}
-	if d.err != nil {
-		return nil
-	}
-	list := make([]string, 0, n)
+	list := make([]string, 0, min(n, maxListEntries))
 	for range n {
-		s := string(d.opaque(what, 1, 1, maxEntrySize))
-		if d.err == nil && !validEntry(s) {
-			d.err = reason.Errorf(reason.Malformed, "the peer's %s holds a character that is not printable ASCII", what)
-		}
-		if d.err == nil && slices.Contains(list, s) {
-			d.err = reason.Errorf(reason.Malformed, "the peer's %s holds an entry twice", what)
-		}
-		if d.err != nil {
+		s := string(r.Opaque8(field, 1, maxEntrySize))
+		switch {
+		case r.Err() != nil:
 			return nil
+		case !validEntry(s):
+			r.Fail(fmt.Errorf("the field %q holds a character that is not printable ASCII", field))
+		case slices.Contains(list, s):
+			r.Fail(fmt.Errorf("the field %q holds an entry twice", field))
 		}
 		list = append(list, s)
 	}
 	return list
 }
 
-func (d *decoder) rpcVersions() (r RPCVersions) {
-	for _, v := range [...]*uint32{&r.Max.Major, &r.Max.Minor, &r.Min.Major, &r.Min.Minor} {
-		*v = d.u32("RPC versions")
+func readRPC(r *wire.Reader) (v RPCVersions) {
+	for _, n := range [...]*uint32{&v.Max.Major, &v.Max.Minor, &v.Min.Major, &v.Min.Minor} {
+		*n = r.U32("RPC versions")
 	}
-	return r
+	return v
 }
 
 // A choice is what the initiator answers to an offer.
@@ -181,25 +177,27 @@ type choice struct {
 	transport           string // empty if there is none in common
 }
 
-func appendChoice(b []byte, c choice) []byte {
-	b = appendOpaque8(b, c.application)
-	b = appendOpaque8(b, c.record)
-	b = appendRPC(b, c.rpcVersions, c.maxFrameSize)
-	return appendOpaque8(b, c.transport)
+func marshalChoice(c choice) ([]byte, error) {
+	var w wire.Writer
+	w.Opaque8("application protocol", []byte(c.application), 1, maxEntrySize)
+	w.Opaque8("record protocol", []byte(c.record), 1, maxEntrySize)
+	writeRPC(&w, c.rpcVersions, c.maxFrameSize)
+	w.Opaque8("transport protocol", []byte(c.transport), 0, maxEntrySize)
+	return w.Bytes()
 }
 
 // parseChoice reads a choice, the whole of b. Whether its names were offered is for check to say.
 func parseChoice(b []byte) (choice, error) {
-	d := decoder{b: b}
+	r := wire.NewReader(b)
 	c := choice{
-		application:  string(d.opaque("choice of an application protocol", 1, 1, maxEntrySize)),
-		record:       string(d.opaque("choice of a record protocol", 1, 1, maxEntrySize)),
-		rpcVersions:  d.rpcVersions(),
-		maxFrameSize: d.u32("maximum frame size"),
-		transport:    string(d.opaque("choice of a transport protocol", 1, 0, maxEntrySize)),
+		application:  string(r.Opaque8("application protocol", 1, maxEntrySize)),
+		record:       string(r.Opaque8("record protocol", 1, maxEntrySize)),
+		rpcVersions:  readRPC(r),
+		maxFrameSize: r.U32("maximum frame size"),
+		transport:    string(r.Opaque8("transport protocol", 0, maxEntrySize)),
 	}
-	if err := d.end("choice"); err != nil {
-		return choice{}, err
+	if err := r.End(); err != nil {
+		return choice{}, malformed("choice", err)
 	}
 	return c, nil
 }

@@ -21,8 +21,8 @@ var fullParams = Params{
 func TestEncodings(t *testing.T) {
 	offer := "\x02\x04grpc\x02h2" + "\x01\x17ALTSRP_GCM_AES128_REKEY" +
 		"\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\xff\xff\xff\xff" + "\x01\x02\x03\x04" + "\x01\x01t"
-	if got := appendOffer(nil, fullParams); string(got) != offer {
-		t.Errorf("offer %q", got)
+	if got, err := marshalOffer(fullParams); err != nil || string(got) != offer || string(rawOffer(fullParams)) != offer {
+		t.Errorf("offer %q, %v", got, err)
 	}
 	if p, err := parseOffer([]byte(offer)); err != nil || !reflect.DeepEqual(p, fullParams) {
 		t.Errorf("%+v, %v", p, err)
@@ -30,8 +30,8 @@ func TestEncodings(t *testing.T) {
 	c := choice{"grpc", RecordProtocol, fullParams.RPCVersions, 0x01020304, ""}
 	enc := "\x04grpc" + "\x17ALTSRP_GCM_AES128_REKEY" +
 		"\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\xff\xff\xff\xff" + "\x01\x02\x03\x04" + "\x00"
-	if got := appendChoice(nil, c); string(got) != enc {
-		t.Errorf("choice %q", got)
+	if got, err := marshalChoice(c); err != nil || string(got) != enc || string(rawChoice(c)) != enc {
+		t.Errorf("choice %q, %v", got, err)
 	}
 	if got, err := parseChoice([]byte(enc)); err != nil || got != c {
 		t.Errorf("%+v, %v", got, err)

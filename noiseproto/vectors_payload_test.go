@@ -65,7 +65,7 @@ func (v *vector) badPayloads(t *testing.T) (list []negative) {
 			own, other = other, own
 		}
 		parts := func(identity, negotiation []byte) []byte {
-			return appendOpaque16(appendOpaque16(slices.Clone(start), identity), negotiation)
+			return opaque16(opaque16(slices.Clone(start), identity), negotiation)
 		}
 		whole := parts(own.Identity, own.Negotiation)
 		plain := func(name string, payload []byte) { add(place, name, payload, nil) }
@@ -117,7 +117,7 @@ func (v *vector) badPayloads(t *testing.T) (list []negative) {
 			offer := func(name string, edit func(*Params)) {
 				p := own.Params.params()
 				edit(&p)
-				negotiation("offer "+name, appendOffer(nil, p))
+				negotiation("offer "+name, rawOffer(p))
 			}
 			offer("without a common application protocol", func(p *Params) { p.ApplicationProtocols = []string{"h3"} })
 			offer("without a common record protocol", func(p *Params) { p.RecordProtocols = []string{"ALTSRP_GMAC_128"} })
@@ -153,7 +153,7 @@ func (v *vector) badPayloads(t *testing.T) (list []negative) {
 		chosen := func(name string, edit func(*choice)) {
 			c := choice{"grpc", RecordProtocol, own.Params.params().RPCVersions, 0, ""}
 			edit(&c)
-			negotiation("choice "+name, appendChoice(nil, c))
+			negotiation("choice "+name, rawChoice(c))
 		}
 		chosen("of an application protocol not offered", func(c *choice) { c.application = "h2" })
 		chosen("of a record protocol not offered", func(c *choice) { c.record = "ALTSRP_GMAC_128" })

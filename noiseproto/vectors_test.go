@@ -250,13 +250,13 @@ func (v *vector) fill(t *testing.T) {
 	v.Encaps = dk.EncapsulationKey().Bytes()
 	v.PSK, v.Ciphertext = (&fixedKeys{randomness: v.Randomness}).encapsulate(dk.EncapsulationKey())
 	ref[0].psk, ref[1].psk = v.PSK, v.PSK
-	v.Responder.Negotiation = appendOffer(nil, v.Responder.Params.params())
-	v.Initiator.Negotiation = appendChoice(nil,
+	v.Responder.Negotiation = rawOffer(v.Responder.Params.params())
+	v.Initiator.Negotiation = rawChoice(
 		choice{"grpc", RecordProtocol, v.Initiator.Params.params().RPCVersions, 1 << 20, ""})
 	payloads := [][]byte{
 		v.Encaps,
-		(&message2{v.Ciphertext, v.Responder.Identity, v.Responder.Negotiation}).append(nil),
-		(&message3{v.Initiator.Identity, v.Initiator.Negotiation}).append(nil),
+		opaque16(opaque16(slices.Clone(v.Ciphertext), v.Responder.Identity), v.Responder.Negotiation),
+		opaque16(opaque16(nil, v.Initiator.Identity), v.Initiator.Negotiation),
 	}
 	v.Start = vectorState{ref[0].ck, ref[0].h}
 	v.Messages = nil

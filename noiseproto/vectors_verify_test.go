@@ -16,6 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
 // A verification is identities and what a verifier says of each, docs/protocol.md, section 5.5. Certificates and
@@ -200,15 +201,15 @@ func newVerification(t *testing.T) *verification {
 	raw("identity: a byte after", func(b []byte) []byte { return append(b, 0) })
 	raw("identity: certificate longer than the rest", func(b []byte) []byte { b[1] = 0x3f; return b })
 	raw("identity: 16385 bytes of certificates", func(b []byte) []byte {
-		return slices.Concat([]byte{2}, appendOpaque16(nil, make([]byte, 16384)), appendOpaque16(nil, []byte{0}),
-			appendOpaque16(nil, []byte{0}), appendOpaque16(nil, []byte{0}))
+		return slices.Concat([]byte{2}, opaque16(nil, make([]byte, 16384)), opaque16(nil, []byte{0}),
+			opaque16(nil, []byte{0}), opaque16(nil, []byte{0}))
 	})
 	raw("identity: signature of 1025 bytes", func(b []byte) []byte {
-		return slices.Concat([]byte{1}, appendOpaque16(nil, []byte{0}), appendOpaque16(nil, []byte{0}),
-			appendOpaque16(nil, make([]byte, 1025)))
+		return slices.Concat([]byte{1}, opaque16(nil, []byte{0}), opaque16(nil, []byte{0}),
+			opaque16(nil, make([]byte, 1025)))
 	})
 	raw("identity: statement empty", func(b []byte) []byte {
-		return slices.Concat([]byte{1}, appendOpaque16(nil, []byte{0}), []byte{0, 0}, appendOpaque16(nil, []byte{0}))
+		return slices.Concat([]byte{1}, opaque16(nil, []byte{0}), []byte{0, 0}, opaque16(nil, []byte{0}))
 	})
 	names := []string{"format version", "static key", "leaf", "machine", "account", "attributes", "not before",
 		"not after"}
@@ -225,7 +226,7 @@ func newVerification(t *testing.T) *verification {
 		c.fields = func(f [][]byte) [][]byte { return append(f, nil) }
 	})
 	statement("statement: a field missing", func(c *claim) { c.fields = func(f [][]byte) [][]byte { return f[:7] } })
-	attribute := func(name, value string) []byte { return appendOpaque16(appendOpaque8(nil, name), []byte(value)) }
+	attribute := func(name, value string) []byte { return opaque16(opaque8(nil, name), []byte(value)) }
 	field("attributes: no name", 5, attribute("", ""))
 	field("attributes: name of 33 bytes", 5, attribute(string(bytes.Repeat([]byte("a"), 33)), ""))
 	field("attributes: value of 2049 bytes", 5, attribute("a", string(make([]byte, 2049))))
@@ -432,12 +433,12 @@ func (c *claim) bytes(t *testing.T) []byte {
 	}
 	if c.fields != nil {
 		var fields [][]byte
-		for d := (decoder{b: st}); len(d.b) > 0; {
-			fields = append(fields, d.opaque("field", 2, 0, 1<<16))
+		for r := wire.NewReader(st); r.Len() > 0; {
+			fields = append(fields, r.Opaque16("field", 0, 1<<16))
 		}
 		st = nil
 		for _, f := range c.fields(fields) {
-			st = appendOpaque16(st, f)
+			st = opaque16(st, f)
 		}
 	}
 	c.id.Statement = st
