@@ -11,6 +11,8 @@ import (
 // A Fault is one thing that is wrong, or will be, with a machine's credential or trust.
 type Fault struct {
 	What, Cure string
+	// Setting is what the program can change by way of a cure, 0 if nothing.
+	Setting Setting
 	// Warning is true if peers accept the machine nevertheless, now.
 	Warning bool
 }
@@ -18,14 +20,16 @@ type Fault struct {
 // String gives both in one line.
 func (f Fault) String() string { return f.What + "; " + f.Cure }
 
+const fetchList = "fetch a new revocation list from the CA, and reload"
+
 // cures says, for each code that verifyChain gives, what the owner of the certificate can do.
 var cures = map[reason.Code]string{
-	reason.UnknownCA: "add the intermediate certificates to the credentials, or name the CA that issued the certificate " +
-		"with --ca, not limited to other names",
+	reason.UnknownCA: "add the intermediate certificates to the credentials, or trust the CA that issued the " +
+		"certificate, not limited to other names",
 	reason.CertificateExpired:     "renew the certificate, and reload",
 	reason.CertificateNotYetValid: "set this machine's clock, or wait",
 	reason.CertificateRevoked:     "have a new certificate issued for a new key",
-	reason.RevocationUnknown:      "fetch a new revocation list from the CA, and reload",
+	reason.RevocationUnknown:      fetchList + ", or accept lists that are out of date",
 	reason.CertificateUnacceptable: "have the certificate issued for a leaf, with digitalSignature, serverAuth and what " +
 		"else is named here",
 	reason.MachineNameMismatch: "have it issued by a CA whose name constraints permit every name in it",
@@ -35,39 +39,38 @@ var cures = map[reason.Code]string{
 const maxExpiryNotice = 30 * 24 * time.Hour
 
 // Check says what peers with the same trust would say of a machine's credential at a time: each fault with its cure,
-// none if all is well. name is the machine's name, or empty to have it chosen as without --machine-name; a nil trust
-// leaves out what needs one.
+// none if all is well. name is the machine's name, or empty to have it chosen from those of the certificate; a nil
+// trust leaves out what needs one.
 func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	var faults []Fault
-	fault := func(warning bool, cure, format string, args ...any) {
-		faults = append(faults, Fault{What: fmt.Sprintf(format, args...), Cure: cure, Warning: warning})
+	fault := func(s Setting, cure, format string, args ...any) {
+		faults = append(faults, Fault{What: fmt.Sprintf(format, args...), Cure: cure, Setting: s})
 	}
 	if name == "" {
 		var err error
 		if name, err = c.MachineName("", ""); err != nil {
-			fault(false, "name the machine with --machine-name, or have the certificate issued with its DNS name alone",
-				"%v", err)
+			fault(SettingMachineName, "name the machine, or have the certificate issued with its DNS name alone", "%v", err)
 		}
 	} else if err := ValidMachineName(name); err != nil {
-		fault(false, "choose another machine name", "%v", err)
+		fault(SettingMachineName, "choose another machine name", "%v", err)
 		name = ""
 	} else if !hasName(c.Leaf, name) {
-		fault(false, "have the certificate issued with that name, or choose one of its names with --machine-name",
+		fault(SettingMachineName, "have the certificate issued with that name, or choose one of its names",
 			"the certificate does not have the machine's name, %q, among its DNS names (%s)",
 			name, listNames(machineNames(c.Leaf)))
 		name = ""
 	}
 	if sig, err := c.Sign([]byte("check")); err != nil {
-		fault(false, "give a key that works", "%v", err)
+		fault(0, "give a key that works", "%v", err)
 	} else if !validSignature(c.Leaf.PublicKey, []byte("check"), sig) {
-		fault(false, "name the key that the certificate was made for", "the private key does not sign for the certificate")
+		fault(0, "name the key that the certificate was made for", "the private key does not sign for the certificate")
 	}
 	faults = append(faults, checkExpiry(c, now)...)
 	if t == nil {
 		return faults
 	}
 	if err := checkOwnChain(c, name, t, now); err != nil {
-		fault(false, cures[reason.Of(err)], "%v", err)
+		fault(SettingOf(err), cures[reason.Of(err)], "%v", err)
 	}
 	return append(faults, t.check(now)...)
 }
@@ -133,7 +136,8 @@ func (t *Trust) check(now time.Time) []Fault {
 			if now.After(ca.NotAfter) {
 				faults = append(faults, Fault{
 					What:    fmt.Sprintf("the CA %q in %s has expired at %s", ca.Subject, g.source, stamp(ca.NotAfter)),
-					Cure:    "remove it from --ca, or replace it by its successor",
+					Cure:    "remove it, or replace it by its successor",
+					Setting: SettingCAs,
 					Warning: true,
 				})
 			} else if now.Before(ca.NotBefore) {
@@ -147,11 +151,15 @@ func (t *Trust) check(now time.Time) []Fault {
 	}
 	for _, l := range t.crls {
 		if l.stale(now) {
-			faults = append(faults, Fault{
+			f := Fault{
 				What:    fmt.Sprintf("the revocation list %s was due to be replaced at %s", l.source, stamp(l.list.NextUpdate)),
 				Cure:    cures[reason.RevocationUnknown],
-				Warning: t.crlStaleOK,
-			})
+				Setting: SettingCRLStaleOK,
+			}
+			if t.crlStaleOK {
+				f.Cure, f.Setting, f.Warning = fetchList, 0, true
+			}
+			faults = append(faults, f)
 		} else if now.Before(l.list.ThisUpdate) {
 			faults = append(faults, Fault{
 				What:    fmt.Sprintf("the revocation list %s is from the future, %s", l.source, stamp(l.list.ThisUpdate)),

@@ -68,8 +68,7 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	}
 	switch {
 	case len(signers) == 0:
-		return nil, errors.New("the machine's credentials hold no private key; " +
-			"add it to the file, or name its file with --key")
+		return nil, curedBy(SettingKey, "the machine's credentials hold no private key; add it to them, or name its file")
 	case len(signers) > 1:
 		return nil, fmt.Errorf("the machine's credentials hold %d private keys; leave only the one of the certificate",
 			len(signers))
@@ -179,11 +178,11 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	names := machineNames(c.Leaf)
 	if override != "" {
 		if err := ValidMachineName(override); err != nil {
-			return "", fmt.Errorf("cannot use --machine-name %q: %w", override, err)
+			return "", curedBy(SettingMachineName, "cannot use the machine name %q: %w", override, err)
 		}
 		if !hasName(c.Leaf, override) {
-			return "", fmt.Errorf("the machine's certificate does not have --machine-name %q among its DNS names (%s); "+
-				"name one of these, or have it issued anew", override, listNames(names))
+			return "", curedBy(SettingMachineName, "the machine's certificate does not have the name %q among its DNS names "+
+				"(%s); choose one of these, or have it issued anew", override, listNames(names))
 		}
 		return override, nil
 	}
@@ -201,8 +200,8 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	if host := strings.TrimSuffix(ascii.Lower(fqdn), "."); slices.Contains(names, host) {
 		return host, nil
 	}
-	return "", fmt.Errorf("the machine's certificate has several DNS names (%s), and the host's own name, %q, "+
-		"is none of them; choose one with --machine-name", listNames(names), fqdn)
+	return "", curedBy(SettingMachineName, "the machine's certificate has several DNS names (%s), and the host's own "+
+		"name, %q, is none of them; choose one", listNames(names), fqdn)
 }
 
 func listNames(names []string) string {

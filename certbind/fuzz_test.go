@@ -9,9 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -157,34 +155,3 @@ func FuzzCRL(f *testing.F) {
 }
 
 func critical(e pkix.Extension) bool { return e.Critical }
-
-func FuzzCAFlag(f *testing.F) {
-	for _, s := range []string{"ca.pem", "example.com=ca.pem", "A.b,c.d=/x=y", "system", "a=system", "/a=b", "=",
-		",=", "*.a=b"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, v string) {
-		names, file, err := ParseCAFlag(v)
-		if err != nil {
-			if names != nil || file != "" {
-				t.Fatalf("%q: results %v, %q beside %v", v, names, file, err)
-			}
-			return
-		}
-		if file == "" || file == "system" && len(names) == 0 || len(file) > len(v) {
-			t.Fatalf("%q gave the file %q", v, file)
-		}
-		for _, n := range names {
-			if err := ValidMachineName(n); err != nil {
-				t.Fatalf("%q gave the name %q: %v", v, n, err)
-			}
-		}
-		// What was parsed, written out, is parsed to the same.
-		if len(names) > 0 {
-			again, file2, err := ParseCAFlag(strings.Join(names, ",") + "=" + file)
-			if err != nil || file2 != file || !reflect.DeepEqual(again, names) {
-				t.Fatalf("%q: %v, %q, %v", v, again, file2, err)
-			}
-		}
-	})
-}

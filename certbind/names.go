@@ -82,7 +82,8 @@ func ValidAccount(s string, allowDomain bool) error {
 		case strings.IndexByte(".$+-", c) >= 0:
 		case (c == '@' || c == '\\') && allowDomain:
 		case c == '@' || c == '\\':
-			return errors.New(`an account name holds '@' or '\'; set --allow-domain-accounts on both machines to accept it`)
+			return curedBy(SettingDomainAccounts,
+				`an account name holds '@' or '\', which only machines that both allow domain accounts accept`)
 		default:
 			return errors.New("an account name may hold only lower-case ASCII letters, digits and any of . _ $ + -")
 		}

@@ -73,26 +73,3 @@ func TestAttributes(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestRule13ParseCAFlag(t *testing.T) {
-	for _, tc := range []struct{ in, names, file string }{
-		{"ca.pem", "", "ca.pem"},
-		{"/etc/ca.pem", "", "/etc/ca.pem"},
-		{"/etc/a=b/ca.pem", "", "/etc/a=b/ca.pem"},
-		{"./a=b.pem", "", "./a=b.pem"},
-		{"example.com=ca.pem", "example.com", "ca.pem"},
-		{"Example.com,hpc.example.org=/etc/a=b.pem", "example.com,hpc.example.org", "/etc/a=b.pem"},
-		{"example.com=system", "example.com", "system"},
-	} {
-		names, file, err := ParseCAFlag(tc.in)
-		if err != nil || strings.Join(names, ",") != tc.names || file != tc.file {
-			t.Errorf("%q: got %v, %q, %v", tc.in, names, file, err)
-		}
-	}
-	for _, bad := range []string{"", "system", "=ca.pem", "example.com=", ",=f", "a,=f", "*.example.com=f",
-		".example.com=f", "10.0.0.1=f", "localhost=f"} {
-		if names, file, err := ParseCAFlag(bad); err == nil || !strings.Contains(err.Error(), "--ca") {
-			t.Errorf("%q: got %v, %q, %v", bad, names, file, err)
-		}
-	}
-}

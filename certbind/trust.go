@@ -7,9 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-
-	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // TrustConfig says whom a verifier trusts.
@@ -56,7 +53,7 @@ type caGroup struct {
 // list missing is not the one that was asked for.
 func NewTrust(cfg TrustConfig) (*Trust, error) {
 	if len(cfg.CAs) == 0 {
-		return nil, errors.New("no CA is trusted, so that every peer would be refused; name one with --ca")
+		return nil, curedBy(SettingCAs, "no CA is trusted, so that every peer would be refused; name one")
 	}
 	t := &Trust{
 		requireEKU:  slices.Clone(cfg.RequireEKU),
@@ -94,8 +91,7 @@ func newGroup(ca CA) (caGroup, error) {
 	}
 	if ca.System {
 		if len(g.names) == 0 {
-			return g, errors.New("the system's pool may vouch for any machine in the world; " +
-				"limit it, as in --ca example.com=system")
+			return g, curedBy(SettingCAs, "the system's pool may vouch for any machine in the world; limit it to names")
 		}
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -192,31 +188,4 @@ func (t *Trust) isAnchor(cert *x509.Certificate) bool {
 		}
 	}
 	return false
-}
-
-// ParseCAFlag reads the value of --ca: FILE, or names joined by commas, '=' and FILE. FILE may be the word "system",
-// the system's pool, which must be limited to names. Names are put in lower case. What stands before '=' and holds a
-// '/' is part of a file's name.
-func ParseCAFlag(v string) (names []string, file string, err error) {
-	limit, file, found := strings.Cut(v, "=")
-	if !found || strings.Contains(limit, "/") {
-		limit, file, found = "", v, false
-	}
-	if file == "" {
-		return nil, "", errors.New("--ca names no file; write --ca FILE or --ca example.com=FILE")
-	}
-	if found {
-		for n := range strings.SplitSeq(limit, ",") {
-			n = ascii.Lower(n)
-			if err := ValidMachineName(n); err != nil {
-				return nil, "", fmt.Errorf("--ca limits a CA to %q: %w; write --ca example.com,hpc.example.com=FILE", n, err)
-			}
-			names = append(names, n)
-		}
-	}
-	if file == "system" && len(names) == 0 {
-		return nil, "", errors.New("--ca system would let any public CA vouch for any machine; " +
-			"limit it, as in --ca example.com=system")
-	}
-	return names, file, nil
 }

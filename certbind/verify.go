@@ -228,12 +228,16 @@ func (t *Trust) checkLeaf(leaf *x509.Certificate) error {
 	case len(t.requireEKU) > 0:
 		// Best alone: a certificate without serverAuth cannot be a web server's by accident.
 		if !namesEKU(leaf, t.requireEKU) {
-			return unacceptable("lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
+			return unacceptable("%w", t.lacksEKU())
 		}
 	case !namesPurpose(leaf):
 		return unacceptable("has an extended key usage that is neither serverAuth nor clientAuth; have it issued with one")
 	}
 	return nil
+}
+
+func (t *Trust) lacksEKU() error {
+	return curedBy(SettingRequireEKU, "lacks the extended key usage %v that is required here", t.requireEKU)
 }
 
 // namesPurpose reports whether the extended key usage is absent, or has any, serverAuth or clientAuth. Either will do
@@ -269,8 +273,8 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 		}
 		if len(t.requireEKU) > 0 && hasEKU(c) && !namesEKU(c, t.requireEKU) &&
 			!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) {
-			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable,
-				"an intermediate of the chain lacks the extended key usage %v that is required here (--require-eku)", t.requireEKU)
+			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable, "an intermediate of the chain %w",
+				t.lacksEKU())
 		}
 	}
 	p := verifiedPath{anchor: path[len(path)-1], notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}
@@ -307,9 +311,9 @@ func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now t
 		}
 	}
 	if stale != nil {
-		return reason.Errorf(reason.RevocationUnknown,
-			"the revocation list %s was due to be replaced at %s; fetch a new one, or set --crl-stale-ok",
-			stale.source, stamp(stale.list.NextUpdate))
+		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(SettingCRLStaleOK,
+			"the revocation list %s was due to be replaced at %s; fetch a new one, or accept lists that are out of date",
+			stale.source, stamp(stale.list.NextUpdate)))
 	}
 	return nil
 }
@@ -339,11 +343,11 @@ func (t *Trust) chainError(err error, leaf *x509.Certificate, machine string, op
 	all := opts
 	all.Roots = t.pool(func(*caGroup) bool { return true })
 	if _, err := leaf.Verify(all); err == nil {
-		return reason.Errorf(reason.UnknownCA, "the CA of the chain is trusted, but not for machine %q: "+
-			"--ca limits it to other names", machine)
+		return reason.Errorf(reason.UnknownCA, "%w", curedBy(SettingCAs,
+			"the CA of the chain is trusted, but not for machine %q: the trust here limits it to other names", machine))
 	}
-	return reason.Errorf(reason.UnknownCA, "the certificate of machine %q does not lead to a CA that is trusted "+
-		"here (--ca); add the CA here, or the intermediate certificates there", machine)
+	return reason.Errorf(reason.UnknownCA, "%w", curedBy(SettingCAs, "the certificate of machine %q does not lead to a "+
+		"CA that is trusted here; add the CA here, or the intermediate certificates there", machine))
 }
 
 func expired(who string, c *x509.Certificate) *reason.Error {

@@ -58,7 +58,7 @@ func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *re
 	built := version.Built()
 	a := &admin{
 		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
-		expiry: expiry.NewAnnouncer(log, built), places: make(chan struct{}, 2),
+		expiry: expiry.NewAnnouncer(log, built, judgeExpiry), places: make(chan struct{}, 2),
 	}
 	a.metrics = metrics.New(version.Number(), a.state)
 	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
@@ -222,7 +222,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		Initiator: &adminpb.Counters{}, Responder: &adminpb.Counters{}, Reloads: &adminpb.Reloads{},
 	}
 	if account, err := a.accounts.Lookup(ctx, c.UID); err != nil {
-		resp.CallerRefused = err.Error()
+		resp.CallerRefused = withFlag(err).Error()
 	} else {
 		resp.CallerAccount = account.Name
 	}
@@ -274,7 +274,7 @@ func (a *admin) faults(items []expiry.Item, now time.Time) []*adminpb.Fault {
 	for _, f := range ownFaults(a.machine.Credential(), a.machine.Name(), a.machine.Trust(), now) {
 		faults = append(faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
-	for _, n := range expiry.Judge(items, now) {
+	for _, n := range judgeExpiry(items, now) {
 		if !n.Ended && !n.NotYet && (n.Kind == expiry.CA || n.Kind == expiry.CRL) { // of the others, ownFaults tells
 			faults = append(faults, &adminpb.Fault{What: n.What, Cure: n.Cure, Warning: true})
 		}
@@ -288,7 +288,11 @@ func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.
 	if fault := expiry.ClockFault(expiryItems(c, t), now, version.Built()); fault != "" {
 		return []certbind.Fault{{What: fault, Cure: "set the clock"}}
 	}
-	return certbind.Check(c, name, t, now)
+	faults := certbind.Check(c, name, t, now)
+	for i := range faults {
+		faults[i] = faultWithFlag(faults[i])
+	}
+	return faults
 }
 
 // Reload brings the files, or a credential handed over, into force and gives the outcome.

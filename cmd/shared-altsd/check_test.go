@@ -51,22 +51,22 @@ func TestCheck(t *testing.T) {
 			NotAfter: past(-2 * day)}).PEM(),
 			nil, 1, []string{"fault", "valid only from", "clock"}},
 		{"unknown CA", issue(t, newCA(t, testca.Options{}), good).PEM(), nil, 1, []string{"fault",
-			"cure: add the intermediate"}},
+			"cure: add the intermediate", "(--ca)"}},
 		{"CA for other names", goodLeaf.PEM(), func() []string { return []string{"--ca", "example.com=" + caFile} }, 1,
-			[]string{"fault", "cure:"}},
+			[]string{"fault", "cure:", "(--ca)"}},
 		{"no digitalSignature", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NoKeyUsage: true}).PEM(), nil, 1,
 			[]string{"fault", "digitalSignature"}},
 		{"a purpose is missing", goodLeaf.PEM(), func() []string {
 			return []string{"--require-eku", "1.3.6.1.4.1.32473.1.1"}
 		}, 1,
-			[]string{"fault", "1.3.6.1.4.1.32473.1.1"}},
+			[]string{"fault", "1.3.6.1.4.1.32473.1.1", "(--require-eku)"}},
 		{"revoked", goodLeaf.PEM(), func() []string {
 			return []string{"--crl", crl(testca.CRLOptions{}, goodLeaf.Cert.SerialNumber)}
 		}, 1,
 			[]string{"fault", "revoked", "new key"}},
 		{"stale list", goodLeaf.PEM(), func() []string {
 			return []string{"--crl", crl(testca.CRLOptions{ThisUpdate: past(2 * day), NextUpdate: past(day)})}
-		}, 1, []string{"fault", "revocation list", "fetch a new"}},
+		}, 1, []string{"fault", "revocation list", "fetch a new", "(--crl-stale-ok)"}},
 		{"stale list allowed", goodLeaf.PEM(), func() []string {
 			return []string{"--crl-stale-ok", "--crl", crl(testca.CRLOptions{ThisUpdate: past(2 * day), NextUpdate: past(day)})}
 		}, 0, []string{"warning", "revocation list", "would accept"}},

@@ -73,7 +73,7 @@ func (f *certFiles) load(name string) (*loaded, error) {
 		fqdn = hostFQDN()
 	}
 	if l.name, err = l.credential.MachineName(name, fqdn); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.credentials, err)
+		return nil, fmt.Errorf("%s: %w", f.credentials, withFlag(err))
 	}
 	if l.trust, err = f.loadTrust(); err != nil {
 		return nil, err
@@ -83,7 +83,8 @@ func (f *certFiles) load(name string) (*loaded, error) {
 
 func (f *certFiles) loadCredential(l *loaded) (*certbind.Credential, error) {
 	if f.given != nil {
-		return certbind.ParseCredential(f.given, nil)
+		c, err := certbind.ParseCredential(f.given, nil)
+		return c, withFlag(err)
 	}
 	certPEM, warning, err := readKeyFile(f.credentials)
 	if err != nil {
@@ -104,7 +105,7 @@ func (f *certFiles) loadCredential(l *loaded) (*certbind.Credential, error) {
 		return nil, fmt.Errorf("%s with --key %s: %w", f.credentials, f.key, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.credentials, err)
+		return nil, fmt.Errorf("%s: %w", f.credentials, withFlag(err))
 	}
 	return c, nil
 }
@@ -128,7 +129,8 @@ func (f *certFiles) loadTrust() (*certbind.Trust, error) {
 		}
 		config.CRLs = append(config.CRLs, certbind.CRLFile{Data: data, Source: file})
 	}
-	return certbind.NewTrust(config)
+	t, err := certbind.NewTrust(config)
+	return t, withFlag(err)
 }
 
 func (l *loaded) warn(warning string) {

@@ -123,7 +123,7 @@ func (r *reloader) noWorse(next *loaded) error {
 	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now)) != nil {
 		return nil
 	}
-	return errors.New(fault.String())
+	return errors.New(faultWithFlag(*fault).String())
 }
 
 // staleList gives the file of a revocation list that is past its next update, "" if there is none.

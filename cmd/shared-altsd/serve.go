@@ -150,7 +150,7 @@ func (f *certFiles) options() []cli.Option {
 }
 
 func (f *certFiles) addCA(v string) error {
-	names, file, err := certbind.ParseCAFlag(v)
+	names, file, err := parseCAFlag(v)
 	if err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 		Register:            d.admin.register,
 	})
 	if err != nil {
-		return nil, err
+		return nil, withFlag(err)
 	}
 	if err := d.listen(); err != nil {
 		d.closeSockets()

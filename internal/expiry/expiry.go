@@ -42,9 +42,9 @@ func (i Item) cure() string {
 	case Leaf, Chain:
 		return "renew it, then reload the daemon"
 	case CA:
-		return "get the CA's successor, give both with --ca while machines move, then reload the daemon"
+		return "get the CA's successor, trust both while machines move, then reload the daemon"
 	}
-	return "fetch its successor from the CA, then reload the daemon; --crl-stale-ok goes on without"
+	return "fetch its successor from the CA, then reload the daemon, or accept lists that are out of date"
 }
 
 // Day is the unit in which expiry is announced.
@@ -138,15 +138,17 @@ func span(d time.Duration) string {
 type Announcer struct {
 	log   *slog.Logger
 	built time.Time
+	judge func([]Item, time.Time) []Notice
 
 	mu    sync.Mutex
 	clock bool
 	level map[Item]int
 }
 
-// NewAnnouncer gives an Announcer of a program that was built at a time (zero: not known).
-func NewAnnouncer(log *slog.Logger, built time.Time) *Announcer {
-	return &Announcer{log: log, built: built}
+// NewAnnouncer returns an Announcer of a program that was built at a time (zero: not known). judge is Judge, to whose
+// cures the program may add how its own settings are changed.
+func NewAnnouncer(log *slog.Logger, built time.Time, judge func([]Item, time.Time) []Notice) *Announcer {
+	return &Announcer{log: log, built: built, judge: judge}
 }
 
 // Announce logs what is new since the last call. While the clock is plainly wrong it logs that and nothing else: what a
@@ -165,7 +167,7 @@ func (a *Announcer) Announce(items []Item, now time.Time) {
 		return
 	}
 	level := make(map[Item]int)
-	for _, n := range Judge(items, now) {
+	for _, n := range a.judge(items, now) {
 		level[n.Item] = n.Level
 		if n.Level <= a.level[n.Item] {
 			continue

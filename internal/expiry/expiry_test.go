@@ -75,7 +75,7 @@ func TestClockFault(t *testing.T) {
 // Each level once; again after a renewal; a wrong clock in the place of everything.
 func TestAnnouncer(t *testing.T) {
 	var b bytes.Buffer
-	a := NewAnnouncer(slog.New(slog.NewTextHandler(&b, nil)), start.Add(-Day))
+	a := NewAnnouncer(slog.New(slog.NewTextHandler(&b, nil)), start.Add(-Day), Judge)
 	said := func(items []Item, now time.Time) string {
 		b.Reset()
 		a.Announce(items, now)

@@ -172,7 +172,7 @@ var refusals = []refusal{
 			c.issue(c.intermediate(c.w.known, testca.Options{EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}),
 				testca.Leaf{})
 		}},
-	{name: "extended key usage of --require-eku missing", code: reason.CertificateUnacceptable, says: "(--require-eku)",
+	{name: "extended key usage of --require-eku missing", code: reason.CertificateUnacceptable, says: "that is required here",
 		on: func(w *world) *daemon { return w.demanding }},
 	{name: "a CA as the machine", code: reason.CertificateUnacceptable, says: "the certificate of the machine is a CA",
 		claim: known(testca.Leaf{IsCA: true})},
@@ -307,9 +307,9 @@ var refusals = []refusal{
 	// Rule 17: names of accounts.
 	{name: "account with capitals", code: reason.AccountUnacceptable, says: "the peer's account name is not acceptable",
 		claim: account1("Mallory")},
-	{name: "account with @", code: reason.AccountUnacceptable, says: "--allow-domain-accounts",
+	{name: "account with @", code: reason.AccountUnacceptable, says: "allow domain accounts",
 		claim: account1("mallory@corp")},
-	{name: "account with a backslash", code: reason.AccountUnacceptable, says: "--allow-domain-accounts",
+	{name: "account with a backslash", code: reason.AccountUnacceptable, says: "allow domain accounts",
 		claim: account1(`corp\mallory`)},
 	{name: "account of more than 64 bytes", code: reason.AccountUnacceptable, says: "an account name has 65 bytes",
 		claim: account1(strings.Repeat("m", 65))},

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
+)
+
+// Each setting that certbind may name has a flag, and serve has each of these flags.
+func TestSettingFlags(t *testing.T) {
+	options := new(serveConfig).options()
+	for s := certbind.SettingKey; s <= certbind.SettingDomainAccounts; s++ {
+		flag := settingFlags[s]
+		if !slices.ContainsFunc(options, func(o option) bool { return "--"+o.name == flag }) {
+			t.Errorf("setting %d has the flag %q, which serve does not have", s, flag)
+		}
+	}
+	if len(settingFlags) != int(certbind.SettingDomainAccounts) {
+		t.Errorf("%d settings have flags, want %d", len(settingFlags), certbind.SettingDomainAccounts)
+	}
+}
+
+func TestWithFlag(t *testing.T) {
+	_, noCA := certbind.NewTrust(certbind.TrustConfig{})
+	account := fmt.Errorf("cannot use this: %w", certbind.ValidAccount("a@b", false))
+	for err, want := range map[error]string{
+		noCA:                "no CA is trusted, so that every peer would be refused; name one (--ca)",
+		account:             account.Error() + " (--allow-domain-accounts)",
+		errors.New("other"): "other",
+	} {
+		if got := withFlag(err); got.Error() != want || !errors.Is(got, err) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if withFlag(nil) != nil {
+		t.Error("an error out of nothing")
+	}
+	f := certbind.Fault{What: "what", Cure: "cure", Setting: certbind.SettingCAs}
+	if got := faultWithFlag(f); got.String() != "what; cure (--ca)" {
+		t.Errorf("got %q", got)
+	}
+	f.Setting = 0
+	if got := faultWithFlag(f); got != f {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestExpiryFlags(t *testing.T) {
+	now := time.Now()
+	end := func(kind string, ends time.Duration) expiry.Item {
+		return expiry.Item{Kind: kind, NotBefore: now.Add(-365 * expiry.Day), NotAfter: now.Add(ends)}
+	}
+	young := expiry.Item{Kind: expiry.CA, NotBefore: now.Add(expiry.Day), NotAfter: now.Add(9 * expiry.Day)}
+	items := []expiry.Item{end(expiry.Leaf, expiry.Day), end(expiry.Chain, 0), end(expiry.CA, expiry.Day),
+		end(expiry.CRL, -expiry.Day), young}
+	notices := judgeExpiry(items, now)
+	want := []string{"reload the daemon", "reload the daemon", " (--ca)", " (--crl-stale-ok)", "of the CA"}
+	if len(notices) != len(want) {
+		t.Fatalf("got %+v", notices)
+	}
+	for i, n := range notices {
+		if n.Item != items[i] || !strings.HasSuffix(n.Cure, want[i]) {
+			t.Errorf("got %q, want %q at its end", n.Cure, want[i])
+		}
+	}
+}
