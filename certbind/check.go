@@ -8,7 +8,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A Fault is one thing that is wrong, or will be, with a machine's credential or trust.
+// A Fault is one thing that is wrong with a machine's credential or trust.
 type Fault struct {
 	What, Cure string
 	// Setting is what the program can change by way of a cure, 0 if nothing.
@@ -35,12 +35,9 @@ var cures = map[reason.Code]string{
 	reason.MachineNameMismatch: "have it issued by a CA whose name constraints permit every name in it",
 }
 
-// maxExpiryNotice is how long before its end a certificate is warned about at the most.
-const maxExpiryNotice = 30 * 24 * time.Hour
-
-// Check says what peers with the same trust would say of a machine's credential at a time: each fault with its cure,
-// none if all is well. name is the machine's name, or empty to have it chosen from those of the certificate; a nil
-// trust leaves out what needs one.
+// Check returns what peers with the same trust would say of a machine's credential at a time, and nothing of what ends
+// later: each fault with its cure, none if all is well. name is the machine's name, or empty to have it chosen from
+// those of the certificate; a nil trust leaves out what needs one.
 func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	var faults []Fault
 	fault := func(s Setting, cure, format string, args ...any) {
@@ -65,7 +62,12 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	} else if !validSignature(c.Leaf.PublicKey, []byte("check"), sig) {
 		fault(0, "name the key that the certificate was made for", "the private key does not sign for the certificate")
 	}
-	faults = append(faults, checkExpiry(c, now)...)
+	switch leaf := c.Leaf; {
+	case now.After(leaf.NotAfter):
+		fault(0, cures[reason.CertificateExpired], "the certificate has expired at %s", stamp(leaf.NotAfter))
+	case now.Before(leaf.NotBefore):
+		fault(0, cures[reason.CertificateNotYetValid], "the certificate is valid only from %s", stamp(leaf.NotBefore))
+	}
 	if t == nil {
 		return faults
 	}
@@ -86,7 +88,7 @@ func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 		return t.checkLeaf(certs[0])
 	}
 	_, err = t.verifyChain(certs, name, now)
-	// The leaf's own time has been told with the time of the others.
+	// The leaf's own time has been told already.
 	var refusal *reason.Error
 	if errors.As(err, &refusal) && (now.After(c.Leaf.NotAfter) || now.Before(c.Leaf.NotBefore)) &&
 		(refusal.Code == reason.CertificateExpired || refusal.Code == reason.CertificateNotYetValid) {
@@ -95,40 +97,8 @@ func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 	return err
 }
 
-// checkExpiry tells of the leaf's time, and warns before the end of each certificate: when a quarter of its life is
-// left, but not more than 30 days before.
-func checkExpiry(c *Credential, now time.Time) []Fault {
-	var faults []Fault
-	for i, cert := range c.Certificates {
-		who := "the certificate"
-		if i > 0 {
-			who = fmt.Sprintf("the intermediate certificate %q", cert.Subject)
-		}
-		notice := min(cert.NotAfter.Sub(cert.NotBefore)/4, maxExpiryNotice)
-		switch left := cert.NotAfter.Sub(now); {
-		case left < 0 && i == 0:
-			faults = append(faults, Fault{
-				What: fmt.Sprintf("%s has expired at %s", who, stamp(cert.NotAfter)),
-				Cure: cures[reason.CertificateExpired],
-			})
-		case now.Before(cert.NotBefore) && i == 0:
-			faults = append(faults, Fault{
-				What: fmt.Sprintf("%s is valid only from %s", who, stamp(cert.NotBefore)),
-				Cure: cures[reason.CertificateNotYetValid],
-			})
-		case left >= 0 && left < notice:
-			faults = append(faults, Fault{
-				What:    fmt.Sprintf("%s expires soon, at %s", who, stamp(cert.NotAfter)),
-				Cure:    cures[reason.CertificateExpired],
-				Warning: true,
-			})
-		}
-	}
-	return faults
-}
-
-// check tells of CAs out of their time and of revocation lists out of date: peers of theirs are, or will be, refused
-// here.
+// check returns the CAs that are out of their time and the revocation lists that are out of date: peers of theirs are
+// refused here.
 func (t *Trust) check(now time.Time) []Fault {
 	var faults []Fault
 	for _, g := range t.groups {

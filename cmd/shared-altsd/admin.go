@@ -210,6 +210,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	now := time.Now()
 	credential, items := a.machine.Credential(), a.items()
 	leaf := credential.Leaf
+	faults, soon := ownFaults(credential, a.machine.Name(), a.machine.Trust(), now)
 	fingerprint := sha256.Sum256(leaf.Raw)
 	resp := &adminpb.StatusResponse{
 		Version: version.Number(), State: "serving", StartedUnix: a.started.Unix(), NowUnix: now.Unix(), Machine: a.machine.Name(),
@@ -218,8 +219,11 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			Key: leaf.PublicKeyAlgorithm.String(), DnsNames: leaf.DNSNames, NotBeforeUnix: leaf.NotBefore.Unix(),
 			NotAfterUnix: leaf.NotAfter.Unix(), Fingerprint: hex.EncodeToString(fingerprint[:]),
 		},
-		Faults: a.faults(items, now), AccountSource: service.AccountSource, Privileged: privileged,
-		Initiator: &adminpb.Counters{}, Responder: &adminpb.Counters{}, Reloads: &adminpb.Reloads{},
+		AccountSource: service.AccountSource, Privileged: privileged, Initiator: &adminpb.Counters{},
+		Responder: &adminpb.Counters{}, Reloads: &adminpb.Reloads{},
+	}
+	for _, f := range append(faults, soon...) {
+		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
 	if account, err := a.accounts.Lookup(ctx, c.UID); err != nil {
 		resp.CallerRefused = withFlag(err).Error()
@@ -266,33 +270,6 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		}
 	}
 	return resp, nil
-}
-
-// faults are what peers would say of this machine's certificate, and what will soon end.
-func (a *admin) faults(items []expiry.Item, now time.Time) []*adminpb.Fault {
-	var faults []*adminpb.Fault
-	for _, f := range ownFaults(a.machine.Credential(), a.machine.Name(), a.machine.Trust(), now) {
-		faults = append(faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
-	}
-	for _, n := range judgeExpiry(items, now) {
-		if !n.Ended && !n.NotYet && (n.Kind == expiry.CA || n.Kind == expiry.CRL) { // of the others, ownFaults tells
-			faults = append(faults, &adminpb.Fault{What: n.What, Cure: n.Cure, Warning: true})
-		}
-	}
-	return faults
-}
-
-// ownFaults is certbind.Check, but of a plainly wrong clock it names that alone: every other word about time would
-// follow from it, and send its reader the wrong way.
-func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.Time) []certbind.Fault {
-	if fault := expiry.ClockFault(expiryItems(c, t), now, version.Built()); fault != "" {
-		return []certbind.Fault{{What: fault, Cure: "set the clock"}}
-	}
-	faults := certbind.Check(c, name, t, now)
-	for i := range faults {
-		faults[i] = faultWithFlag(faults[i])
-	}
-	return faults
 }
 
 // Reload brings the files, or a credential handed over, into force and gives the outcome.

@@ -45,17 +45,18 @@ func check(f *certFiles, w io.Writer) error {
 	for _, warning := range l.warnings {
 		fmt.Fprintf(w, "warning   %s\n", warning)
 	}
-	faults := 0
-	for _, fault := range ownFaults(l.credential, l.name, l.trust, now) {
+	refusals := 0
+	faults, soon := ownFaults(l.credential, l.name, l.trust, now)
+	for _, fault := range append(faults, soon...) {
 		kind := "fault"
 		if fault.Warning {
 			kind = "warning"
 		} else {
-			faults++
+			refusals++
 		}
 		fmt.Fprintf(w, "%-9s %s\n          cure: %s\n", kind, cli.OneLine(fault.What), cli.OneLine(fault.Cure))
 	}
-	if faults > 0 {
+	if refusals > 0 {
 		fmt.Fprintf(w, "result    peers would refuse this machine\n")
 		return cli.ExitStatus(1)
 	}

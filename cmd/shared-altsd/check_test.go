@@ -44,7 +44,7 @@ func TestCheck(t *testing.T) {
 			[]string{"would accept"}},
 		{"ends soon", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(89 * day),
 			NotAfter: time.Now().Add(day)}).PEM(),
-			nil, 0, []string{"warning", "expires soon", "cure:", "would accept"}},
+			nil, 0, []string{"warning", "ends in 23 hours", "cure: renew it", "would accept"}},
 		{"expired", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(2 * day), NotAfter: past(day)}).PEM(),
 			nil, 1, []string{"fault", "has expired", "cure: renew", "(over)", "would refuse"}},
 		{"not yet valid", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(-day),

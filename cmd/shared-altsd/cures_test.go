@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
 
@@ -17,7 +18,7 @@ func TestSettingFlags(t *testing.T) {
 	options := new(serveConfig).options()
 	for s := certbind.SettingKey; s <= certbind.SettingDomainAccounts; s++ {
 		flag := settingFlags[s]
-		if !slices.ContainsFunc(options, func(o option) bool { return "--"+o.name == flag }) {
+		if !slices.ContainsFunc(options, func(o cli.Option) bool { return "--"+o.Name == flag }) {
 			t.Errorf("setting %d has the flag %q, which serve does not have", s, flag)
 		}
 	}

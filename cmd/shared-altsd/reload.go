@@ -152,10 +152,11 @@ func credentialAttrs(l *loaded) []any {
 		leaf.NotAfter.UTC().Format(time.RFC3339)}
 }
 
-// logFaults says at once what peers will say later. The daemon runs all the same: the clock may be set, or the files
-// mended, while it does.
+// logFaults says at once what peers will say later; what ends soon is the announcer's part. The daemon runs all the
+// same: the clock may be set, or the files mended, while it does.
 func logFaults(log *slog.Logger, l *loaded) {
-	for _, f := range ownFaults(l.credential, l.name, l.trust, time.Now()) {
+	faults, _ := ownFaults(l.credential, l.name, l.trust, time.Now())
+	for _, f := range faults {
 		level := slog.LevelError
 		if f.Warning {
 			level = slog.LevelWarn
