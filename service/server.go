@@ -42,6 +42,8 @@ type Config struct {
 	// ServerAccounts are the accounts that a client is content with that names no target identities; nil: any; the only
 	// entry "same": its own account name.
 	ServerAccounts []string
+	// MinVersion is the least version of the inter-daemon protocol that is accepted; 0: the least that there is, 1.
+	MinVersion byte
 	// HandshakeTimeout bounds a handshake, and before it the wait for a place; 0: 10 seconds.
 	HandshakeTimeout time.Duration
 	// Limits bounds what callers may hold.

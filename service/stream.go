@@ -181,7 +181,7 @@ func (h *session) run(ctx context.Context) error {
 	}
 	h.hs, err = noiseproto.New(noiseproto.Config{
 		Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
-		Params: h.start.params,
+		Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
 	})
 	return err
 }

@@ -310,6 +310,7 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 		AllowDomainAccounts: c.files.allowDomain,
 		SecureNaming:        c.secureNaming,
 		ServerAccounts:      c.serverAccounts,
+		MinVersion:          byte(c.minVersion),
 		HandshakeTimeout:    c.handshake,
 		Limits:              c.limits,
 		Logger:              log,
