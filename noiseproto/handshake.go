@@ -86,11 +86,10 @@ type Handshake struct {
 	version    byte // of our frames
 	source     keySource
 
-	state   state
-	err     error // why, in stateFailed
-	reader  frameReader
-	started bool
-	id      string
+	state  state
+	err    error // why, in stateFailed
+	reader frameReader
+	id     string
 
 	static        *certbind.Attestation
 	noise         *noise.HandshakeState
@@ -183,7 +182,6 @@ func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 		out, err = h.fail(reason.Errorf(reason.Internal, "bytes of the peer's came before the handshake was started"))
 		return 0, out, err
 	}
-	h.started = h.started || len(in) > 0
 	for consumed < len(in) && h.state < stateDone {
 		n, body, whole, err := h.reader.read(in[consumed:], h.checkHeader)
 		consumed += n
@@ -224,9 +222,6 @@ func (h *Handshake) Result() *Result { return h.result }
 // ID gives 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/protocol.md,
 // section 7.4.
 func (h *Handshake) ID() string { return h.id }
-
-// Started reports whether any byte of the peer's has arrived.
-func (h *Handshake) Started() bool { return h.started }
 
 // Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It gives the status frame
 // that tells the peer; nil if nothing was said yet, or if the handshake has ended already, in either way, so that

@@ -67,8 +67,8 @@ func TestHandshake(t *testing.T) {
 		c.Params.RPCVersions = RPCVersions{Version{2, 2}, Version{1, 9}}
 		c.Params.MaxFrameSize = 0
 	})
-	if i.ID() != "" || r.ID() != "" || r.Started() {
-		t.Fatal("a handshake that has not begun has an ID")
+	if i.ID() != "" || r.ID() != "" || r.received != 0 {
+		t.Fatal("a handshake that has not begun has an ID, or has received something")
 	}
 	if b, err := r.Start(); b != nil || err != nil {
 		t.Fatalf("a responder starts with %x, %v", b, err)
@@ -97,7 +97,7 @@ func TestHandshake(t *testing.T) {
 	if len(f[0]) != headerSize+message1Size || statusOf(t, f[3]) != reason.Accepted {
 		t.Errorf("message 1 of %d bytes, status %x", len(f[0]), f[3])
 	}
-	if n, out, err := i.Feed([]byte("record")); n != 0 || out != nil || err != nil || !i.Started() {
+	if n, out, err := i.Feed([]byte("record")); n != 0 || out != nil || err != nil || i.received != a.Received {
 		t.Errorf("bytes after the end: %d, %x, %v", n, out, err)
 	}
 	key := a.KeyData
