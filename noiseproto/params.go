@@ -72,19 +72,27 @@ func (p Params) local() (Params, error) {
 }
 
 func localList(what string, names []string) ([]string, error) {
-	list := make([]string, 0, min(len(names), maxListEntries))
+	list, err := Protocols(names)
+	if err != nil {
+		return nil, reason.Errorf(reason.LocalAccount, "the application's list of %s protocols has %w", what, err)
+	}
+	return list, nil
+}
+
+// Protocols returns a list of protocols as an application may name them, without what it holds twice. The error says
+// what the list has that it may not have.
+func Protocols(names []string) ([]string, error) {
+	var list []string
 	for _, n := range names {
-		if !validEntry(n) {
-			return nil, reason.Errorf(reason.LocalAccount,
-				"the application names %s protocol %.80q, it must have 1 to %d printable ASCII characters without spaces",
-				what, n, maxEntrySize)
-		}
 		if slices.Contains(list, n) {
 			continue
 		}
+		if !validEntry(n) {
+			return nil, fmt.Errorf("the entry %.80q; each must be 1 to %d printable ASCII characters without spaces", n,
+				maxEntrySize)
+		}
 		if len(list) == maxListEntries {
-			return nil, reason.Errorf(reason.LocalAccount, "the application names more than %d %s protocols", maxListEntries,
-				what)
+			return nil, fmt.Errorf("more than %d entries", maxListEntries)
 		}
 		list = append(list, n)
 	}

@@ -3,6 +3,7 @@ package noiseproto
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,6 +77,47 @@ func TestBadLists(t *testing.T) {
 	}
 	if _, err := parseOffer([]byte("\x01\x40" + strings.Repeat("~", 64) + tail)); err != nil {
 		t.Errorf("the longest entry: %v", err)
+	}
+}
+
+// What an application may name, and what is said of what it may not.
+func TestProtocols(t *testing.T) {
+	names := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, string(rune('a'+i)))
+		}
+		return list
+	}
+	for _, c := range []struct {
+		in   []string
+		want string // of the error; none: in, without what is there twice
+	}{
+		{nil, ""},
+		{[]string{"grpc", "h2", "grpc", "!~", "h2"}, ""},
+		{[]string{strings.Repeat("a", 64)}, ""},
+		{append(names(16), names(16)...), ""},
+		{names(17), "more than 16 entries"},
+		{[]string{"grpc", ""}, `the entry ""; each must be 1 to 64 printable ASCII characters`},
+		{[]string{strings.Repeat("a", 65)}, "the entry"},
+		{[]string{"a b"}, `the entry "a b"`},
+		{[]string{"a\x7f"}, "the entry"},
+		{[]string{"ä"}, "the entry"},
+	} {
+		got, err := Protocols(c.in)
+		switch {
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%q: %v, want %q", c.in, err, c.want)
+		case c.want == "":
+			var want []string
+			for _, n := range c.in {
+				if !slices.Contains(want, n) {
+					want = append(want, n)
+				}
+			}
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%q: %q, %v, want %q", c.in, got, err, want)
+			}
+		}
 	}
 }
 

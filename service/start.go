@@ -136,11 +136,6 @@ func (s *Server) serverStart(req *altspb.StartServerHandshakeReq, me *identity) 
 	return st, err
 }
 
-const (
-	maxProtocols   = 16 // entries of a list of protocols, and
-	maxProtocolLen = 64 // bytes of each: docs/protocol.md, section 6
-)
-
 func newParams(application, record []string, v *altspb.RpcProtocolVersions, maxFrame uint32,
 	transport *altspb.TransportProtocolPreferences) (p noiseproto.Params, err error) {
 	if p.ApplicationProtocols, err = protocolList("application_protocols", application); err != nil {
@@ -163,23 +158,10 @@ func newParams(application, record []string, v *altspb.RpcProtocolVersions, maxF
 	return p, err
 }
 
-// protocolList checks a list and removes what it holds twice.
 func protocolList(field string, list []string) ([]string, error) {
-	notGraphic := func(r rune) bool { return r < 0x21 || r > 0x7e }
-	var out []string
-	for _, s := range list {
-		if slices.Contains(out, s) {
-			continue
-		}
-		if len(s) == 0 || len(s) > maxProtocolLen || strings.ContainsFunc(s, notGraphic) {
-			return nil, badRequest(
-				"%s has the entry %.80q; each must be 1 to %d printable ASCII characters without spaces",
-				field, s, maxProtocolLen)
-		}
-		if len(out) == maxProtocols {
-			return nil, badRequest("%s has more than %d entries", field, maxProtocols)
-		}
-		out = append(out, s)
+	out, err := noiseproto.Protocols(list)
+	if err != nil {
+		return nil, badRequest("%s has %v", field, err)
 	}
 	return out, nil
 }
