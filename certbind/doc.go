@@ -1,13 +1,17 @@
 // Package certbind binds a Noise static key and a local account to a machine's X.509 certificate, and verifies such a
-// binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/protocol.md; it knows no Noise beyond the 32
-// bytes of an X25519 public key, does no I/O, and reads no files.
+// binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/protocol.md, which alone have the formats;
+// it knows no Noise beyond the 32 bytes of an X25519 public key.
+//
+// It opens no connection and starts no goroutine. Keys, certificates and lists come to it as bytes; the one thing that
+// it reads from disk, by crypto/x509, is the system's pool of CAs, where that is trusted for some names. It reads the
+// clock, unless it is given another, and tells a logger, if it is given one, what it signs and whom it verifies.
 //
 // # What is bound to what
 //
 //	CA certificate (trusted here, perhaps for some names only)
 //	  | signs (X.509, RFC 5280)
 //	leaf certificate: proves the machine's name (DNS SAN) and the machine's key
-//	  | signs (statement, below)
+//	  | signs
 //	statement: static key, hash of the leaf, machine, account, attributes, window of hours
 //	  | names
 //	static key: authenticated by Noise in the handshake at hand
@@ -16,42 +20,12 @@
 // account@machine, as far as the machine and the CA are honest. Root on a machine can speak for every account there,
 // and for none elsewhere.
 //
-// # The identity payload
-//
-// Integers are big-endian; opaque8 and opaque16 are a length of one or two bytes and that many bytes, in the bounds
-// given.
-//
-//	identity, at most 21504 bytes:
-//	  count             1 byte, 1 to 4
-//	  certificates      count times opaque16<1..16384>: DER, leaf first, then issuers; 16384 bytes in all
-//	  statement         opaque16<1..4096>, as it was signed
-//	  signature         opaque16<1..1024>
-//
-//	statement, each field an opaque16 of the size given:
-//	  format version    1: 0x01
-//	  static key        32: X25519 public key
-//	  leaf              32: SHA-256 of the leaf's DER
-//	  machine           1 to 253, ValidMachineName
-//	  account           1 to 128, ValidAccount
-//	  attributes        0 to 3072: at most 16 of opaque8<1..32> name, opaque16<0..2048> value, names strictly ascending
-//	  not before        8: seconds since 1970, at most the end of the year 9999
-//	  not after         8: the same; both ends are in the window
-//
-// Nothing may follow the last field of either. There is exactly one encoding of each statement.
-//
 // # The signature
 //
-// It is made over 64 bytes of 0x20, the 33 bytes "shared-altsd v1 machine statement", one byte 0x00, and the
-// statement. The leaf's key fixes the scheme, and nothing is negotiated:
-//
-//	ECDSA P-256       SHA-256, ASN.1 DER
-//	ECDSA P-384       SHA-384, ASN.1 DER
-//	Ed25519           pure, 64 bytes
-//	RSA 2048 to 4096  exponent 65537, RSASSA-PSS with SHA-256, MGF1 with SHA-256, salt of exactly 32 bytes
-//
-// The prefix keeps the signature apart from all others that a host key makes. TLS 1.3 uses the same 64 spaces with
-// context strings of its own; TLS 1.2 signs two nonces and parameters, whose first 32 bytes may be chosen by a peer
-// but not the next 32 as well.
+// What the leaf's key signs begins with 64 spaces and a context string of our own (docs/protocol.md, section 5.1),
+// which keeps the signature apart from all others that a host key makes. TLS 1.3 uses the same 64 spaces with context
+// strings of its own; TLS 1.2 signs two nonces and parameters, whose first 32 bytes may be chosen by a peer but not the
+// next 32 as well. The key fixes the scheme, and nothing is negotiated.
 //
 // # Verification
 //
@@ -59,7 +33,8 @@
 // told. Everything cheap comes first; no signature is verified before step 6, and the leaf's key is not used before
 // step 7.
 //
-//  1. Format: each bound above. Defends the memory and every later step. (Malformed; StatementInvalid)
+//  1. Format: each bound of sections 5, 5.1 and 5.4, nothing after a last field, one encoding of each statement. Defends
+//     the memory and every later step. (Malformed; StatementInvalid)
 //  2. Bounds on certificates: each parses; keys are P-256, P-384, Ed25519, or RSA with the exponent 65537 and 2048 to
 //     4096 bits (leaf) or 8192 (above); signatures are with SHA-2 by RSA or ECDSA, or Ed25519. Defends the processor:
 //     one RSA signature with a huge modulus takes seconds, and anybody who can connect can send one.

@@ -1,66 +1,16 @@
 // Package noiseproto is the protocol that two shared-altsd daemons speak with each other, version 1: bytes in, bytes
 // out. It opens no connection, reads no clock, starts no goroutine and logs nothing. The norm is docs/protocol.md;
-// this text holds what an auditor needs to read the package alone.
+// this text says what is checked, and what each check defends against.
 //
-// # The handshake
-//
-// In the notation of the Noise Protocol Framework, revision 34:
-//
-//	Noise_XXpsk3_25519_AESGCM_SHA256
-//	  -> e                                   payload 1
-//	  <- e, ee, s, es                        payload 2
-//	  -> s, se, psk                          payload 3
-//	prologue = "shared-altsd" || 0x01        13 bytes; the last is the version
-//	psk      = ML-KEM-768 shared secret      32 bytes, as FIPS 203 gives it
-//
-// The initiator's encapsulation key travels in payload 1, the responder's ciphertext in payload 2. The pattern has a
-// psk, so each e token also calls MixKey(e), and payload 1 is encrypted with a key that anyone can compute: it has
-// integrity within the transcript, and no secrecy. After message 3 Split gives k1 (initiator to responder) and k2;
-// the result is
-//
-//	key_data = k1 || k2                      64 bytes, the same on both sides
-//
-// for the ALTS record protocol. The CipherStates of Split never encrypt.
-//
-// # Frames
-//
-// Everything on the wire is a frame; integers are big-endian:
-//
-//	magic "salt" (4) || version (1) || type (1) || length of the body (2) || body
-//
-//	type 1  message 1   1232 bytes          e (32) || payload 1 (1184) || tag (16)
-//	type 2  message 2   1190..24576 bytes   e (32) || s (32) || tag (16) || payload 2 || tag (16)
-//	type 3  message 3   70..24576 bytes     s (32) || tag (16) || payload 3 || tag (16)
-//	type 4  status      4 bytes             code (2) || lowest version (1) || highest version (1)
-//
-// The order is 1, 2, 3, then a status with code 0 by the responder. A status with another code may come in the place of
-// any frame and ends the handshake; it is taken in any version. The status is not authenticated: security does not rest
-// on it, it tells the refused side why. What it can do, cutting the connection can do as well.
-//
-// # Payloads
-//
-//	payload 1   encapsulation key 1184
-//	payload 2   ciphertext 1088 || identity opaque16<1..21504> || offer opaque16<1..2048>
-//	payload 3   identity opaque16<1..21504> || choice opaque16<1..2048>
-//
-//	offer       application protocols   u8 count 1..16, each opaque8<1..64> of bytes 0x21..0x7e, none twice
-//	            record protocols        the same
-//	            RPC versions            u32 max major, max minor, min major, min minor
-//	            maximum frame size      u32
-//	            transport protocols     u8 count 0..16, else as above
-//	choice      application protocol    opaque8<1..64>
-//	            record protocol         opaque8<1..64>
-//	            RPC versions            4 times u32, as above
-//	            maximum frame size      u32
-//	            transport protocol      opaque8<0..64>
-//
-// opaque8 and opaque16 are a length of 1 or 2 bytes and that many bytes. Nothing may follow a last field. The
-// identity is package certbind's matter: it ties the static key that Noise authenticated to account@machine.
+// The formats are in docs/protocol.md alone: the Noise pattern, prologue and psk in section 2, frames and status in
+// section 3, payloads in section 4, offer and choice in section 6, key data and handshake ID in sections 7.3 and 7.4.
+// The identity in payloads 2 and 3 is package certbind's matter: it ties the static key that Noise authenticated to
+// account@machine.
 //
 // # States
 //
-// A Handshake is a state machine; in each state one frame is expected (besides a refusing status), and any error is
-// final.
+// A Handshake is a state machine (docs/protocol.md, sections 7.1 and 7.2); in each state one frame is expected, besides
+// a refusing status, and any error is final.
 //
 //	initiator   start  --Start-->     write message 1                                      --> wait-2
 //	            wait-2 --message 2--> read, decapsulate, set psk, Verify, Authorize,
@@ -109,7 +59,8 @@
 // that cannot be overwritten, flynn/noise holds the chaining key, DH results and a copy of the psk, and the garbage
 // collector frees all of these without wiping them. Result belongs to the caller, who can call Wipe.
 //
-// Nothing secret is compared by this package: authentication is AES-GCM's and the signature's.
+// Nothing secret is compared by this package but our own static key with zeros, in constant time, to see that it was
+// not wiped: authentication is AES-GCM's and the signature's.
 //
 // # Errors
 //
