@@ -36,7 +36,7 @@ func newCache() *cache {
 
 func cacheKey(identity []byte) [32]byte { return sha256.Sum256(identity) }
 
-// get gives the peer of an earlier success if it still holds: the same static key authenticated by Noise now, and the
+// get returns the peer of an earlier success if it still holds: the same static key authenticated by Noise now, and the
 // time within everything that was used. Otherwise nil; then a full verification finds the reason.
 func (c *cache) get(key, static [32]byte, now time.Time) *Peer {
 	c.mu.Lock()

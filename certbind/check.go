@@ -17,12 +17,12 @@ type Fault struct {
 	Warning bool
 }
 
-// String gives both in one line.
+// String returns both in one line.
 func (f Fault) String() string { return f.What + "; " + f.Cure }
 
 const fetchList = "fetch a new revocation list from the CA, and reload"
 
-// cures says, for each code that verifyChain gives, what the owner of the certificate can do.
+// cures says, for each code that verifyChain refuses with, what the owner of the certificate can do.
 var cures = map[reason.Code]string{
 	reason.UnknownCA: "add the intermediate certificates to the credentials, or trust the CA that issued the " +
 		"certificate, not limited to other names",

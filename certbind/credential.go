@@ -171,7 +171,7 @@ func selfSigned(c *x509.Certificate) bool {
 		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil)
 }
 
-// MachineName gives the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
+// MachineName returns the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
 // SANs; else the only DNS SAN that can name a machine; else fqdn, the host's own name, if it is one of several. SANs
 // have no stable order, so that the first of them is no choice.
 func (c *Credential) MachineName(override, fqdn string) (string, error) {

@@ -33,8 +33,8 @@
 // told. Everything cheap comes first; no signature is verified before step 6, and the leaf's key is not used before
 // step 7.
 //
-//  1. Format: each bound of sections 5, 5.1 and 5.4, nothing after a last field, one encoding of each statement. Defends
-//     the memory and every later step. (Malformed; StatementInvalid)
+//  1. Format: each bound of sections 5, 5.1 and 5.4, nothing after a last field, one encoding of each statement.
+//     Defends the memory and every later step. (Malformed; StatementInvalid)
 //  2. Bounds on certificates: each parses; keys are P-256, P-384, Ed25519, or RSA with the exponent 65537 and 2048 to
 //     4096 bits (leaf) or 8192 (above); signatures are with SHA-2 by RSA or ECDSA, or Ed25519. Defends the processor:
 //     one RSA signature with a huge modulus takes seconds, and anybody who can connect can send one.

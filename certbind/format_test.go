@@ -60,7 +60,7 @@ func TestRule08StatementBytes(t *testing.T) {
 	}
 }
 
-// damaged gives b cut at each byte, with bytes added, and with one added to and taken from each length of prefix
+// damaged returns b cut at each byte, with bytes added, and with one added to and taken from each length of prefix
 // bytes at the places given.
 func damaged(b []byte, lengths []int) map[string][]byte {
 	out := map[string][]byte{"one byte more": append(bytes.Clone(b), 0), "twice": append(bytes.Clone(b), b...)}

@@ -24,8 +24,8 @@ func (p *Peer) ValidForAddress(addr netip.Addr) bool {
 	})
 }
 
-// limits gives the names that the trust anchor may vouch for, one of which is the machine's; nil for any name. One that
-// is configured nowhere is of the system's pool.
+// limits returns the names that the trust anchor may vouch for, one of which is the machine's; nil for any name. One
+// that is configured nowhere is of the system's pool.
 func (t *Trust) limits(anchor *x509.Certificate, machine string) (names []string) {
 	inSystem := true
 	for i := range t.groups {

@@ -25,7 +25,7 @@ type Identity struct {
 	Signature []byte
 }
 
-// Marshal gives the bytes that travel, at most 21504.
+// Marshal returns the bytes that travel, at most 21504.
 func (id *Identity) Marshal() ([]byte, error) {
 	if n := len(id.Certificates); n < 1 || n > maxCertificates {
 		return nil, fmt.Errorf("cannot encode an identity: it has %d certificates, not 1 to %d", n, maxCertificates)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// CAs gives the CA certificates that are trusted, without the system's pool.
+// CAs returns the CA certificates that are trusted, without the system's pool.
 func (t *Trust) CAs() []*x509.Certificate {
 	var all []*x509.Certificate
 	for _, g := range t.groups {
@@ -14,7 +14,7 @@ func (t *Trust) CAs() []*x509.Certificate {
 	return all
 }
 
-// A CRLInfo tells of a revocation list in use.
+// A CRLInfo describes a revocation list in use.
 type CRLInfo struct {
 	Source string // the file that it came from
 	Issuer string // its issuer's distinguished name
@@ -22,7 +22,7 @@ type CRLInfo struct {
 	ThisUpdate, NextUpdate time.Time
 }
 
-// CRLs tells of each revocation list.
+// CRLs returns what there is to say of each revocation list.
 func (t *Trust) CRLs() []CRLInfo {
 	var all []CRLInfo
 	for _, l := range t.crls {

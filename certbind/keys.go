@@ -78,8 +78,8 @@ func signStatement(signer crypto.Signer, statement []byte) ([]byte, error) {
 	return nil, errors.New("no signature scheme for this kind of key")
 }
 
-// validSignature reports whether the signature over the statement is that of the key. Keys that acceptableKey refuses
-// give false.
+// validSignature reports whether the signature over the statement is that of the key. It is false for
+// keys that acceptableKey refuses.
 func validSignature(key crypto.PublicKey, statement, signature []byte) bool {
 	in := SignatureInput(statement)
 	switch k := key.(type) {

@@ -31,7 +31,7 @@ const (
 // MachineConfig describes this machine. Credential, Name and Trust are required.
 type MachineConfig struct {
 	Credential *Credential
-	// Name is the machine's name, as Credential.MachineName gives it.
+	// Name is the machine's name, as Credential.MachineName returns it.
 	Name  string
 	Trust *Trust
 	// Window is how long a statement is made for from now: 15 minutes to 23 h 55 min, DefaultWindow if zero.
@@ -120,13 +120,13 @@ func newX25519() (public, private [32]byte, err error) {
 	return [32]byte(key.PublicKey().Bytes()), [32]byte(b), nil
 }
 
-// Name gives the machine's name, which never changes.
+// Name returns the machine's name, which never changes.
 func (m *Machine) Name() string { return m.name }
 
-// Credential gives the credential in force.
+// Credential returns the credential in force.
 func (m *Machine) Credential() *Credential { return m.state.Load().credential }
 
-// Trust gives the trust in force.
+// Trust returns the trust in force.
 func (m *Machine) Trust() *Trust { return m.state.Load().trust }
 
 // Reload puts credential and trust in force as one, with a fresh static key, no statements and an empty cache. A
@@ -197,7 +197,7 @@ func (a *Attestation) Wipe() {
 	a.Key = nil
 }
 
-// Attest gives what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
+// Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
 // (docs/protocol.md, section 5.6). Errors are *reason.Error: AccountUnacceptable, CertificateExpired,
 // CertificateNotYetValid, Internal.
@@ -345,7 +345,7 @@ type Stats struct {
 	CacheSize, Statements int
 }
 
-// Stats gives the counters.
+// Stats returns the counters.
 func (m *Machine) Stats() Stats {
 	m.mu.Lock()
 	s := m.state.Load()

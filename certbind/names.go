@@ -146,7 +146,7 @@ func hasName(cert *x509.Certificate, machine string) bool {
 	return slices.ContainsFunc(cert.DNSNames, func(san string) bool { return ascii.Lower(san) == machine })
 }
 
-// machineNames gives the certificate's DNS SANs that can name a machine, in ASCII lower case, each once.
+// machineNames returns the certificate's DNS SANs that can name a machine, in ASCII lower case, each once.
 func machineNames(cert *x509.Certificate) []string {
 	var names []string
 	for _, san := range cert.DNSNames {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// pemBlocks gives the PEM blocks of a file. Text between blocks is a comment, but a block that does not decode is an
+// pemBlocks returns the PEM blocks of a file. Text between blocks is a comment, but a block that does not decode is an
 // error: encoding/pem would skip it, and a CA or a certificate of the chain would be missing without a word.
 func pemBlocks(data []byte) ([]*pem.Block, error) {
 	var blocks []*pem.Block

@@ -38,8 +38,8 @@ type Statement struct {
 	NotBefore, NotAfter time.Time
 }
 
-// Marshal gives the bytes that are signed and sent, at most 4096. It fails if a field is out of the format's bounds; it
-// does not judge names or times, which is Verify's part.
+// Marshal returns the bytes that are signed and sent, at most 4096. It fails if a field is out of the format's bounds;
+// it does not judge names or times, which is Verify's part.
 func (s *Statement) Marshal() ([]byte, error) {
 	attrs, err := marshalAttributes(s.Attributes)
 	if err != nil {
@@ -161,7 +161,7 @@ func parseTime(b []byte) (time.Time, error) {
 // as in TLS 1.3 (RFC 8446, section 4.4.3), keep it apart from protocols whose signed bytes begin with a chosen nonce.
 const signatureContext = "shared-altsd v1 machine statement"
 
-// SignatureInput gives the bytes that the machine's key signs: 64 spaces, the context string, a zero byte, the
+// SignatureInput returns the bytes that the machine's key signs: 64 spaces, the context string, a zero byte, the
 // statement (docs/protocol.md, section 5.1).
 func SignatureInput(statement []byte) []byte {
 	in := make([]byte, 0, 64+len(signatureContext)+1+len(statement))

@@ -158,7 +158,7 @@ func (g *caGroup) vouchesFor(machine string) bool {
 	return len(g.names) == 0 || slices.ContainsFunc(g.names, func(n string) bool { return under(machine, n) })
 }
 
-// pool gives the CAs that pass the filter. It is never nil: a nil pool would mean the system's to x509.Verify.
+// pool returns the CAs that pass the filter. It is never nil: a nil pool would mean the system's to x509.Verify.
 func (t *Trust) pool(filter func(*caGroup) bool) *x509.CertPool {
 	pool := x509.NewCertPool()
 	// The system's pool goes first, since it is there to be cloned and not to be added.

@@ -29,7 +29,7 @@ type Peer struct {
 	limits []string // names that the CA which vouched may vouch for; nil: any
 }
 
-// String gives account@machine.
+// String returns account@machine.
 func (p *Peer) String() string { return p.Account + "@" + p.Machine }
 
 // An outcome is a success that the cache may keep: what was proved and during which time it stays so.

@@ -125,7 +125,7 @@ func TestRule10Window(t *testing.T) {
 	}
 }
 
-// cpu gives the processor time of the process so far.
+// cpu returns the processor time of the process so far.
 func cpu(t *testing.T) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

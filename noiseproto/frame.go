@@ -43,7 +43,7 @@ func (t frameType) String() string {
 	return fmt.Sprintf("frame of unknown type %d", byte(t))
 }
 
-// bounds gives the least and the greatest length of a body of type t.
+// bounds returns the least and the greatest length of a body of type t.
 func (t frameType) bounds() (lo, hi int) {
 	switch t {
 	case frameMessage1:
@@ -82,7 +82,7 @@ type frameReader struct {
 	partial []byte // the body so far; its capacity is the body's length; nil while none of it was stored
 }
 
-// want gives how many bytes complete the header, or else the body.
+// want returns how many bytes complete the header, or else the body.
 func (r *frameReader) want() int {
 	if !r.checked {
 		return headerSize - r.nraw
@@ -90,7 +90,7 @@ func (r *frameReader) want() int {
 	return r.hdr.length - len(r.partial)
 }
 
-// read takes what it can from in and says how much that was. When a frame is whole it returns its body, true, and is
+// read takes what it can from in and returns how much that was. When a frame is whole it returns its body, true, and is
 // ready for the next frame; hdr and raw stay as they are until then. The body may be a part of in, so it is valid
 // only as long as in is. check judges a header as soon as it is there; its error ends the reading, as does a byte
 // that is not the magic's (an *foreignError).

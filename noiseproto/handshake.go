@@ -27,7 +27,7 @@ const (
 	stateFailed
 )
 
-// expects gives the one frame, besides a status, that may come.
+// expects returns the one frame, besides a status, that may come.
 func (s state) expects() frameType {
 	return [...]frameType{stateWait1: frameMessage1, stateWait2: frameMessage2, stateWait3: frameMessage3,
 		stateWaitStatus: frameStatus}[s]
@@ -113,7 +113,7 @@ func (h *Handshake) prepare(p Params) (err error) {
 	return nil
 }
 
-// Start gives the initiator's first frame, message 1, to be sent. A responder has nothing to say first: nil. A second
+// Start returns the initiator's first frame, message 1, to be sent. A responder has nothing to say first: nil. A second
 // call is an error.
 func (h *Handshake) Start() ([]byte, error) {
 	if !h.initiator && h.state != stateFailed {
@@ -133,7 +133,7 @@ func (h *Handshake) Start() ([]byte, error) {
 
 // Feed takes bytes from the peer in any segmentation. consumed says how many of in belong to the handshake: all,
 // unless it ends inside in; what is left then belongs to the record protocol. out holds frames to send; with an error
-// it holds at most one status frame for the peer, which the caller may send or not. After Feed, Done says whether
+// it holds at most one status frame for the peer, which the caller may send or not. After Feed, Done reports whether
 // there is a result. Any error is final, is a *reason.Error, and comes again from each later call. Feed keeps nothing
 // of in.
 func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
@@ -163,7 +163,7 @@ func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 	return consumed, out, nil
 }
 
-// Want gives how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited.
+// Want returns how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited.
 // Who reads no more than that from a connection before each Feed takes no byte that belongs to the record protocol.
 func (h *Handshake) Want() int {
 	if h.state == stateStart || h.state >= stateDone {
@@ -175,14 +175,14 @@ func (h *Handshake) Want() int {
 // Done reports whether the result is there.
 func (h *Handshake) Done() bool { return h.state == stateDone }
 
-// Result gives the result, nil before Done and after Close.
+// Result returns the result, nil before Done and after Close.
 func (h *Handshake) Result() *Result { return h.result }
 
-// ID gives 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/protocol.md,
+// ID returns 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/protocol.md,
 // section 7.4.
 func (h *Handshake) ID() string { return h.id }
 
-// Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It gives the status frame
+// Abort ends the handshake for a reason of the caller's, such as a deadline, and wipes it. It returns the status frame
 // that tells the peer; nil if nothing was said yet, or if the handshake has ended already, in either way, so that
 // nothing reaches a record layer or a peer that speaks something else.
 func (h *Handshake) Abort(c reason.Code) []byte {
@@ -201,7 +201,7 @@ func (h *Handshake) Close() {
 	}
 }
 
-// fail makes err final: it drops the Noise state, wipes the keys and gives the status frame for the peer, nil for one
+// fail makes err final: it drops the Noise state, wipes the keys and returns the status frame for the peer, nil for one
 // that refused us first or does not speak this protocol.
 func (h *Handshake) fail(err error) (out []byte, final error) {
 	if h.state == stateFailed {
@@ -260,7 +260,7 @@ func (h *Handshake) checkVersion(v byte) error {
 	return nil
 }
 
-// take does what the tables of docs/protocol.md, sections 7.1 and 7.2, say for a whole frame, and gives the answer.
+// take does what the tables of docs/protocol.md, sections 7.1 and 7.2, say for a whole frame, and returns the answer.
 func (h *Handshake) take(body []byte) (reply []byte, err error) {
 	if h.reader.hdr.typ == frameStatus {
 		return nil, h.takeStatus(body)
@@ -299,7 +299,7 @@ func (h *Handshake) setPSK(secret []byte) error {
 	return h.noise.SetPresharedKey(secret)
 }
 
-// newFrame gives a header of type t with room for the body of n bytes, and counts the frame as sent.
+// newFrame returns a header of type t with room for the body of n bytes, and counts the frame as sent.
 func (h *Handshake) newFrame(t frameType, n int) []byte {
 	frame := make([]byte, headerSize, headerSize+n)
 	putHeader(frame, h.version, t, n)
@@ -339,7 +339,7 @@ func undecipherable(message int, err error) error {
 			"changes bytes or joins connections: %w", message, err)
 }
 
-// handshakeID gives the first 8 bytes, in hexadecimal, of the SHA-256 of the first frame.
+// handshakeID returns the first 8 bytes, in hexadecimal, of the SHA-256 of the first frame.
 func handshakeID(header, body []byte) string {
 	s := sha256.New()
 	s.Write(header)

@@ -131,7 +131,7 @@ func TestSegmentation(t *testing.T) {
 	record := bytes.Repeat([]byte("record"), 100)
 	for _, size := range []int{1, 16, 1000, 1 << 20} {
 		i, r := alpha.start(t, true), beta.start(t, false)
-		// feed gives b to h in segments and returns the answer and what was left.
+		// feed returns b to h in segments and returns the answer and what was left.
 		feed := func(h *Handshake, b []byte) (out, rest []byte) {
 			for len(b) > 0 && !h.Done() {
 				seg := b[:min(size, len(b))]
@@ -285,7 +285,7 @@ func (f *fixedTranscript) responder(t testing.TB) *Handshake {
 		&fixedKeys{ephemeral: bytes.Repeat([]byte{5}, 32), randomness: bytes.Repeat([]byte{6}, 32)})
 }
 
-// receiver gives the side that takes frame i, in the state that expects it.
+// receiver returns the side that takes frame i, in the state that expects it.
 func (f *fixedTranscript) receiver(t testing.TB, i int) *Handshake {
 	if i%2 == 0 {
 		r := f.responder(t)
@@ -473,7 +473,7 @@ func (r *refResponder) payload2(offer []byte) []byte {
 	return opaque16(opaque16(bytes.Clone(r.ciphertext), r.identity), offer)
 }
 
-// message2 gives the frame with the payload, or with a good one whose offer edit changed.
+// message2 returns the frame with the payload, or with a good one whose offer edit changed.
 func (r *refResponder) message2(t testing.TB, payload []byte, edit func(*Params)) []byte {
 	if payload == nil {
 		p := testParams

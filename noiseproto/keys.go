@@ -14,11 +14,11 @@ import (
 // A keySource makes the keys of one handshake. Whoever implements it by a pool must take from it destructively: a key
 // pair that was given out once is never given out again and never comes back.
 type keySource interface {
-	// x25519 gives an ephemeral key pair.
+	// x25519 returns an ephemeral key pair.
 	x25519() (*ecdh.PrivateKey, error)
-	// mlkem768 gives a decapsulation key.
+	// mlkem768 returns a decapsulation key.
 	mlkem768() (*mlkem.DecapsulationKey768, error)
-	// encapsulate gives a shared secret (32 bytes) and its ciphertext (1088 bytes).
+	// encapsulate returns a shared secret (32 bytes) and its ciphertext (1088 bytes).
 	encapsulate(*mlkem.EncapsulationKey768) (secret, ciphertext []byte)
 }
 
@@ -81,8 +81,8 @@ func (d *dh25519) DH(private, public []byte) ([]byte, error) {
 // prologue ties the version in the headers to the handshake: 13 bytes, docs/protocol.md, section 2.
 func prologue(version byte) []byte { return append([]byte("shared-altsd"), version) }
 
-// newNoise gives the Noise state of Noise_XXpsk3_25519_AESGCM_SHA256 with the psk still to be set, and the DH function
-// that holds its ephemeral key.
+// newNoise returns the Noise state of Noise_XXpsk3_25519_AESGCM_SHA256 with the psk still to be set, and the DH
+// function that holds its ephemeral key.
 func newNoise(version byte, initiator bool, static *certbind.Attestation, source keySource) (*noise.HandshakeState,
 	*dh25519, error) {
 	dh := &dh25519{DHFunc: noise.DH25519, source: source, static: static}
@@ -97,7 +97,7 @@ func newNoise(version byte, initiator bool, static *certbind.Attestation, source
 	return hs, dh, err
 }
 
-// splitKeys gives k1 || k2, the key data of docs/protocol.md, section 7.3. The states never encrypt anything.
+// splitKeys returns k1 || k2, the key data of docs/protocol.md, section 7.3. The states never encrypt anything.
 func splitKeys(initiatorToResponder, responderToInitiator *noise.CipherState) (keyData [64]byte) {
 	k1, k2 := initiatorToResponder.UnsafeKey(), responderToInitiator.UnsafeKey()
 	copy(keyData[:32], k1[:])

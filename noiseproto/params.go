@@ -51,8 +51,8 @@ type Params struct {
 	TransportProtocols   []string // 0 to 16, as the application protocols
 }
 
-// local gives p as it can be offered: known record protocols only, no entry twice. The error says what the application
-// must change.
+// local returns p as it can be offered: known record protocols only, no entry twice. The error says what the
+// application must change.
 func (p Params) local() (Params, error) {
 	if !slices.Contains(p.RecordProtocols, RecordProtocol) {
 		return p, reason.Errorf(reason.NoRecordProtocol,
@@ -233,7 +233,7 @@ func choose(mine, offer Params) (choice, error) {
 	return c, commonRPC(mine.RPCVersions, offer.RPCVersions)
 }
 
-// first gives the first entry of mine that is in theirs, or the empty string.
+// first returns the first entry of mine that is in theirs, or the empty string.
 func first(mine, theirs []string) string {
 	if i := slices.IndexFunc(mine, func(s string) bool { return slices.Contains(theirs, s) }); i >= 0 {
 		return mine[i]

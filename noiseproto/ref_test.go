@@ -104,7 +104,7 @@ func (p *refParty) open(c []byte) ([]byte, error) {
 	return b, err
 }
 
-// dh gives zeros where the point has low order: that is what an attacker would compute.
+// dh returns zeros where the point has low order: that is what an attacker would compute.
 func dh(priv *ecdh.PrivateKey, pub []byte) []byte {
 	k, err := ecdh.X25519().NewPublicKey(pub)
 	if err != nil {

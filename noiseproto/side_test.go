@@ -93,7 +93,7 @@ func (s *side) config(initiator bool) Config {
 	return Config{Initiator: initiator, Static: s.attest(), Verifier: s.verifier, Params: testParams}
 }
 
-// start gives a handshake in the role, changed by edit.
+// start returns a handshake in the role, changed by edit.
 func (s *side) start(t testing.TB, initiator bool, edit ...func(*Config)) *Handshake {
 	t.Helper()
 	return s.startKeys(t, initiator, freshKeys{}, edit...)
@@ -113,7 +113,7 @@ func (s *side) startKeys(t testing.TB, initiator bool, keys keySource, edit ...f
 	return h
 }
 
-// first gives message 1.
+// first returns message 1.
 func (h *Handshake) first(t testing.TB) []byte {
 	t.Helper()
 	b, err := h.Start()

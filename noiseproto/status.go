@@ -14,7 +14,7 @@ const (
 	highestVersion = 1
 )
 
-// StatusFrame gives the 12 bytes of a status frame of code c that can be sent outside any handshake, for example by a
+// StatusFrame returns the 12 bytes of a status frame of code c that can be sent outside any handshake, for example by a
 // daemon that refuses a peer before it has read anything of it. docs/protocol.md, section 3.2.
 func StatusFrame(c reason.Code) []byte {
 	return appendStatus(nil, c, highestVersion, lowestVersion)
@@ -45,7 +45,7 @@ func parseStatus(body []byte) (status, error) {
 	return status{reason.Code(binary.BigEndian.Uint16(body)), body[2], body[3]}, nil
 }
 
-// refusal gives the error that a status with a code other than 0 means. mine is the version of our own frames.
+// refusal returns the error that a status with a code other than 0 means. mine is the version of our own frames.
 func (s status) refusal(mine byte) *reason.Error {
 	e := &reason.Error{Code: s.code, ByPeer: true}
 	if s.code == reason.UnsupportedVersion {

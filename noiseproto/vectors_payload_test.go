@@ -9,8 +9,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 )
 
-// sealed gives the frame in the place (1 to 3) with another payload, validly encrypted by the side that sends it. edit,
-// if not nil, changes that side before.
+// sealed returns the frame in the place (1 to 3) with another payload, validly encrypted by the side that sends it.
+// edit, if not nil, changes that side before.
 func (v *vector) sealed(t *testing.T, place int, payload []byte, edit func(*refParty)) []byte {
 	t.Helper()
 	s, initiator := &v.Responder, place != 2
@@ -32,7 +32,7 @@ func (v *vector) sealed(t *testing.T, place int, payload []byte, edit func(*refP
 	return frame(1, frameType(place), ref.write(place-1, payload))
 }
 
-// badPayloads gives payloads that are wrong in messages that decrypt.
+// badPayloads returns payloads that are wrong in messages that decrypt.
 func (v *vector) badPayloads(t *testing.T) (list []negative) {
 	add := func(place int, name string, payload []byte, edit func(*refParty)) {
 		list = append(list, negative{Name: fmt.Sprintf("payload %d: %s", place, name), Place: place,

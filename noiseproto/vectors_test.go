@@ -107,7 +107,7 @@ const vectorPath = "testdata/vectors.json"
 
 var vectorTime = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// pattern gives n bytes that begin with first and count up, as fixed keys.
+// pattern returns n bytes that begin with first and count up, as fixed keys.
 func pattern(first byte, n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -186,7 +186,7 @@ func newVector(t *testing.T, keyType string) *vector {
 	return v
 }
 
-// handshake gives the side in its role, verifying by a real certbind.Machine at the time of the vectors.
+// handshake returns the side in its role, verifying by a real certbind.Machine at the time of the vectors.
 func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
 	t.Helper()
 	s, keys := &v.Responder, &fixedKeys{randomness: v.Randomness}
@@ -286,7 +286,7 @@ func (v *vector) fill(t *testing.T) {
 	}
 }
 
-// at gives the receiver of the frame in that place, everything before it received.
+// at returns the receiver of the frame in that place, everything before it received.
 func (v *vector) at(t *testing.T, place int) *Handshake {
 	h := v.handshake(t, place%2 == 0)
 	switch place {
@@ -301,7 +301,7 @@ func (v *vector) at(t *testing.T, place int) *Handshake {
 	return h
 }
 
-// negatives gives the inputs of the negative cases: frames, then payloads under valid encryption.
+// negatives returns the inputs of the negative cases: frames, then payloads under valid encryption.
 func (v *vector) negatives(t *testing.T) []negative {
 	return append(v.badFrames(), v.badPayloads(t)...)
 }

@@ -42,7 +42,7 @@ type verifyCase struct {
 	Code           string   `json:"code"`
 }
 
-// compute gives each case the code that certbind has for it.
+// compute returns each case the code that certbind has for it.
 func (f *verification) compute(t *testing.T) {
 	t.Helper()
 	for n := range f.Cases {

@@ -8,8 +8,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
 
-// settingFlags are the flags of serve by which an administrator changes what certbind names as the cure of an error or a
-// fault.
+// settingFlags are the flags of serve by which an administrator changes what certbind names as the cure of an error or
+// a fault.
 var settingFlags = map[certbind.Setting]string{
 	certbind.SettingKey:            "--key",
 	certbind.SettingMachineName:    "--machine-name",
@@ -22,7 +22,7 @@ var settingFlags = map[certbind.Setting]string{
 // expiryFlags are the flags that go with the cure of what ends.
 var expiryFlags = map[string]string{expiry.CA: "--ca", expiry.CRL: "--crl-stale-ok"}
 
-// withFlag names the flag that cures an error, if one does.
+// withFlag returns an error with the flag that cures it, if one does.
 func withFlag(err error) error {
 	if flag := settingFlags[certbind.SettingOf(err)]; flag != "" {
 		return fmt.Errorf("%w (%s)", err, flag)
@@ -30,7 +30,7 @@ func withFlag(err error) error {
 	return err
 }
 
-// faultWithFlag names the flag that cures a fault, if one does.
+// faultWithFlag returns a fault with the flag that cures it, if one does.
 func faultWithFlag(f certbind.Fault) certbind.Fault {
 	if flag := settingFlags[f.Setting]; flag != "" {
 		f.Cure += " (" + flag + ")"

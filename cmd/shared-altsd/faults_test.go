@@ -10,8 +10,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
-// What will soon end is said by one rule: the same words, or none, by check, by the log and, twice, by the daemon's admin
-// service.
+// What will soon end is said by one rule: the same words, or none, by check, by the log and by the daemon's admin
+// service in both forms of status.
 func TestOneJudgeOfExpiry(t *testing.T) {
 	const day = 24 * time.Hour
 	ends := func(life, left time.Duration) (notBefore, notAfter time.Time) {

@@ -36,7 +36,7 @@ func (i Item) String() string {
 	return fmt.Sprintf("the revocation list %s", i.Name)
 }
 
-// cure says what to do about an Item that ends.
+// cure returns what to do about an Item that ends.
 func (i Item) cure() string {
 	switch i.Kind {
 	case Leaf, Chain:
@@ -65,7 +65,7 @@ type Notice struct {
 	What, Cure string
 }
 
-// Judge gives a Notice for each item that is about to end, has ended, or has not begun, in the order of items.
+// Judge returns a Notice for each item that is about to end, has ended, or has not begun, in the order of items.
 func Judge(items []Item, now time.Time) []Notice {
 	var notices []Notice
 	for _, i := range items {
@@ -103,14 +103,14 @@ func Judge(items []Item, now time.Time) []Notice {
 // clockSlack is how far ahead of ours the clock of a CA may run without ours being called wrong.
 const clockSlack = time.Hour
 
-// ClockFault says why now cannot be the time, or nothing if it may be: it is before the program was built (zero: not
+// ClockFault returns why now cannot be the time, or nothing if it may be: it is before the program was built (zero: not
 // known), before a trusted CA's certificate began, or before a revocation list was made. All of these existed when they
 // came to this machine. Only a certificate of the machine's own may be made ahead of its time.
 func ClockFault(items []Item, now, built time.Time) string {
 	const layout = "2006-01-02 15:04 UTC"
 	tell := func(when time.Time, what string) string {
-		return fmt.Sprintf("this machine's clock says %s, which is before %s (%s), so it is plainly wrong: set it, and keep it "+
-			"right with NTP (timedatectl set-ntp true)", now.UTC().Format(layout), what, when.UTC().Format(layout))
+		return fmt.Sprintf("this machine's clock says %s, which is before %s (%s), so it is plainly wrong: set it, and keep "+
+			"it right with NTP (timedatectl set-ntp true)", now.UTC().Format(layout), what, when.UTC().Format(layout))
 	}
 	if now.Before(built.Add(-clockSlack)) {
 		return tell(built, "this program was built")

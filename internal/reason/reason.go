@@ -85,7 +85,7 @@ func (c Code) String() string {
 	return texts[c].name
 }
 
-// Meaning says in words what the refusing side means, for the side that was refused.
+// Meaning returns in words what the refusing side means, for the side that was refused.
 func (c Code) Meaning() string {
 	if !c.Known() {
 		return "for a reason that this version does not know"
@@ -112,7 +112,7 @@ func Errorf(c Code, format string, args ...any) *Error {
 	return &Error{Code: c, Detail: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// Error gives the detail, or the meaning of the peer's code, followed by the code's name in parentheses.
+// Error returns the detail, or the meaning of the peer's code, followed by the code's name in parentheses.
 func (e *Error) Error() string {
 	if e.ByPeer {
 		s := fmt.Sprintf("the peer's daemon refused: %s (%s)", e.Code.Meaning(), e.Code)
@@ -124,7 +124,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (%s)", e.Detail, e.Code)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Of returns the code of the first Error in err's chain, or Internal if there is none; Accepted if err is nil.
