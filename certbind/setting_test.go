@@ -61,8 +61,8 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s: setting %d, want %d: %v", what, got, tc.want, tc.err)
 		}
 	}
-	if SettingOf(nil) != 0 {
-		t.Error("no error has a setting")
+	if SettingOf(nil) != 0 || errors.Unwrap(noKey) == nil || errors.Unwrap(noKey).Error() != noKey.Error() {
+		t.Errorf("an error that is no more than its setting: %v", errors.Unwrap(noKey))
 	}
 	// Faults bear the same.
 	cfg := trusting(newCA(t, testca.Options{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}))
