@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
 
 var checkCommand = &cli.Command{
@@ -41,7 +42,7 @@ func check(f *certFiles, w io.Writer) error {
 	fmt.Fprintf(w, "issuer    %q\n", leaf.Issuer.String())
 	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339),
 		leaf.NotAfter.UTC().Format(time.RFC3339),
-		remaining(leaf.NotAfter.Sub(now)))
+		expiry.Remaining(leaf.NotAfter.Sub(now)))
 	for _, warning := range l.warnings {
 		fmt.Fprintf(w, "warning   %s\n", warning)
 	}
@@ -62,14 +63,4 @@ func check(f *certFiles, w io.Writer) error {
 	}
 	fmt.Fprintf(w, "result    a peer with the same CAs would accept this machine as %s\n", l.name)
 	return nil
-}
-
-func remaining(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return " (over)"
-	case d < 48*time.Hour:
-		return fmt.Sprintf(" (%d more hours)", int(d.Hours()))
-	}
-	return fmt.Sprintf(" (%d more days)", int(d.Hours()/24))
 }

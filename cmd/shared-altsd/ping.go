@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,7 +92,7 @@ type pingReport struct {
 func (p *pinger) ping(address string, w io.Writer) error {
 	r := p.run(address)
 	if p.asJSON {
-		if err := writeJSON(w, r); err != nil {
+		if err := cli.WriteJSON(w, r); err != nil {
 			return err
 		}
 	} else {
@@ -160,7 +161,7 @@ func (p *pinger) run(address string) *pingReport {
 	}
 
 	host, port, _ := net.SplitHostPort(address)
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, or(host, "localhost"))
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, "localhost"))
 	if err != nil {
 		return fail(stepResolve, err)
 	}

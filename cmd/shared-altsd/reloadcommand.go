@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 
-	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
@@ -34,14 +32,19 @@ it. That is how the systemd unit renews a key that it gave the daemon by LoadCre
 			if key != "" && credentials == "" {
 				return cli.Usagef("--key without --credentials: give the certificate as well")
 			}
-			return askReload(d, credentials, key)
+			handed, err := readCredentials(credentials, key)
+			defer clear(handed)
+			if err != nil {
+				return err
+			}
+			return d.admin().Reload(os.Stdout, handed)
 		}
 	},
 }
 
-func askReload(d *daemonFlags, credentials, key string) error {
-	req := &adminpb.ReloadRequest{}
-	defer func() { clear(req.Credentials) }()
+// readCredentials reads what is to be handed to the daemon, nothing for no file. With an error it returns what it has
+// read, for the caller to wipe.
+func readCredentials(credentials, key string) (handed []byte, err error) {
 	for _, file := range []struct{ flag, path string }{{"--credentials", credentials}, {"--key", key}} {
 		if file.path == "" {
 			continue
@@ -49,22 +52,17 @@ func askReload(d *daemonFlags, credentials, key string) error {
 		// A key in a file that others may read or write is refused here as it is by serve.
 		data, warning, err := readKeyFile(file.path)
 		if err != nil {
-			return fmt.Errorf("%s: %w", file.flag, err)
+			return handed, fmt.Errorf("%s: %w", file.flag, err)
 		}
 		if warning != "" {
 			fmt.Fprintln(os.Stderr, "warning: "+warning)
 		}
-		req.Credentials = append(append(req.Credentials, data...), '\n')
+		handed = append(append(handed, data...), '\n')
 		clear(data)
 	}
-	if len(req.Credentials) > maxHandedCredentials {
-		return fmt.Errorf("--credentials: more than %d bytes: this is not the file that was meant", maxHandedCredentials)
+	if len(handed) > maxHandedCredentials {
+		return handed, fmt.Errorf("--credentials: more than %d bytes: this is not the file that was meant",
+			maxHandedCredentials)
 	}
-	return d.ask(func(ctx context.Context, c adminpb.AdminClient) error {
-		resp, err := c.Reload(ctx, req)
-		if err == nil {
-			fmt.Printf("in force: certificate %s of %s, valid until %s\n", resp.Serial, resp.Machine, stamp(resp.NotAfterUnix))
-		}
-		return err
-	})
+	return handed, nil
 }

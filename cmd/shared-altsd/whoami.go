@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
@@ -28,6 +29,9 @@ that trusts this machine's CA would see.
 	},
 }
 
+// selfTimeout bounds the handshake with oneself; the daemon may have to look up the account.
+const selfTimeout = 20 * time.Second
+
 // pingProtocol is the application protocol of whoami, ping and pong.
 const pingProtocol = "shared-altsd-ping"
 
@@ -47,7 +51,7 @@ func whoami(d *daemonFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	if asJSON {
-		return writeJSON(w, map[string]any{"identity": p.Account, "account": p.User, "machine": p.Machine,
+		return cli.WriteJSON(w, map[string]any{"identity": p.Account, "account": p.User, "machine": p.Machine,
 			"attributes": p.Attributes})
 	}
 	fmt.Fprintln(w, p.Account)
@@ -61,7 +65,7 @@ func whoami(d *daemonFlags, asJSON bool, w io.Writer) error {
 
 // selfHandshake gives the identity of this account as the other end of a handshake sees it.
 func selfHandshake(d *daemonFlags) (*altscreds.Peer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), selfTimeout)
 	defer cancel()
 	here, there := net.Pipe()
 	defer here.Close()

@@ -1,6 +1,10 @@
 package cli
 
-import "strings"
+import (
+	"encoding/json"
+	"io"
+	"strings"
+)
 
 // helpWidth is how wide help text is, columns.
 const helpWidth = 108
@@ -29,6 +33,13 @@ func Wrap(text string, width int) (lines []string) {
 		line += word
 	}
 	return append(lines, line)
+}
+
+// WriteJSON writes v as JSON that people can read as well.
+func WriteJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // reflow wraps paragraphs; lines that begin with white space stay as they are.

@@ -1,0 +1,129 @@
+package adminclient
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
+)
+
+// PrintStatus prints what the daemon says of itself. If peers would refuse this machine it returns an exit status.
+func (c Client) PrintStatus(w io.Writer, asJSON bool) error {
+	var s *adminpb.StatusResponse
+	err := c.ask(func(ctx context.Context, admin adminpb.AdminClient) (err error) {
+		s, err = admin.Status(ctx, &adminpb.StatusRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := cli.WriteJSON(w, plain(s.ProtoReflect())); err != nil {
+			return err
+		}
+	} else {
+		writeStatus(w, s)
+	}
+	for _, f := range s.Faults {
+		if !f.Warning {
+			return cli.ExitStatus(1)
+		}
+	}
+	return nil
+}
+
+func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
+	now := time.Unix(s.NowUnix, 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%-12s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("daemon", "%s since %s, version %s", s.State, stamp(s.StartedUnix), s.Version)
+	line("machine", "%s", s.Machine)
+	if s.CallerAccount != "" {
+		line("you", "%s@%s", s.CallerAccount, s.Machine)
+	} else {
+		line("you", "refused: %s", s.CallerRefused)
+	}
+	line("accounts", "from %s", s.AccountSource)
+	c := s.Certificate
+	line("certificate", "%s key, serial %s, issued by %q", c.Key, c.Serial, c.Issuer)
+	line("", "SHA-256 %s", c.Fingerprint)
+	for _, e := range s.Expiries {
+		what := map[string]string{expiry.Leaf: "this machine's certificate", expiry.Chain: "intermediate CA " + e.Name,
+			expiry.CA: "trusted CA " + e.Name, expiry.CRL: "revocation list " + e.Name}[e.Kind]
+		line("valid until", "%s%s: %s", stamp(e.NotAfterUnix), expiry.Remaining(time.Unix(e.NotAfterUnix, 0).Sub(now)), what)
+	}
+	counters := func(what string, c *adminpb.Counters) {
+		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(),
+			c.GetInFlight(), c.GetWaiting())
+	}
+	counters("as client", s.Initiator)
+	counters("as server", s.Responder)
+	line("connections", "%d of local applications", s.Connections)
+	r := s.Reloads
+	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
+		stamp(r.GetLastSuccessUnix()))
+	if !r.GetLastOk() {
+		text := "the last one was refused; its reason is in the log"
+		if r.GetLastError() != "" {
+			text = "the last one was refused: " + cli.OneLine(r.GetLastError())
+		}
+		line("", "%s", text)
+	}
+	for _, f := range s.Faults {
+		kind := "fault"
+		if f.Warning {
+			kind = "warning"
+		}
+		line(kind, "%s", cli.OneLine(f.What))
+		line("", "cure: %s", cli.OneLine(f.Cure))
+	}
+	if s.Privileged {
+		for _, f := range s.LastFailures {
+			side := "server"
+			if f.Initiator {
+				side = "client"
+			}
+			line("failed", "%s %s %s, %s with %s, handshake %s", stamp(f.Unix), f.Reason,
+				cmp.Or(f.Account, "(no account)"), side, cmp.Or(f.Peer, "an unverified peer"), cmp.Or(f.HandshakeId, "-"))
+			line("", "%s", cli.OneLine(f.Text))
+		}
+	} else {
+		line("failures", "are shown to root")
+	}
+}
+
+// plain returns a message as maps, lists and numbers with every field in it, which protojson would not: it makes
+// strings of 64-bit numbers.
+func plain(m protoreflect.Message) map[string]any {
+	out := make(map[string]any)
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		value := func(v protoreflect.Value) any {
+			if f.Message() != nil {
+				return plain(v.Message())
+			}
+			return v.Interface()
+		}
+		if !f.IsList() {
+			out[string(f.Name())] = value(m.Get(f))
+			continue
+		}
+		list := []any{}
+		for j := range m.Get(f).List().Len() {
+			list = append(list, value(m.Get(f).List().Get(j)))
+		}
+		out[string(f.Name())] = list
+	}
+	return out
+}
+
+func stamp(unix int64) string { return time.Unix(unix, 0).UTC().Format("2006-01-02 15:04:05Z") }
