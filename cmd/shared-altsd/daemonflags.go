@@ -4,6 +4,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/adminclient"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/ping"
 )
 
 // daemonFlags are the flags of commands that talk to the daemon.
@@ -29,8 +30,10 @@ func jsonOption(p *bool) cli.Option {
 	return cli.Option{Name: "json", Group: "Output:", Value: cli.Switch(p), Help: "Print JSON, for scripts."}
 }
 
-func (d *daemonFlags) path() string { return localsock.Path(d.socket) }
-
 func (d *daemonFlags) admin() adminclient.Client {
-	return adminclient.Client{Socket: d.path(), DaemonUID: uint32(d.uid)}
+	return adminclient.Client{Socket: localsock.Path(d.socket), DaemonUID: uint32(d.uid)}
+}
+
+func (d *daemonFlags) ping() ping.Daemon {
+	return ping.Daemon{Socket: localsock.Path(d.socket), UID: uint32(d.uid)}
 }
