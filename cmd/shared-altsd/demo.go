@@ -145,7 +145,7 @@ func demoCertificates(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := writeNew(filepath.Join(dir, ca+".pem"), authority.PEM(), 0o600); err != nil {
+		if err := devca.WriteNew(filepath.Join(dir, ca+".pem"), authority.PEM(), 0o600); err != nil {
 			return err
 		}
 		for _, m := range machines {
@@ -153,7 +153,7 @@ func demoCertificates(dir string) error {
 			if err != nil {
 				return err
 			}
-			if err := writeNew(filepath.Join(dir, m+".pem"), issued.PEM(), 0o600); err != nil {
+			if err := devca.WriteNew(filepath.Join(dir, m+".pem"), issued.PEM(), 0o600); err != nil {
 				return err
 			}
 		}
