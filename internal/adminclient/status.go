@@ -64,8 +64,8 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(),
 			c.GetInFlight(), c.GetWaiting())
 	}
-	counters("as client", s.Initiator)
-	counters("as server", s.Responder)
+	counters("initiator", s.Initiator)
+	counters("responder", s.Responder)
 	line("connections", "%d of local applications", s.Connections)
 	r := s.Reloads
 	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
@@ -87,12 +87,12 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	}
 	if s.Privileged {
 		for _, f := range s.LastFailures {
-			side := "server"
+			role := "responder"
 			if f.Initiator {
-				side = "client"
+				role = "initiator"
 			}
 			line("failed", "%s %s %s, %s with %s, handshake %s", stamp(f.Unix), f.Reason,
-				cmp.Or(f.Account, "(no account)"), side, cmp.Or(f.Peer, "an unverified peer"), cmp.Or(f.HandshakeId, "-"))
+				cmp.Or(f.Account, "(no account)"), role, cmp.Or(f.Peer, "an unverified peer"), cmp.Or(f.HandshakeId, "-"))
 			line("", "%s", cli.OneLine(f.Text))
 		}
 	} else {
