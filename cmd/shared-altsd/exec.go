@@ -34,21 +34,19 @@ Arguments, environment, directory, open files, terminal, signals and exit status
 COMMAND does: run it in the foreground. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND cannot be run, 127
 if it is not found.`,
 	Setup: func() ([]cli.Option, func([]string) error) {
+		d := new(daemonFlags)
 		c := execns.Config{StageArgs: []string{"exec", "--"}, Report: func(err error) { execFailed(err) }}
-		return []cli.Option{
-				{Name: "socket", Value: cli.String(&c.Socket, "PATH").CompleteFiles(),
-					Help: "The daemon's UNIX socket; otherwise $" + localsock.Variable + ", otherwise " + localsock.DefaultPath + "."},
-				{Name: "prepared", Value: cli.Switch(&c.Prepared),
-					Help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
-						"systemd or of a container. exec then relays from the address that /etc/hosts gives."},
-			}, func(args []string) error {
+		return append(d.options(), cli.Option{Name: "prepared", Group: "The place:", Value: cli.Switch(&c.Prepared),
+				Help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
+					"systemd or of a container. exec then relays from the address that /etc/hosts gives."}),
+			func(args []string) error {
 				if os.Args[0] == execns.StageName {
 					return execFailed(execns.Stage(args))
 				}
 				if len(args) == 0 {
 					return cli.Usagef("no command given: shared-altsd exec -- COMMAND [ARGUMENT]...")
 				}
-				c.Socket = localsock.Path(c.Socket)
+				c.Socket, c.DaemonUID = localsock.Path(d.socket), uint32(d.uid)
 				status, err := c.Run(args)
 				if err != nil {
 					return execFailed(err)
@@ -66,6 +64,8 @@ func execFailed(err error) error {
 		switch e.Kind {
 		case execns.NoDaemon:
 			err = fmt.Errorf("%w (is it running? is --socket right?)", err)
+		case execns.Untrusted:
+			err = fmt.Errorf("%w (if that is the daemon, give its uid by --daemon-uid)", err)
 		case execns.NoNamespace:
 			err = fmt.Errorf("%w (the system has to allow user namespaces: see the sysctls user.max_user_namespaces, "+
 				"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu; else prepare "+

@@ -125,12 +125,16 @@ func TestUntrustedDaemon(t *testing.T) {
 	cmd.SysProcAttr = attr
 	p := launch(t, socket, cmd)
 	p.told.waitAfter(t, 0, "READY=1")
-	for _, command := range []string{"reload", "status"} {
-		if code, _, errs := altsd(t, command, "--socket", socket); code != 1 ||
-			!strings.Contains(errs, "neither root, nor this account") {
+	for command, failed := range map[string]int{"reload": 1, "status": 1, "whoami": 1, "exec": 125} {
+		args := []string{command, "--socket", socket}
+		told := append(args, "--daemon-uid", strconv.Itoa(uid))
+		if command == "exec" {
+			args, told = append(args, "--", "true"), append(told, "--", "true")
+		}
+		if code, _, errs := altsd(t, args...); code != failed || !strings.Contains(errs, "neither root, nor this account") {
 			t.Errorf("%s: exit status %d: %s", command, code, errs)
 		}
-		if code, _, errs := altsd(t, command, "--socket", socket, "--daemon-uid", strconv.Itoa(uid)); code != 0 {
+		if code, _, errs := altsd(t, told...); code != 0 {
 			t.Errorf("%s, told of the uid: exit status %d: %s", command, code, errs)
 		}
 	}

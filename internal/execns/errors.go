@@ -13,6 +13,7 @@ type Kind int
 // The kinds of failure.
 const (
 	NoDaemon    Kind = iota + 1 // nobody answers at Config.Socket
+	Untrusted                   // somebody serves it whom the caller does not believe (rule 28)
 	NoNamespace                 // the system does not let this account make namespaces, or mounts in them
 	NotPrepared                 // what Config.Prepared promises is not there
 	NotFound                    // the command is not there

@@ -1,6 +1,7 @@
 package execns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
 )
 
@@ -25,37 +27,46 @@ const (
 // connection it asks the kernel (package sockowner) whose socket the other end is. Its methods are safe for concurrent
 // use.
 type relay struct {
-	socket string
-	uid    uint32
-	report func(error)
-	places chan struct{}
+	socket    string
+	daemonUID uint32
+	uid       uint32
+	report    func(error)
+	places    chan struct{}
 
 	mu   sync.Mutex
 	seen map[string]bool // reports made, so that each is made once
 }
 
-// newRelay returns a relay to the UNIX socket at path, for sockets of the caller's effective uid. report is told of
+// newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid. report is told of
 // each kind of failure once; it may be called from several goroutines, one at a time.
-func newRelay(path string, report func(error)) (*relay, error) {
+func newRelay(path string, daemonUID uint32, report func(error)) (*relay, error) {
 	uid := os.Geteuid()
 	if uid == overflowUID {
 		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
 	}
-	return &relay{socket: path, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
+	return &relay{socket: path, daemonUID: daemonUID, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
 		seen: map[string]bool{}}, nil
 }
 
 // probe connects to the UNIX socket once, to tell early that no daemon is there.
 func (r *relay) probe() error {
-	c, err := net.Dial("unix", r.socket)
+	c, err := r.dial()
 	if err != nil {
-		return daemonError(r.socket, err)
+		return err
 	}
 	return c.Close()
 }
 
-func daemonError(path string, err error) error {
-	return &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w", path, err)}
+// dial connects to the daemon. Who else may serve the socket would be the handshaker of the command.
+func (r *relay) dial() (*net.UnixConn, error) {
+	c, err := localsock.Dial(context.Background(), r.socket, r.daemonUID)
+	if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok {
+		return nil, &Error{Untrusted, fmt.Errorf("the socket %s: %w", r.socket, untrusted)}
+	}
+	if err != nil {
+		return nil, &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w", r.socket, err)}
+	}
+	return c, nil
 }
 
 // serve accepts connections on l, which must listen on an IPv4 loopback address, until l is closed.
@@ -125,13 +136,12 @@ func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 // carry carries bytes between c, whose other end was found to be id, and the daemon.
 func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
 	defer c.Close()
-	dialed, err := net.Dial("unix", r.socket)
+	d, err := r.dial()
 	if err != nil {
-		r.say("daemon", daemonError(r.socket, err))
+		r.say("daemon", err)
 		return
 	}
 	r.again("daemon")
-	d := dialed.(*net.UnixConn)
 	defer d.Close()
 
 	done := make(chan struct{})

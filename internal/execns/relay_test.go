@@ -59,7 +59,7 @@ func startRelay(t *testing.T, serve func(net.Conn)) (*relay, *net.TCPAddr, *repo
 		}()
 	}
 	var rep reports
-	r, err := newRelay(path, rep.add)
+	r, err := newRelay(path, 0, rep.add)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,9 @@ const handshakerPort = 8080
 
 // Config is what Run has to know.
 type Config struct {
-	// Socket is the daemon's UNIX socket.
-	Socket string
+	// Socket is the daemon's UNIX socket, and DaemonUID whom it may run as, besides root and the caller (rule 28).
+	Socket    string
+	DaemonUID uint32
 	// Prepared says that the product name and the lines of the hosts file are there already, so that no namespace is
 	// made.
 	Prepared bool
@@ -41,7 +42,7 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return 0, errors.New("real and effective account differ: exec is not for setuid programs")
 	}
-	r, err := newRelay(c.Socket, c.Report)
+	r, err := newRelay(c.Socket, c.DaemonUID, c.Report)
 	if err != nil {
 		return 0, err
 	}
