@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -202,33 +199,6 @@ func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
 		}
 	}
 	return acct, nil
-}
-
-// refusedUIDs are never an identity: where a user namespace has no mapping for a uid, the kernel shows one of them.
-type refusedUIDs struct{ overflow uint32 }
-
-func readRefusedUIDs() refusedUIDs {
-	const standard = 65534
-	b, err := os.ReadFile("/proc/sys/kernel/overflowuid")
-	if err != nil {
-		return refusedUIDs{standard}
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	if err != nil {
-		return refusedUIDs{standard}
-	}
-	return refusedUIDs{uint32(n)}
-}
-
-func (r refusedUIDs) check(uid uint32) error {
-	switch uid {
-	case r.overflow, 65534:
-		return reason.Errorf(reason.LocalAccount,
-			"uid %d is the overflow uid (nobody): the caller's own uid does not exist here; map it in its user namespace", uid)
-	case 1<<32 - 1:
-		return reason.Errorf(reason.LocalAccount, "uid %d is no uid", uid)
-	}
-	return nil
 }
 
 var errNoUser = fmt.Errorf("no such user")

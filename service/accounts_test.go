@@ -114,12 +114,14 @@ type oneWay struct{ err error }
 func (oneWay) byUID(_ context.Context, uid uint32) (userEntry, error) {
 	return userEntry{"x", uid, uid}, nil
 }
+
 func (o oneWay) byName(context.Context, string) (userEntry, error) {
 	if o.err != nil {
 		return userEntry{}, o.err
 	}
 	return userEntry{}, errNoUser
 }
+
 func (oneWay) groups(context.Context, userEntry, []string) ([]string, error) { return nil, nil }
 
 func TestRule18Cache(t *testing.T) {
@@ -226,23 +228,6 @@ func TestRule18Hung(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-}
-
-func TestRule18RefusedUIDs(t *testing.T) {
-	s := &Server{refusedUIDs: refusedUIDs{1234}, accounts: named("somebody")}
-	for _, uid := range []uint32{1234, 65534, 1<<32 - 1} {
-		_, err := s.identify(t.Context(), uid)
-		wantReason(t, err, reason.LocalAccount, fmt.Sprint(uid))
-	}
-	if r := readRefusedUIDs(); r.overflow == 0 || r.check(0) != nil {
-		t.Errorf("overflow uid %d", r.overflow)
-	}
-	s.accounts = accountsFunc(func(context.Context, uint32) (Account, error) { return Account{UID: 7, Name: "x"}, nil })
-	_, err := s.identify(t.Context(), 8)
-	wantReason(t, err, reason.Internal, "uid 7 instead of 8")
-	s.accounts = named("Somebody")
-	_, err = s.identify(t.Context(), 8)
-	wantReason(t, err, reason.LocalAccount, "cannot be used")
 }
 
 // testSource checks a source of the real system's users against the current user.

@@ -2,17 +2,162 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
-	"google.golang.org/grpc/peer"
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// CallerFromContext gives who called a method of a service that Config.Register added; ok is false if ctx is not one of
-// such a call. A caller whom the socket refuses is not let through.
-func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return Caller{}, false
+// A Caller is who holds a connection to the daemon, as the kernel recorded it when the connection was made.
+type Caller struct {
+	UID uint32
+	PID int32 // for the log only
+
+	refusal error // why this connection's streams are refused, nil if they are not
+}
+
+// A UIDRange is First to Last, both included.
+type UIDRange struct{ First, Last uint32 }
+
+// UIDRanges are the uids that may use a listener; nil: any.
+type UIDRanges []UIDRange
+
+// ParseUIDRanges reads N or N-M, or several of them joined by "+".
+func ParseUIDRanges(s string) (UIDRanges, error) {
+	var r UIDRanges
+	for part := range strings.SplitSeq(s, "+") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		lo, err1 := strconv.ParseUint(first, 10, 32)
+		hi, err2 := strconv.ParseUint(last, 10, 32)
+		if err1 != nil || err2 != nil || lo > hi {
+			return nil, fmt.Errorf("uids %.60q: must be N or N-M with N <= M, as in 100000-165535", s)
+		}
+		r = append(r, UIDRange{uint32(lo), uint32(hi)})
 	}
-	info, ok := p.AuthInfo.(callerInfo)
-	return info.Caller, ok && info.refusal == nil
+	return r, nil
+}
+
+func (r UIDRanges) contains(uid uint32) bool {
+	return r == nil || slices.ContainsFunc(r, func(u UIDRange) bool { return u.First <= uid && uid <= u.Last })
+}
+
+// judge asks the kernel who holds c, decides whether he may, and counts the connection as his. A caller who may not is kept,
+// so that what he asks for is refused with the reason; an error says that there are too many such.
+func (s *Server) judge(c *conn) (Caller, error) {
+	cred, err := peercred.FromConn(c.UnixConn)
+	if err != nil {
+		return Caller{}, err
+	}
+	caller := Caller{UID: cred.UID, PID: cred.PID}
+	if !c.allowed.contains(cred.UID) {
+		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other uids; "+
+			"use the daemon's other socket", cred.UID)
+	} else {
+		caller.refusal = s.refusedUIDs.check(cred.UID)
+	}
+	if caller.refusal == nil && !s.nameless(cred.UID) {
+		if c.countIn(s.connections, cred.UID) {
+			return caller, nil
+		}
+		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all together hold "+
+			"%d; close some, or raise the limit", cred.UID, s.connections.limit, s.connections.most)
+	}
+	if !c.countIn(s.spare, cred.UID) {
+		return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
+	}
+	return caller, nil
+}
+
+// nameWait is how long a connection waits to learn whether its uid has a name; a slow database decides nothing.
+const nameWait = time.Second
+
+// nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may have
+// 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's status; and
+// a database that does not answer in time says nothing.
+func (s *Server) nameless(uid uint32) bool {
+	if uid == 0 || int(uid) == os.Geteuid() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(s.stop, nameWait)
+	defer cancel()
+	_, err := s.accounts.Lookup(ctx, uid)
+	return reason.Of(err) == reason.LocalAccount
+}
+
+// refusedUIDs are never an identity: where a user namespace has no mapping for a uid, the kernel shows one of them.
+type refusedUIDs struct{ overflow uint32 }
+
+func readRefusedUIDs() refusedUIDs {
+	const standard = 65534
+	b, err := os.ReadFile("/proc/sys/kernel/overflowuid")
+	if err != nil {
+		return refusedUIDs{standard}
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+	if err != nil {
+		return refusedUIDs{standard}
+	}
+	return refusedUIDs{uint32(n)}
+}
+
+func (r refusedUIDs) check(uid uint32) error {
+	switch uid {
+	case r.overflow, 65534:
+		return reason.Errorf(reason.LocalAccount,
+			"uid %d is the overflow uid (nobody): the caller's own uid does not exist here; map it in its user namespace", uid)
+	case 1<<32 - 1:
+		return reason.Errorf(reason.LocalAccount, "uid %d is no uid", uid)
+	}
+	return nil
+}
+
+// An identity is who the local application is.
+type identity struct {
+	account Account
+	machine string
+}
+
+func (id *identity) String() string { return id.account.Name + "@" + id.machine }
+
+// attributes are what this machine attests of the account (docs/protocol.md, section 5.4), in ascending order.
+func (id *identity) attributes() []certbind.Attribute {
+	attrs := []certbind.Attribute{{Name: "uid", Value: strconv.FormatUint(uint64(id.account.UID), 10)}}
+	if len(id.account.Groups) > 0 {
+		attrs = slices.Insert(attrs, 0, certbind.Attribute{Name: "groups", Value: strings.Join(id.account.Groups, ",")})
+	}
+	return attrs
+}
+
+// identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at most
+// accountFresh ago.
+func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) {
+	acct, err := s.accounts.Lookup(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	if acct.UID != uid {
+		return nil, reason.Errorf(reason.Internal,
+			"the account database answered for uid %d instead of %d", acct.UID, uid)
+	}
+	if err := certbind.ValidAccount(acct.Name, s.cfg.AllowDomainAccounts); err != nil {
+		return nil, reason.Errorf(reason.LocalAccount,
+			"the account name %.80q of uid %d cannot be used: %w", acct.Name, uid, err)
+	}
+	var groups []string
+	for _, g := range s.cfg.PublishGroups { // sorted
+		if slices.Contains(acct.Groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	acct.Groups = groups
+	return &identity{acct, s.cfg.Machine.Name()}, nil
 }

@@ -2,117 +2,17 @@ package service
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"runtime"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 )
-
-// as runs a caller with another uid, and gives what it was told.
-func as(t *testing.T, uid uint32, socket string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "altsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := filepath.Join(dir, "caller") // go test's own directory is closed to other uids
-	if err := os.WriteFile(bin, self, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin)
-	cmd.Dir = "/"
-	cmd.Env = []string{helperSocket + "=" + socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("caller: %v: %s", err, out)
-	}
-	return string(out)
-}
-
-// The identity is the effective uid at connect; the overflow uid and one without a name are refused, and each is told.
-func TestRule21And18Callers(t *testing.T) {
-	if !isRoot() {
-		t.Skip("only root can start callers with other uids")
-	}
-	nameless := uint32(54321)
-	for {
-		if _, err := user.LookupId(fmt.Sprint(nameless)); err != nil {
-			break
-		}
-		nameless++
-	}
-	d := startDaemon(t, "beta.test", Config{})
-	for uid, want := range map[uint32]string{
-		0:        "<nil>",
-		1:        "<nil>",
-		65534:    "overflow uid (nobody)",
-		nameless: "has no name in the user database",
-	} {
-		if got := as(t, uid, d.socket); !strings.Contains(got, want) {
-			t.Errorf("uid %d is told %q, want %q", uid, got, want)
-		}
-	}
-}
-
-// A listener that is limited to uids refuses others, with the reason.
-func TestRule22(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{})
-	me := uint32(os.Geteuid())
-	mine := &daemon{Server: d.Server, socket: d.listen(t, UIDRanges{{me, me}})}
-	others := &daemon{Server: d.Server, socket: d.listen(t, UIDRanges{{me + 1, me + 10}, {me + 100, me + 100}})}
-	open(t, mine, "").must(t, clientStart(nil))
-	_, err := open(t, others, "").do(clientStart(nil))
-	wantErr(t, err, codes.PermissionDenied, "may not use this socket")
-	resp, err := open(t, others, "grpc-c/29").do(clientStart(nil))
-	if err != nil || !strings.Contains(resp.Status.GetDetails(), "may not use this socket") {
-		t.Errorf("C-core: %v, %v", resp, err)
-	}
-	if isRoot() {
-		if got := as(t, me+1, others.socket); !strings.Contains(got, "<nil>") {
-			t.Errorf("uid %d: %s", me+1, got)
-		}
-	}
-}
-
-func TestParseUIDRanges(t *testing.T) {
-	r, err := ParseUIDRanges("0+100000-165535")
-	if err != nil || len(r) != 2 || r[1] != (UIDRange{100000, 165535}) {
-		t.Errorf("%v, %v", r, err)
-	}
-	if !r.contains(0) || !r.contains(165535) || r.contains(165536) || r.contains(1) || !UIDRanges(nil).contains(7) {
-		t.Error("contains")
-	}
-	for _, s := range []string{"", "a", "5-4", "1-", "-1", "4294967296", "1,2"} {
-		if _, err := ParseUIDRanges(s); err == nil {
-			t.Errorf("%q: no error", s)
-		}
-	}
-}
 
 // The age to which a connection is let live, with grpc's jitter and the grace, is at most 30 minutes.
 func TestRule21Age(t *testing.T) {
@@ -123,31 +23,6 @@ func TestRule21Age(t *testing.T) {
 		t.Error("a handshake could be cut by the age of its connection")
 	}
 }
-
-func TestPeerCreds(t *testing.T) {
-	var p peerCreds
-	if _, _, err := p.ServerHandshake(&net.TCPConn{}); err == nil {
-		t.Error("a TCP connection has an identity")
-	}
-	if _, _, err := p.ClientHandshake(context.Background(), "", nil); err == nil {
-		t.Error("a client's handshake")
-	}
-	if p.Clone() != p || p.OverrideServerName("x") != nil || p.Info().SecurityProtocol == "" ||
-		(callerInfo{}).AuthType() == "" {
-		t.Error("the interface's other methods")
-	}
-	s := &Server{conns: map[*conn]struct{}{}}
-	if _, err := (&conn{UnixConn: new(net.UnixConn), srv: s}).identify(); err == nil {
-		t.Error("no error from a closed connection")
-	}
-	if err := s.doHandshake(nil, noStream{}); err == nil {
-		t.Error("a stream without peer credentials is served")
-	}
-}
-
-type noStream struct{ grpc.ServerStream }
-
-func (noStream) Context() context.Context { return context.Background() }
 
 // A connection that sends no HTTP/2 preface does not hold up the stop.
 func TestShutdownWithSilentConnection(t *testing.T) {

@@ -5,18 +5,32 @@
 //
 // An application opens a stream, sends a start request, and relays the peer's bytes; each request gets exactly one
 // response, which says how many of the request's bytes were taken and what to send to the peer. The last response holds
-// the result, and the stream ends right after it. In this package the way of a handshake is
+// the result, and the stream ends right after it. An application that can hands over its connected socket instead, with a
+// start request: the daemon carries the bytes itself and answers once. From accept to key the way of a handshake is
 //
-//	connection.go  who calls: SO_PEERCRED, once, when the connection is made
-//	server.go      the stream's loop: requests, the handshake's timer, the end of the RPC, the stop of the daemon
-//	stream.go      a session: one request to one response (step); it knows no gRPC transport
-//	accounts.go    the caller's account, asked anew for each handshake
+//	connection.go  a connection, whose first byte says which of the two it is for
+//	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
+//	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache
+//
+// then by a stream of gRPC
+//
+//	grpcserver.go  grpc-go's server: its bounds, and how it carries a stream
+//	stream.go      the stream: a request, the session's response to it, in the end the status of the call
+//
+// or by a socket that is handed over
+//
+//	handover.go    the start request, the peer's bytes between the socket and the session, the answer
+//
+// and in both
+//
+//	session.go     one handshake: one request to one response (step); it knows no transport
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
 //	limits.go      a place among the handshakes under way
 //	failure.go     what the application is told if it fails, in the form that its library can show
 //	logging.go     the line in the log
-//	handover.go    the same for an application that hands over its connected socket: the daemon relays itself
+//
+// server.go has the configuration, the start and the stop of it all.
 //
 // # The identity of the caller
 //

@@ -1,13 +1,11 @@
 package service
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
@@ -110,14 +108,12 @@ const (
 	clientJava
 )
 
-func clientKindOf(ctx context.Context) clientKind {
-	md, _ := metadata.FromIncomingContext(ctx)
-	agent := strings.Join(md.Get("user-agent"), " ")
+func clientKindOf(userAgent string) clientKind {
 	for _, k := range []struct {
 		mark string
 		kind clientKind
 	}{{"grpc-c/", clientCore}, {"grpc-c++/", clientCore}, {"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
-		if strings.Contains(agent, k.mark) {
+		if strings.Contains(userAgent, k.mark) {
 			return k.kind
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -366,4 +367,89 @@ func TestHandoverDrain(t *testing.T) {
 	}
 	answer(t, s)
 	wg.Wait()
+}
+
+// A connection that begins as one that hands over sockets, and stops in the middle of its hello, is closed by the preface's
+// deadline, which grpc takes back at that moment. Else it would stay, and hold up the daemon's stop.
+func TestRule24HalfHello(t *testing.T) {
+	t.Parallel() // it waits for the deadline
+	d := startDaemon(t, "beta.test", Config{})
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, handed.Hello[:1]); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("half a hello: %v, want the connection's end", err)
+	}
+}
+
+// A connection that hands over sockets ends when it is too old: the identity that it stands for is of its beginning.
+func TestRule21HandoverAge(t *testing.T) {
+	before := handoverAge
+	handoverAge = 50 * time.Millisecond
+	t.Cleanup(func() { handoverAge = before })
+	d := startDaemon(t, "beta.test", Config{})
+	c := greet(t, d.socket)
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a connection that is too old: %v, want its end", err)
+	}
+}
+
+// Rule 27: only a connection that asked to hand over sockets can be sent a descriptor, where the kernel can see to that:
+// one that lingers would hold the thread that drops it.
+func TestRule27DescriptorsOnlyWhereAsked(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	open(t, d, "").must(t, clientStart(nil)) // it serves
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	u := c.(*net.UnixConn)
+	_, _, err = u.WriteMsgUnix([]byte("PRI * HTTP/2.0"), unix.UnixRights(0), nil)
+	if errors.Is(handed.TakeDescriptors(u, true), errors.ErrUnsupported) {
+		t.Log("this kernel cannot keep descriptors out (before Linux 6.16)")
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if !errors.Is(err, unix.EPERM) {
+		t.Errorf("a descriptor on a connection that speaks HTTP/2: %v, want EPERM", err)
+	}
+	a, _ := testnet.Pair(t)
+	g := greet(t, d.socket)
+	give(t, g, &altspb.HandshakerReq{}, a)
+	wantStatus(t, answer(t, g), "neither client_start nor server_start")
+}
+
+// Rule 24: a uid has only so many connections for handing over; above them an application is left to use gRPC.
+func TestRule24Givers(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Connections: 3}})
+	var first *net.UnixConn
+	for range 2 {
+		first = greet(t, d.socket)
+	}
+	d.givers.limit = 2
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, handed.Hello)
+	if n, err := c.Read(make([]byte, 8)); n > 0 || err == nil {
+		t.Errorf("a third connection for handing over: %d bytes, %v", n, err)
+	}
+	open(t, d, "").must(t, clientStart(nil))
+	first.Close()
+	for d.givers.sum() > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	greet(t, d.socket)
 }

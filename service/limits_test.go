@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -227,26 +226,6 @@ func TestRule24Connections(t *testing.T) {
 	conn.Close()
 	for d.Snapshot().Connections != 1+spareConnections {
 		time.Sleep(time.Millisecond)
-	}
-}
-
-// At least 256 streams on a connection, requests of up to 128 KiB.
-func TestRule24StreamsPerConnection(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{})
-	conn := dial(t, d.socket, "")
-	for i := range 256 {
-		p := newParty(testContext(t), conn)
-		if i == 255 {
-			big := clientStart(func(r *altspb.StartClientHandshakeReq) {
-				r.RecordProtocols = append(r.RecordProtocols, strings.Repeat("x", 127<<10))
-			})
-			p.must(t, big)
-			break
-		}
-		p.must(t, serverStart(nil, nil))
-	}
-	if n := d.Snapshot().Streams; n != 255 {
-		t.Errorf("%d streams wait, want 255", n)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -14,17 +13,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // Config says how a Server behaves. Only Machine is required.
@@ -57,14 +48,8 @@ type Config struct {
 }
 
 const (
-	handshakeTimeout  = 10 * time.Second
-	maxRequest        = 128 << 10        // bytes
-	streamsPerConn    = 256              // at once, on one connection
-	prefaceTimeout    = 5 * time.Second  // for the HTTP/2 preface
-	connectionAge     = 26 * time.Minute // to which grpc adds up to a tenth
-	connectionGrace   = time.Minute      // for the streams on an aged connection: 29.6 minutes in all
-	maxGroupsField    = 2048             // bytes: docs/protocol.md, section 5.4
-	unknownFieldsEach = time.Hour        // between two lines about a newer gRPC library
+	handshakeTimeout = 10 * time.Second
+	maxGroupsField   = 2048 // bytes: docs/protocol.md, section 5.4
 )
 
 // A Server is the daemon's local service.
@@ -133,32 +118,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.stop, s.stopping = context.WithCancel(context.Background())
 	s.cut, s.cutting = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(
-		grpc.Creds(peerCreds{}),
-		grpc.ConnectionTimeout(prefaceTimeout),
-		// Goroutines that are used again keep the stack that the cryptography needs; when all are busy, others are made.
-		grpc.NumStreamWorkers(16),
-		grpc.MaxConcurrentStreams(streamsPerConn),
-		grpc.InTapHandle(s.enterStream),
-		grpc.MaxRecvMsgSize(maxRequest),
-		grpc.MaxHeaderListSize(16<<10),
-		// Buffers that hold any usual message; grpc takes back the one for writing from the many connections that are idle.
-		grpc.ReadBufferSize(8<<10),
-		grpc.WriteBufferSize(8<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Minute, PermitWithoutStream: true}),
-	)
-	s.grpc.RegisterService(&grpc.ServiceDesc{
-		ServiceName: altspb.ServiceName,
-		HandlerType: (*any)(nil),
-		Streams: []grpc.StreamDesc{{
-			StreamName: altspb.MethodName, Handler: s.doHandshake, ServerStreams: true, ClientStreams: true,
-		}},
-		Metadata: "grpc/gcp/handshaker.proto",
-	}, s)
-	if c.Register != nil {
-		c.Register(s.grpc)
-	}
+	s.grpc = s.newGRPCServer()
 	return s, nil
 }
 
@@ -236,197 +196,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-time.After(lingerTime):
 	}
 	return ctx.Err()
-}
-
-// refusalsKept is how many streams a connection may have refused by enterStream; grpc keeps a little of each until the
-// connection ends.
-const refusalsKept = 256
-
-// enterStream bounds the streams of a uid, whatever service or state they are in, before grpc spends anything on them: a
-// call of which nothing but the header has come, and a health check that watches, cost as much as a handshake. When the
-// daemon stops, calls of the services beside the handshaker end, which else would hold up the stop for as long as their
-// callers like.
-func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Context, error) {
-	p, _ := peer.FromContext(ctx)
-	info, ok := p.AuthInfo.(callerInfo)
-	if !ok {
-		return ctx, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
-	}
-	if !s.open.enter(info.UID) {
-		if info.conn.refused.Add(1) > refusalsKept {
-			info.conn.Close()
-		}
-		return ctx, status.Errorf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
-			"the limit (overloaded)", info.UID, s.open.limit)
-	}
-	if call.FullMethodName == altspb.FullMethod {
-		context.AfterFunc(ctx, func() { s.open.leave(info.UID) })
-		return ctx, nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	keep := context.AfterFunc(s.stop, func() { time.AfterFunc(lingerTime, cancel) })
-	context.AfterFunc(ctx, func() {
-		keep()
-		s.open.leave(info.UID)
-	})
-	return ctx, nil
-}
-
-// doHandshake serves one stream. Requests are read by a goroutine of their own, so that timers and the daemon's stop end
-// the stream at once.
-func (s *Server) doHandshake(_ any, stream grpc.ServerStream) error {
-	ctx := stream.Context()
-	p, ok := peer.FromContext(ctx)
-	info, isCaller := callerInfo{}, false
-	if ok {
-		info, isCaller = p.AuthInfo.(callerInfo)
-	}
-	if !isCaller {
-		return errors.New("shared-altsd: the connection has no peer credentials")
-	}
-	kind := clientKindOf(ctx)
-	h := s.newSession(info.Caller)
-	defer h.close()
-	if info.refusal != nil || !h.counted {
-		// It will be refused, but its first request is waited for: some libraries show only an answer to one.
-		h.setTimer(lingerTime)
-	}
-	more := make(chan struct{}, 1)
-	requests := receive(stream, more)
-	sent := 0 // bytes
-	for {
-		resp, req, final, err := s.next(ctx, h, requests)
-		if err == nil {
-			sent += 5 + proto.Size(resp) // with the prefix of a message
-			err = h.send(stream, resp, sent > sendsFree)
-			if late := (*failure)(nil); errors.As(err, &late) {
-				_, err = kind.deliver(late, h.id, nil)
-				return err
-			}
-			clear(resp.GetResult().GetKeyData())
-			if err != nil {
-				h.abort(cancelled())
-				return err
-			}
-			if final {
-				h.succeed()
-				return nil
-			}
-			more <- struct{}{}
-			continue
-		}
-		resp, err = kind.deliver(asFailure(err), h.id, req)
-		if resp != nil {
-			if err := stream.SendMsg(resp); err != nil {
-				return err
-			}
-		}
-		return err
-	}
-}
-
-// sendsFree is how many bytes of responses grpc takes on a stream whose client reads none, less a margin for
-// the last one (64 KiB in all); then SendMsg waits for the client.
-const sendsFree = 48 << 10
-
-// send sends a response, which is encoded at once. If that may block, the session's timer ends it with a *failure: an
-// application that asks and does not read must not keep its place among the handshakes.
-func (h *session) send(stream grpc.ServerStream, resp *altspb.HandshakerResp, mayBlock bool) error {
-	if !mayBlock {
-		return stream.SendMsg(resp)
-	}
-	done := make(chan error, 1)
-	go func() { done <- stream.SendMsg(resp) }() // the end of the stream ends it
-	select {
-	case err := <-done:
-		return err
-	case <-h.expired():
-		return h.expire()
-	}
-}
-
-type received struct {
-	req *altspb.HandshakerReq
-	err error
-}
-
-// receive reads requests, each only when more says that the one before was answered: a request may be large, and an
-// application has no reason to send two.
-func receive(stream grpc.ServerStream, more <-chan struct{}) <-chan received {
-	ch := make(chan received)
-	go func() {
-		for {
-			r := received{req: new(altspb.HandshakerReq)}
-			r.err = stream.RecvMsg(r.req)
-			select {
-			case ch <- r:
-			case <-stream.Context().Done():
-				return
-			}
-			if r.err != nil {
-				return
-			}
-			select {
-			case <-more:
-			case <-stream.Context().Done():
-				return
-			}
-		}
-	}()
-	return ch
-}
-
-// next waits for whatever comes first and gives the response to it; req is the request that is still unanswered.
-func (s *Server) next(ctx context.Context, h *session, requests <-chan received) (
-	resp *altspb.HandshakerResp, req *altspb.HandshakerReq, final bool, err error) {
-	stop := s.stop.Done()
-	if h.inFlight() {
-		stop = nil
-	}
-	select {
-	case r := <-requests:
-		switch {
-		case r.err == nil:
-			resp, final, err = h.step(ctx, r.req)
-			return resp, r.req, final, err
-		case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
-			return nil, nil, true, h.abort(s.gone(ctx))
-		default: // too large, or no protobuf: grpc's own text says which
-			return nil, nil, true, h.abort(badRequest("the request could not be read: %v", r.err))
-		}
-	case <-h.expired():
-		if h.state == idle {
-			return nil, nil, true, h.abort(asFailure(h.overload()))
-		}
-		return nil, nil, true, h.expire()
-	case <-stop:
-		return nil, nil, true, h.abort(asFailure(errStopping))
-	case <-ctx.Done():
-		return nil, nil, true, h.abort(s.gone(ctx))
-	}
-}
-
-func (s *Server) gone(ctx context.Context) *failure {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
-		f.end = true
-		return f
-	}
-	return cancelled()
-}
-
-// noteUnknownFields tells that an application's gRPC library is newer than this daemon, now and then.
-func (s *Server) noteUnknownFields(c Caller) {
-	s.mu.Lock()
-	due := time.Since(s.unknownNote) >= unknownFieldsEach
-	if due {
-		s.unknownNote = time.Now()
-	}
-	s.mu.Unlock()
-	if due {
-		s.log.Warn("a start request has fields that this daemon does not know, and leaves out: the gRPC library is newer; upgrade the daemon",
-			"uid", c.UID, "pid", c.PID)
-	}
 }
 
 // Stats is a snapshot for metrics and status.

@@ -1,12 +1,10 @@
 package service
 
 import (
-	"context"
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,50 +14,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
-
-// An identity is who the local application is.
-type identity struct {
-	account Account
-	machine string
-}
-
-func (id *identity) String() string { return id.account.Name + "@" + id.machine }
-
-// attributes are what this machine attests of the account (docs/protocol.md, section 5.4), in ascending order.
-func (id *identity) attributes() []certbind.Attribute {
-	attrs := []certbind.Attribute{{Name: "uid", Value: strconv.FormatUint(uint64(id.account.UID), 10)}}
-	if len(id.account.Groups) > 0 {
-		attrs = slices.Insert(attrs, 0, certbind.Attribute{Name: "groups", Value: strings.Join(id.account.Groups, ",")})
-	}
-	return attrs
-}
-
-// identify finds out who the caller is; it asks the user database anew for each handshake.
-func (s *Server) identify(ctx context.Context, uid uint32) (*identity, error) {
-	if err := s.refusedUIDs.check(uid); err != nil {
-		return nil, err
-	}
-	acct, err := s.accounts.Lookup(ctx, uid)
-	if err != nil {
-		return nil, err
-	}
-	if acct.UID != uid {
-		return nil, reason.Errorf(reason.Internal,
-			"the account database answered for uid %d instead of %d", acct.UID, uid)
-	}
-	if err := certbind.ValidAccount(acct.Name, s.cfg.AllowDomainAccounts); err != nil {
-		return nil, reason.Errorf(reason.LocalAccount,
-			"the account name %.80q of uid %d cannot be used: %w", acct.Name, uid, err)
-	}
-	var groups []string
-	for _, g := range s.cfg.PublishGroups { // sorted
-		if slices.Contains(acct.Groups, g) {
-			groups = append(groups, g)
-		}
-	}
-	acct.Groups = groups
-	return &identity{acct, s.cfg.Machine.Name()}, nil
-}
 
 // A start is a start request that was found good.
 type start struct {
@@ -258,4 +212,21 @@ func unknownFields(req *altspb.HandshakerReq) bool {
 		return has(s)
 	}
 	return false
+}
+
+// unknownFieldsEach is the time between two lines about a newer gRPC library.
+const unknownFieldsEach = time.Hour
+
+// noteUnknownFields tells that an application's gRPC library is newer than this daemon, now and then.
+func (s *Server) noteUnknownFields(c Caller) {
+	s.mu.Lock()
+	due := time.Since(s.unknownNote) >= unknownFieldsEach
+	if due {
+		s.unknownNote = time.Now()
+	}
+	s.mu.Unlock()
+	if due {
+		s.log.Warn("a start request has fields that this daemon does not know, and leaves out: the gRPC library is newer; upgrade the daemon",
+			"uid", c.UID, "pid", c.PID)
+	}
 }

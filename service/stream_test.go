@@ -3,16 +3,19 @@ package service
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"net"
 	"os/user"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
@@ -162,192 +165,6 @@ func TestInitiatorRefuses(t *testing.T) {
 		"handshake "+beta.record(t).ID)
 }
 
-// Each kind of library gets a failure in the form that it shows (clients.md).
-func TestFailureForEachLibrary(t *testing.T) {
-	beta := startDaemon(t, "beta.test", Config{})
-	bad := serverStart([]byte("\x16\x03\x01 a TLS record"), nil)
-	invalid := serverStart(nil, func(r *serverReq) { r.ApplicationProtocols = nil })
-
-	t.Run("Go", func(t *testing.T) {
-		resp, err := open(t, beta, "").do(bad)
-		if resp != nil {
-			t.Errorf("a response %v, which Go would hang on", resp)
-		}
-		wantErr(t, err, codes.Unauthenticated, "TLS", "malformed")
-	})
-	t.Run("Java", func(t *testing.T) {
-		_, err := open(t, beta, "grpc-java-netty/1.85.0").do(invalid)
-		wantErr(t, err, codes.Unknown, "no application protocol", "bad_request")
-	})
-	for _, agent := range []string{"grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)",
-		"grpc-python/1.51.1 grpc-c/29.0.0"} {
-		t.Run(agent, func(t *testing.T) {
-			// C-core sends its start at accept, without bytes.
-			s := open(t, beta, agent)
-			s.must(t, serverStart(nil, nil))
-			resp, err := s.do(next([]byte("\x16\x03\x01 a TLS record")))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if codes.Code(resp.Status.GetCode()) != codes.Unauthenticated ||
-				!strings.Contains(resp.Status.GetDetails(), "TLS") || resp.Result != nil {
-				t.Errorf("response %v", resp)
-			}
-			s.mustEnd(t)
-		})
-	}
-	f := asFailure(reason.Errorf(reason.NoRPCVersion, "x"))
-	resp, err := clientOther.deliver(f, "", bad)
-	if resp.GetStatus().GetCode() != uint32(codes.FailedPrecondition) || status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("unknown library: %v, %v", resp, err)
-	}
-	if resp, err := clientCore.deliver(f, "", nil); resp != nil || err == nil {
-		t.Errorf("without a request: %v, %v", resp, err)
-	}
-	for agent, want := range map[string]clientKind{"grpc-go/1.85.0": clientGo, "grpc-java-okhttp/1.7": clientJava,
-		"grpc-c++/1": clientCore, "tonic": clientOther} {
-		if got := clientKindOf(metadata.NewIncomingContext(context.Background(), metadata.Pairs("user-agent",
-			agent))); got != want {
-			t.Errorf("%s: kind %d, want %d", agent, got, want)
-		}
-	}
-}
-
-func TestRPCCodes(t *testing.T) {
-	for c := reason.UnsupportedVersion; c.Known(); c++ {
-		for _, byPeer := range []bool{false, true} {
-			f := asFailure(&reason.Error{Code: c, Detail: "why", ByPeer: byPeer})
-			if f.rpc == codes.OK || f.rpc == codes.Unknown || !strings.Contains(f.message("0123"), c.String()) ||
-				!strings.Contains(f.message("0123"), "handshake 0123") {
-				t.Errorf("%v: %v, %s", c, f.rpc, f.message("0123"))
-			}
-		}
-	}
-	if f := asFailure(context.Canceled); f.rpc != codes.Internal {
-		t.Errorf("an error of no kind: %v", f.rpc)
-	}
-	if f := asFailure(&reason.Error{Code: reason.Internal, ByPeer: true}); f.rpc != codes.Unavailable {
-		t.Errorf("the peer's fault: %v", f.rpc)
-	}
-}
-
-// Every field of the start requests is honoured, relayed or refused with a reason.
-func TestStartRefused(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{})
-	c := func(mod func(*clientReq)) *altspb.HandshakerReq { return clientStart(mod) }
-	s := func(mod func(*serverReq)) *altspb.HandshakerReq { return serverStart(nil, mod) }
-	long := strings.Repeat("x", 65)
-	many := strings.Split(strings.Repeat("p", 17), "")
-	for i := range many {
-		many[i] += string(rune('a' + i))
-	}
-	attrs := map[string]string{"a": "b"}
-	version := func(maj, min uint32) *altspb.RpcProtocolVersions_Version {
-		return &altspb.RpcProtocolVersions_Version{Major: maj, Minor: min}
-	}
-	for name, test := range map[string]struct {
-		req  *altspb.HandshakerReq
-		code codes.Code
-		text string
-	}{
-		"security protocol":  {c(func(r *clientReq) { r.HandshakeSecurityProtocol = 1 }), codes.InvalidArgument, "protocol 1"},
-		"unknown enum":       {c(func(r *clientReq) { r.HandshakeSecurityProtocol = 9 }), codes.InvalidArgument, "protocol 9"},
-		"access token":       {c(func(r *clientReq) { r.AccessToken = "t" }), codes.InvalidArgument, "access_token"},
-		"no app protocol":    {c(func(r *clientReq) { r.ApplicationProtocols = nil }), codes.InvalidArgument, "no application protocol"},
-		"empty app protocol": {c(func(r *clientReq) { r.ApplicationProtocols = []string{""} }), codes.InvalidArgument, "application_protocols"},
-		"long app protocol":  {c(func(r *clientReq) { r.ApplicationProtocols = []string{long} }), codes.InvalidArgument, "64"},
-		"many app protocols": {c(func(r *clientReq) { r.ApplicationProtocols = many }), codes.InvalidArgument, "16"},
-		"record protocol":    {c(func(r *clientReq) { r.RecordProtocols = []string{"ALTSRP_GMAC_128"} }), codes.FailedPrecondition, "ALTSRP_GMAC_128"},
-		"transport protocol": {c(func(r *clientReq) {
-			r.TransportProtocolPreferences = &altspb.TransportProtocolPreferences{TransportProtocol: []string{"a b"}}
-		}), codes.InvalidArgument, "transport_protocol"},
-		"versions reversed": {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = version(2, 2) }), codes.InvalidArgument, "2.2"},
-		"major reversed":    {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = version(3, 0) }), codes.InvalidArgument, "3.0"},
-		"half a version":    {c(func(r *clientReq) { r.RpcVersions.MinRpcVersion = nil }), codes.InvalidArgument, "min_rpc_version"},
-		"somebody else":     {c(func(r *clientReq) { r.LocalIdentity = accountID("alice@beta.test") }), codes.PermissionDenied, "speaks for another account"},
-		"somewhere else":    {c(func(r *clientReq) { r.LocalIdentity = hostnameID("alpha.test") }), codes.PermissionDenied, "this is beta.test"},
-		"empty local":       {c(func(r *clientReq) { r.LocalIdentity = new(altspb.Identity) }), codes.InvalidArgument, "local identity is empty"},
-		"local attributes":  {c(func(r *clientReq) { r.LocalIdentity = &altspb.Identity{Attributes: attrs} }), codes.InvalidArgument, "attributes"},
-		"UDP":               {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 2} }), codes.InvalidArgument, "UDP"},
-		"unknown network":   {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Protocol: 3} }), codes.InvalidArgument, "network protocol 3"},
-		"port":              {c(func(r *clientReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: 65536} }), codes.InvalidArgument, "65536"},
-		"address":           {c(func(r *clientReq) { r.LocalEndpoint = &altspb.Endpoint{IpAddress: "host"} }), codes.InvalidArgument, "local_endpoint"},
-		"empty target": {c(func(r *clientReq) {
-			r.TargetIdentities = append(r.TargetIdentities, new(altspb.Identity))
-		}), codes.InvalidArgument, "target identity is empty"},
-		"no parameters":      {s(func(r *serverReq) { delete(r.HandshakeParameters, 2) }), codes.InvalidArgument, "no parameters for ALTS"},
-		"unknown parameters": {s(func(r *serverReq) { r.HandshakeParameters[3] = r.HandshakeParameters[2] }), codes.InvalidArgument, "protocol 3"},
-		"token":              {s(func(r *serverReq) { r.HandshakeParameters[2].Token = new(string) }), codes.InvalidArgument, "token"},
-		"server's identity": {s(func(r *serverReq) {
-			r.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{accountID("bob@beta.test")}
-		}), codes.PermissionDenied, "bob@beta.test"},
-		"server's record":      {s(func(r *serverReq) { r.HandshakeParameters[2].RecordProtocols = nil }), codes.FailedPrecondition, "no_record_protocol"},
-		"server's endpoint":    {s(func(r *serverReq) { r.RemoteEndpoint = &altspb.Endpoint{Port: -1} }), codes.InvalidArgument, "-1"},
-		"next before start":    {next([]byte("x")), codes.InvalidArgument, "before any start"},
-		"nothing":              {new(altspb.HandshakerReq), codes.InvalidArgument, "neither"},
-		"request over 128 KiB": {next(make([]byte, 128<<10)), codes.ResourceExhausted, "larger than max"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := open(t, d, "").do(test.req)
-			wantErr(t, err, test.code, test.text)
-		})
-	}
-	t.Run("start twice", func(t *testing.T) {
-		for _, first := range []*altspb.HandshakerReq{clientStart(nil), serverStart(nil, nil)} {
-			for _, second := range []*altspb.HandshakerReq{clientStart(nil), serverStart([]byte("salt"), nil)} {
-				p := open(t, d, "")
-				p.must(t, first)
-				_, err := p.do(second)
-				wantErr(t, err, codes.InvalidArgument, "second start")
-			}
-		}
-	})
-	// A server that refuses before the handshake tells the peer, if that speaks our protocol.
-	t.Run("the peer is told", func(t *testing.T) {
-		alpha := startDaemon(t, "alpha.test", Config{})
-		m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
-		p := open(t, d, "")
-		resp := p.must(t, serverStart(m1, func(r *serverReq) { r.HandshakeParameters[2].RecordProtocols = []string{"x"} }))
-		if !bytes.Equal(resp.OutFrames, noiseproto.StatusFrame(reason.NoRecordProtocol)) {
-			t.Errorf("the peer gets %x", resp.OutFrames)
-		}
-		_, err := p.do(next(nil))
-		wantErr(t, err, codes.FailedPrecondition, "no_record_protocol")
-	})
-}
-
-// A field of a newer gRPC library is let pass, with a line in the log.
-func TestUnknownFields(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{})
-	extra := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
-	for _, req := range []*altspb.HandshakerReq{
-		clientStart(func(r *clientReq) { r.ProtoReflect().SetUnknown(extra) }),
-		serverStart(nil, func(r *serverReq) { r.ProtoReflect().SetUnknown(extra) }),
-		serverStart(nil, func(r *serverReq) { r.HandshakeParameters[2].ProtoReflect().SetUnknown(extra) }),
-		clientStart(func(r *clientReq) { r.TargetIdentities[0].ProtoReflect().SetUnknown(extra) }),
-	} {
-		if !unknownFields(req) {
-			t.Errorf("unknown fields not seen in %v", req)
-		}
-		open(t, d, "").must(t, req)
-	}
-	if n := strings.Count(d.logs.String(), "the gRPC library is newer"); n != 1 {
-		t.Errorf("%d lines about it, want 1", n)
-	}
-	top := clientStart(nil)
-	top.ProtoReflect().SetUnknown(extra)
-	if !unknownFields(top) || unknownFields(clientStart(nil)) || unknownFields(next(nil)) {
-		t.Error("unknown fields of the request itself")
-	}
-	// An identity whose only field is unknown is one of unknown kind.
-	_, err := open(t, d, "").do(clientStart(func(r *clientReq) {
-		id := new(altspb.Identity)
-		id.ProtoReflect().SetUnknown(extra)
-		r.TargetIdentities = []*altspb.Identity{id}
-	}))
-	wantErr(t, err, codes.InvalidArgument, "of a kind that is not known")
-}
-
 // The peer stops in the middle: the timer runs from a client's start, from a server's first bytes.
 func TestHandshakeTimeout(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{})
@@ -404,75 +221,62 @@ func TestApplicationGivesUp(t *testing.T) {
 	}
 }
 
-// A stop refuses new handshakes, ends silent streams, and lets those under way finish.
-func TestShutdown(t *testing.T) {
-	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
-	silent, waiting := open(t, beta, ""), open(t, beta, "grpc-c/29")
-	waiting.must(t, serverStart(nil, nil))
-	c, s := open(t, alpha, ""), open(t, beta, "")
-	m1 := c.must(t, clientStart(nil)).OutFrames
-	m2 := s.must(t, serverStart(m1, nil)).OutFrames
-
-	done := make(chan error, 1)
-	go func() { done <- beta.Shutdown(testContext(t)) }()
-	_, err := silent.recv()
-	wantErr(t, err, codes.Unavailable, "stopping", "shutting_down")
-	_, err = waiting.recv()
-	wantErr(t, err, codes.Unavailable, "stopping")
-
-	m3 := c.must(t, next(m2)).OutFrames
-	resp := s.must(t, next(m3))
-	if c.must(t, next(resp.OutFrames)).Result == nil || resp.Result == nil {
-		t.Error("the handshake under way did not finish")
+// An application that sends request upon request and reads no answer keeps its place no longer than any other.
+func TestRule24AnswersNotRead(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{HandshakeTimeout: 5 * time.Second})
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := <-done; err != nil {
-		t.Errorf("Shutdown: %v", err)
+	defer c.Close()
+	c.Write([]byte(http2.ClientPreface))
+	fr := http2.NewFramer(c, c)
+	var mu sync.Mutex
+	fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	fr.WriteSettingsAck()
+	go func() {
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			if p, ok := f.(*http2.PingFrame); ok && !p.IsAck() {
+				mu.Lock()
+				fr.WritePing(true, p.Data)
+				mu.Unlock()
+			}
+		}
+	}()
+	var hb bytes.Buffer
+	e := hpack.NewEncoder(&hb)
+	for _, kv := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", altspb.FullMethod}, {":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+		e.WriteField(hpack.HeaderField{Name: kv[0], Value: kv[1]})
 	}
-	h := beta.newSession(Caller{})
-	defer h.close()
-	_, _, err = h.step(testContext(t), clientStart(nil))
-	if f := asFailure(err); f.rpc != codes.Unavailable {
-		t.Errorf("a start after the stop: %v", err)
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: hb.Bytes(), EndHeaders: true})
+	send := func(m proto.Message) {
+		b, _ := proto.Marshal(m)
+		h := make([]byte, 5)
+		binary.BigEndian.PutUint32(h[1:], uint32(len(b)))
+		mu.Lock()
+		fr.WriteData(1, false, append(h, b...))
+		mu.Unlock()
 	}
-
-	// What does not finish is cut.
-	c = open(t, alpha, "")
-	c.must(t, clientStart(nil))
-	ctx, cancel := context.WithCancel(testContext(t))
-	cancel()
-	if err := alpha.Shutdown(ctx); err == nil {
-		t.Error("Shutdown that had to cut gave no error")
-	}
-	if _, err := c.recv(); err == nil {
-		t.Error("the stream was not cut")
-	}
-}
-
-func TestNewRefuses(t *testing.T) {
-	m := testMachine(t, "alpha.test", testca.Leaf{})
-	for name, c := range map[string]Config{
-		"no machine":     {},
-		"limit":          {Machine: m, Limits: Limits{Streams: -1}},
-		"timeout":        {Machine: m, HandshakeTimeout: -1},
-		"naming":         {Machine: m, SecureNaming: 7},
-		"group":          {Machine: m, PublishGroups: []string{"Bad Group"}},
-		"groups":         {Machine: m, PublishGroups: manyNames(100)},
-		"no accounts":    {Machine: m, ServerAccounts: []string{}},
-		"same and other": {Machine: m, ServerAccounts: []string{"same", "bob"}},
-		"account":        {Machine: m, ServerAccounts: []string{"bob@x"}},
-	} {
-		if _, err := New(c); err == nil {
-			t.Errorf("%s: no error", name)
+	a := startDaemon(t, "alpha.test", Config{})
+	m1 := open(t, a, "").must(t, clientStart(nil)).OutFrames
+	send(serverStart(m1, nil))
+	// message 3: header and then byte by byte, each answered by a small response that nobody reads
+	hdr := noiseproto.StatusFrame(0)[:8]
+	copy(hdr[5:], []byte{3, 0x5f, 0xff})
+	for i, b := range append(hdr, make([]byte, 9000)...) {
+		send(next([]byte{b}))
+		if i%100 == 99 {
+			time.Sleep(8 * time.Millisecond)
 		}
 	}
-	if _, err := New(Config{Machine: m}); err != nil {
-		t.Errorf("the default configuration: %v", err)
+	if r := d.record(t); r.Reason != "timed_out" {
+		t.Errorf("record %+v, want timed_out", r)
 	}
-}
-
-func manyNames(n int) (names []string) {
-	for i := range n {
-		names = append(names, "group-with-a-name-that-is-long-"+strings.Repeat("x", i%30)+string(rune('a'+i%26)))
+	if n := d.Snapshot().InFlight[Responder]; n != 0 {
+		t.Errorf("%d handshakes keep their places", n)
 	}
-	return names
 }

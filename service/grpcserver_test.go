@@ -1,0 +1,121 @@
+package service
+
+import (
+	"context"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
+)
+
+func TestPeerCreds(t *testing.T) {
+	var p peerCreds
+	if _, _, err := p.ServerHandshake(&net.TCPConn{}); err == nil {
+		t.Error("a TCP connection has an identity")
+	}
+	if _, _, err := p.ClientHandshake(context.Background(), "", nil); err == nil {
+		t.Error("a client's handshake")
+	}
+	if p.Clone() != p || p.OverrideServerName("x") != nil || p.Info().SecurityProtocol == "" ||
+		(callerInfo{}).AuthType() == "" {
+		t.Error("the interface's other methods")
+	}
+	s := &Server{conns: map[*conn]struct{}{}}
+	if _, _, err := (&conn{UnixConn: new(net.UnixConn), srv: s}).begin(); err == nil {
+		t.Error("no error from a closed connection")
+	}
+	if err := s.doHandshake(nil, noStream{}); err == nil {
+		t.Error("a stream without peer credentials is served")
+	}
+}
+
+type noStream struct{ grpc.ServerStream }
+
+func (noStream) Context() context.Context { return context.Background() }
+
+// Streams of the services beside the handshaker count as well, and do not hold up the daemon's stop.
+func TestRule24StreamsOfAllServices(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 3, Handshakes: 2}, Register: func(r grpc.ServiceRegistrar) {
+		grpc_health_v1.RegisterHealthServer(r, health.NewServer())
+	}})
+	conn := dial(t, d.socket, "")
+	watch := func() (grpc.ServerStreamingClient[grpc_health_v1.HealthCheckResponse], error) {
+		w, err := grpc_health_v1.NewHealthClient(conn).Watch(testContext(t), new(grpc_health_v1.HealthCheckRequest))
+		if err == nil {
+			_, err = w.Recv()
+		}
+		return w, err
+	}
+	first, err := watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		if _, err := watch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A call of which only the header comes.
+	if _, err := conn.NewStream(testContext(t), &grpc.StreamDesc{ClientStreams: true}, "/grpc.health.v1.Health/Check"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = watch(); err == nil { // the one before may come to the daemon after this one
+		_, err = watch()
+	}
+	wantErr(t, err, codes.ResourceExhausted, "10 streams open", "overloaded")
+	_, err = newParty(testContext(t), conn).do(clientStart(nil))
+	wantErr(t, err, codes.ResourceExhausted, "10 streams open")
+	if err := d.Shutdown(testContext(t)); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if _, err := first.Recv(); err == nil {
+		t.Error("the daemon's stop left a watch open")
+	}
+	for d.open.sum() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A client whose streams are refused again and again loses its connection, with what grpc keeps of each.
+func TestRefusedStreamsEndTheConnection(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 1, Handshakes: 1}})
+	for d.open.enter(uint32(os.Geteuid())) { // the account's streams are used up
+	}
+	conn := dial(t, d.socket, "")
+	for range refusalsKept {
+		_, err := newParty(testContext(t), conn).do(clientStart(nil))
+		wantErr(t, err, codes.ResourceExhausted)
+	}
+	if _, err := newParty(testContext(t), conn).do(clientStart(nil)); status.Code(err) != codes.Unavailable {
+		t.Errorf("one refusal more: %v, want the connection's end", err)
+	}
+}
+
+// At least 256 streams on a connection, requests of up to 128 KiB.
+func TestRule24StreamsPerConnection(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	conn := dial(t, d.socket, "")
+	for i := range 256 {
+		p := newParty(testContext(t), conn)
+		if i == 255 {
+			big := clientStart(func(r *altspb.StartClientHandshakeReq) {
+				r.RecordProtocols = append(r.RecordProtocols, strings.Repeat("x", 127<<10))
+			})
+			p.must(t, big)
+			break
+		}
+		p.must(t, serverStart(nil, nil))
+	}
+	if n := d.Snapshot().Streams; n != 255 {
+		t.Errorf("%d streams wait, want 255", n)
+	}
+}
