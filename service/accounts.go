@@ -51,7 +51,7 @@ type Accounts struct {
 	source         userSource
 	opts           AccountOptions
 	fresh, refused time.Duration
-	slots          chan struct{}
+	lookups        chan struct{} // one entry for each under way
 
 	mu      sync.Mutex
 	entries map[uint32]*accountEntry
@@ -83,7 +83,7 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 		o.Timeout = 5 * time.Second
 	}
 	return &Accounts{source: src, opts: o, fresh: accountFresh, refused: accountRefused,
-		slots: make(chan struct{}, lookupsAtOnce), entries: make(map[uint32]*accountEntry)}
+		lookups: make(chan struct{}, lookupsAtOnce), entries: make(map[uint32]*accountEntry)}
 }
 
 // Lookup gives the account of uid, from the cache if it is there.
@@ -139,14 +139,15 @@ func (a *Accounts) entry(uid uint32) *accountEntry {
 	return e
 }
 
-// fill does one lookup. NSS cannot be interrupted, so that a hung one keeps this goroutine and its slot until it returns.
+// fill does one lookup. NSS cannot be interrupted, so that a hung one keeps this goroutine and its place among the
+// lookups until it returns.
 func (a *Accounts) fill(e *accountEntry, uid uint32) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.opts.Timeout)
 	defer cancel()
 	select {
-	case a.slots <- struct{}{}:
+	case a.lookups <- struct{}{}:
 		e.acct, e.err = a.resolve(ctx, uid)
-		<-a.slots
+		<-a.lookups
 	case <-ctx.Done():
 		e.err = a.hung(uid)
 	}

@@ -69,9 +69,9 @@ func (s *Server) judge(c *conn) (Caller, error) {
 			return caller, nil
 		}
 		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all together hold "+
-			"%d; close some, or raise the limit", cred.UID, s.connections.limit, s.connections.most)
+			"%d; close some, or raise the limit", cred.UID, s.connections.perAccount, s.connections.inAll)
 	}
-	if !c.countIn(s.spare, cred.UID) {
+	if !c.countIn(s.refusedConns, cred.UID) {
 		return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
 	}
 	return caller, nil
@@ -87,7 +87,7 @@ func (s *Server) nameless(uid uint32) bool {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(s.stop, nameWait)
+	ctx, cancel := context.WithTimeout(s.draining, nameWait)
 	defer cancel()
 	_, err := s.accounts.Lookup(ctx, uid)
 	return reason.Of(err) == reason.LocalAccount

@@ -131,14 +131,14 @@ func TestRule24NamelessUIDs(t *testing.T) {
 	if d.nameless(0) || d.nameless(uint32(os.Geteuid())) || !d.nameless(12345) {
 		t.Error("root and the daemon's own uid are to have places of their own, and others without a name are not")
 	}
-	spare := newTally(spareConnections, spareInAll)
+	refused := newTally(refusedConnections, refusedConnectionsInAll)
 	entered := 0
 	for uid := range uint32(65536) {
-		if spare.enter(uid) {
+		if refused.enter(uid) {
 			entered++
 		}
 	}
-	if entered != spareInAll {
-		t.Errorf("65536 uids got %d spare connections, want %d", entered, spareInAll)
+	if entered != refusedConnectionsInAll {
+		t.Errorf("65536 uids got %d connections, want %d", entered, refusedConnectionsInAll)
 	}
 }

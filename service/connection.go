@@ -19,16 +19,16 @@ const (
 	connectionGrace = time.Minute      // for the streams on an aged connection: 29.6 minutes in all
 )
 
-// spareConnections is how many connections of a uid are taken though they are refused, so that their streams can be told
-// why; those above it are closed at once.
-const spareConnections = 16
-
 const (
-	// spareInAll is how many there are of them in all: uids without an account cost nothing to come by (subordinate uids).
-	spareInAll = 256
-	// giverConnections is how many connections of a uid may hand over sockets. Each can hold one thread of the daemon's (see
-	// docs/threat-model.md); an application that gets none uses gRPC.
-	giverConnections = 256
+	// refusedConnections is how many connections of a uid are taken though they are refused, so that their streams can be
+	// told why; those above it are closed at once.
+	refusedConnections = 16
+	// refusedConnectionsInAll is how many there are of them in all: uids without an account cost nothing to come by
+	// (subordinate uids).
+	refusedConnectionsInAll = 256
+	// handoverConnections is how many connections of a uid may hand over sockets. Each can hold one thread of the
+	// daemon's (see docs/threat-model.md); an application that gets none uses gRPC.
+	handoverConnections = 256
 )
 
 // connectionsInAll leaves a quarter of the open files that the process may have for everything else.

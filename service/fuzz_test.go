@@ -134,8 +134,8 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 		h.close()
 		h.close()
 		if in, waiting := servers[i].gate.counts(); in != [2]int{} || waiting != [2]int{} ||
-			servers[i].streams.sum() != 0 {
-			t.Fatalf("left behind: %v under way, %v waiting, %d streams", in, waiting, servers[i].streams.sum())
+			servers[i].idleStreams.sum() != 0 {
+			t.Fatalf("left behind: %v under way, %v waiting, %d streams", in, waiting, servers[i].idleStreams.sum())
 		}
 	}
 	return hasResult

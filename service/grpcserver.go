@@ -126,22 +126,22 @@ func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Conte
 	if !ok {
 		return ctx, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
 	}
-	if !s.open.enter(info.UID) {
+	if !s.allStreams.enter(info.UID) {
 		if info.conn.refused.Add(1) > refusalsKept {
 			info.conn.Close()
 		}
 		return ctx, status.Errorf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
-			"the limit (overloaded)", info.UID, s.open.limit)
+			"the limit (overloaded)", info.UID, s.allStreams.perAccount)
 	}
 	if call.FullMethodName == altspb.FullMethod {
-		context.AfterFunc(ctx, func() { s.open.leave(info.UID) })
+		context.AfterFunc(ctx, func() { s.allStreams.leave(info.UID) })
 		return ctx, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	keep := context.AfterFunc(s.stop, func() { time.AfterFunc(lingerTime, cancel) })
+	keep := context.AfterFunc(s.draining, func() { time.AfterFunc(lingerTime, cancel) })
 	context.AfterFunc(ctx, func() {
 		keep()
-		s.open.leave(info.UID)
+		s.allStreams.leave(info.UID)
 	})
 	return ctx, nil
 }

@@ -33,23 +33,23 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
 		return
 	}
-	if !s.givers.enter(caller.UID) {
+	if !s.handoverConns.enter(caller.UID) {
 		return // which makes an application use gRPC
 	}
-	defer s.givers.leave(caller.UID)
+	defer s.handoverConns.leave(caller.UID)
 	s.takeDescriptors(c, true)
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.cut, handoverAge+connectionGrace)
+	ctx, cancel := context.WithTimeout(s.stopped, handoverAge+connectionGrace)
 	defer cancel()
-	draining, done := context.WithTimeout(s.stop, handoverAge)
+	reading, done := context.WithTimeout(s.draining, handoverAge)
 	defer done()
-	requests := s.receiveHandovers(ctx, cancel, draining, c)
+	requests := s.receiveHandovers(ctx, cancel, reading, c)
 	// When the daemon stops, or the connection is too old, what was written before is still read and answered; what would
 	// come after fails to be written.
-	defer context.AfterFunc(draining, func() { _ = c.CloseRead() })()
+	defer context.AfterFunc(reading, func() { _ = c.CloseRead() })()
 	for r := range requests {
 		resp, done := s.handshakeOn(ctx, caller, r)
 		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
@@ -79,8 +79,8 @@ type handover struct {
 
 // receiveHandovers reads requests until ctx is done. It cancels ctx when the connection ends or breaks the format, also
 // in the middle of a handshake: the application's end closing aborts it. That the daemon itself has stopped reading,
-// because draining is done, aborts nothing.
-func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, draining context.Context,
+// because reading is done, aborts nothing.
+func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, reading context.Context,
 	c *conn) <-chan handover {
 	requests := make(chan handover)
 	go func() {
@@ -88,7 +88,7 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 		for {
 			r := handover{req: new(altspb.HandshakerReq)}
 			if r.fd, r.err = handed.ReadRequest(c.UnixConn, r.req, prefaceTimeout); r.fd < 0 {
-				if r.err != io.EOF || draining.Err() == nil {
+				if r.err != io.EOF || reading.Err() == nil {
 					cancel()
 				}
 				return
@@ -193,7 +193,7 @@ func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req
 
 // await waits for the socket, and for whatever else ends a handshake.
 func (s *Server) await(ctx context.Context, h *session, ready <-chan struct{}) error {
-	stop := s.stop.Done()
+	stop := s.draining.Done()
 	if h.inFlight() {
 		stop = nil
 	}

@@ -430,13 +430,13 @@ func TestRule27DescriptorsOnlyWhereAsked(t *testing.T) {
 }
 
 // Rule 24: a uid has only so many connections for handing over; above them an application is left to use gRPC.
-func TestRule24Givers(t *testing.T) {
+func TestRule24HandoverConnections(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Connections: 3}})
 	var first *net.UnixConn
 	for range 2 {
 		first = greet(t, d.socket)
 	}
-	d.givers.limit = 2
+	d.handoverConns.perAccount = 2
 	c, err := net.Dial("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -448,7 +448,7 @@ func TestRule24Givers(t *testing.T) {
 	}
 	open(t, d, "").must(t, clientStart(nil))
 	first.Close()
-	for d.givers.sum() > 1 {
+	for d.handoverConns.sum() > 1 {
 		time.Sleep(time.Millisecond)
 	}
 	greet(t, d.socket)

@@ -45,16 +45,16 @@ func (l *Limits) setDefaults() error {
 	return nil
 }
 
-// A gate admits handshakes: at most perKey for each uid and direction, at most total in all. Those who wait are served in
-// order within their key, and the keys take turns at the places of the total, so that a busy account delays only itself.
+// A gate admits handshakes: at most perAccount for each uid and direction, at most inAll together. Those who wait are served in
+// order within their key, and the keys take turns at the places of all, so that a busy account delays only itself.
 type gate struct {
-	perKey, total int
+	perAccount, inAll int
 
 	mu      sync.Mutex
 	inUse   [2]int // by Role
 	waiting [2]int
 	lines   map[gateKey]*line
-	ready   list.List // of *line: those with a waiter and with room under perKey, each once
+	ready   list.List // of *line: those with a waiter and with room under perAccount, each once
 }
 
 type gateKey struct {
@@ -70,7 +70,7 @@ type line struct {
 }
 
 func newGate(l Limits) *gate {
-	return &gate{perKey: l.Handshakes, total: l.TotalHandshakes, lines: make(map[gateKey]*line)}
+	return &gate{perAccount: l.Handshakes, inAll: l.TotalHandshakes, lines: make(map[gateKey]*line)}
 }
 
 // acquire waits for a place until ctx is done; each nil must be followed by one release of the same key.
@@ -82,7 +82,7 @@ func (g *gate) acquire(ctx context.Context, key gateKey) error {
 		l = &line{key: key}
 		g.lines[key] = l
 	}
-	place := l.waiters.PushBack(admitted)
+	waiter := l.waiters.PushBack(admitted)
 	g.waiting[key.role]++
 	g.admit(l)
 	g.mu.Unlock()
@@ -99,7 +99,7 @@ func (g *gate) acquire(ctx context.Context, key gateKey) error {
 		return nil
 	default:
 	}
-	l.waiters.Remove(place)
+	l.waiters.Remove(waiter)
 	g.waiting[key.role]--
 	g.admit(l)
 	return ctx.Err()
@@ -117,7 +117,7 @@ func (g *gate) release(key gateKey) {
 // admit notes that l has changed, then gives away whatever places are free.
 func (g *gate) admit(l *line) {
 	g.enqueue(l)
-	for g.inUse[Initiator]+g.inUse[Responder] < g.total && g.ready.Len() > 0 {
+	for g.inUse[Initiator]+g.inUse[Responder] < g.inAll && g.ready.Len() > 0 {
 		l := g.ready.Remove(g.ready.Front()).(*line)
 		l.queued = false
 		if first := l.waiters.Front(); first != nil {
@@ -139,7 +139,7 @@ func (g *gate) drop(l *line) {
 }
 
 func (g *gate) enqueue(l *line) {
-	if !l.queued && l.waiters.Len() > 0 && l.active < g.perKey {
+	if !l.queued && l.waiters.Len() > 0 && l.active < g.perAccount {
 		l.queued = true
 		g.ready.PushBack(l)
 	}
@@ -151,28 +151,28 @@ func (g *gate) counts() (inUse, waiting [2]int) {
 	return g.inUse, g.waiting
 }
 
-// A tally counts something per uid against one limit, and in all against another.
+// A tally counts something: at most perAccount for each uid, at most inAll together.
 type tally struct {
-	limit, most int
+	perAccount, inAll int
 
-	mu    sync.Mutex
-	n     map[uint32]int
-	total int
+	mu  sync.Mutex
+	n   map[uint32]int
+	all int
 }
 
-func newTally(limit, most int) *tally {
-	return &tally{limit: limit, most: most, n: make(map[uint32]int)}
+func newTally(perAccount, inAll int) *tally {
+	return &tally{perAccount: perAccount, inAll: inAll, n: make(map[uint32]int)}
 }
 
 // enter counts one more, unless that is over the limit.
 func (t *tally) enter(uid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.n[uid] >= t.limit || t.total >= t.most {
+	if t.n[uid] >= t.perAccount || t.all >= t.inAll {
 		return false
 	}
 	t.n[uid]++
-	t.total++
+	t.all++
 	return true
 }
 
@@ -180,7 +180,7 @@ func (t *tally) enter(uid uint32) bool {
 func (t *tally) leave(uid uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.total--
+	t.all--
 	if t.n[uid]--; t.n[uid] == 0 {
 		delete(t.n, uid)
 	}
@@ -189,5 +189,5 @@ func (t *tally) leave(uid uint32) {
 func (t *tally) sum() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.total
+	return t.all
 }

@@ -160,7 +160,7 @@ func TestRule24Handshakes(t *testing.T) {
 	for d.Snapshot().Waiting[Initiator] == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	d.stopping()
+	d.drain()
 	wantErr(t, <-done, codes.Unavailable, "stopping")
 }
 
@@ -210,21 +210,21 @@ func TestRule24Connections(t *testing.T) {
 	wantErr(t, err, codes.ResourceExhausted, "holds 2 connections", "overloaded")
 	_, err = open(t, d, "").recv()
 	wantErr(t, err, codes.ResourceExhausted, "holds 2 connections")
-	for range spareConnections - 2 {
+	for range refusedConnections - 2 {
 		_, err := open(t, d, "").do(clientStart(nil))
 		wantErr(t, err, codes.ResourceExhausted, "holds 2 connections")
 	}
 	p := newParty(testContext(t), dial(t, d.socket, ""))
 	if _, err := p.do(clientStart(nil)); err == nil {
-		t.Error("a connection above the spare ones was served")
+		t.Error("a connection above the refused ones was served")
 	} else {
 		wantErr(t, err, codes.Unavailable)
 	}
-	if n := d.Snapshot().Connections; n != 2+spareConnections {
+	if n := d.Snapshot().Connections; n != 2+refusedConnections {
 		t.Errorf("%d connections", n)
 	}
 	conn.Close()
-	for d.Snapshot().Connections != 1+spareConnections {
+	for d.Snapshot().Connections != 1+refusedConnections {
 		time.Sleep(time.Millisecond)
 	}
 }

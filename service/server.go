@@ -54,25 +54,25 @@ const (
 
 // A Server is the daemon's local service.
 type Server struct {
-	cfg         Config
-	log         *slog.Logger
-	accounts    AccountDatabase
-	refusedUIDs refusedUIDs
-	gate        *gate
-	connections *tally
-	spare       *tally // refused connections
-	givers      *tally // connections by which sockets are handed over
-	streams     *tally // streams without a place in gate
-	open        *tally // streams of any service, in any state
-	audit       *auditor
-	grpc        *grpc.Server
-	poller      *handed.Poller // of the sockets that were handed over
-	handovers   sync.WaitGroup // connections by which sockets are handed over
+	cfg           Config
+	log           *slog.Logger
+	accounts      AccountDatabase
+	refusedUIDs   refusedUIDs
+	gate          *gate
+	connections   *tally // of callers who may, and have a name
+	refusedConns  *tally // of those who may not, or have none
+	handoverConns *tally // connections by which sockets are handed over
+	idleStreams   *tally // streams without a place in gate
+	allStreams    *tally // streams of any service, in any state
+	audit         *auditor
+	grpc          *grpc.Server
+	poller        *handed.Poller // of the sockets that were handed over
+	handovers     sync.WaitGroup // connections by which sockets are handed over
 
-	stop     context.Context // done when the daemon stops
-	stopping context.CancelFunc
-	cut      context.Context // done when it waits no longer for what is under way on sockets handed over
-	cutting  context.CancelFunc
+	draining context.Context // done when the daemon is to stop, and takes no more handshakes
+	drain    context.CancelFunc
+	stopped  context.Context // done when it waits no longer for what is under way on sockets handed over
+	stop     context.CancelFunc
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
@@ -103,12 +103,12 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.Default()
 	}
 	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
-		connections: newTally(c.Limits.Connections, connectionsInAll()),
-		spare:       newTally(spareConnections, spareInAll),
-		givers:      newTally(min(c.Limits.Connections, giverConnections), math.MaxInt),
-		streams:     newTally(c.Limits.Streams, math.MaxInt),
-		open:        newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
-		audit:       newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
+		connections:   newTally(c.Limits.Connections, connectionsInAll()),
+		refusedConns:  newTally(refusedConnections, refusedConnectionsInAll),
+		handoverConns: newTally(min(c.Limits.Connections, handoverConnections), math.MaxInt),
+		idleStreams:   newTally(c.Limits.Streams, math.MaxInt),
+		allStreams:    newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
 	}
@@ -116,8 +116,8 @@ func New(c Config) (*Server, error) {
 	if s.poller, err = handed.NewPoller(); err != nil {
 		return nil, fmt.Errorf("service: %w", err)
 	}
-	s.stop, s.stopping = context.WithCancel(context.Background())
-	s.cut, s.cutting = context.WithCancel(context.Background())
+	s.draining, s.drain = context.WithCancel(context.Background())
+	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.grpc = s.newGRPCServer()
 	return s, nil
 }
@@ -168,7 +168,7 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
 // returns ctx's error if it had to cut.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopping()
+	s.drain()
 	defer s.audit.flush()
 	graceful := make(chan struct{})
 	go func() {
@@ -182,7 +182,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.cutting()
+	s.stop()
 	s.mu.Lock()
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
@@ -212,7 +212,7 @@ type Stats struct {
 
 // Snapshot gives the Stats of now.
 func (s *Server) Snapshot() Stats {
-	st := Stats{Connections: s.connections.sum() + s.spare.sum(), Streams: s.streams.sum()}
+	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum()}
 	st.InFlight, st.Waiting = s.gate.counts()
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()

@@ -32,8 +32,8 @@ type session struct {
 	caller Caller
 	state  sessionState
 
-	counted bool // in srv.streams
-	slot    bool // holds a place of srv.gate
+	counted bool // in srv.idleStreams
+	place   bool // holds a place of srv.gate
 	role    Role
 	me      *identity
 	start   *start
@@ -48,7 +48,7 @@ type session struct {
 }
 
 func (s *Server) newSession(c Caller) *session {
-	return &session{srv: s, caller: c, counted: s.streams.enter(c.UID)}
+	return &session{srv: s, caller: c, counted: s.idleStreams.enter(c.UID)}
 }
 
 // expired gives the channel of the timer; nil, which never fires, if nothing is timed.
@@ -133,7 +133,7 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (resp *al
 // begin checks the start request; nothing is done for the peer yet.
 func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	h.began = time.Now()
-	if h.srv.stop.Err() != nil {
+	if h.srv.draining.Err() != nil {
 		return errStopping
 	}
 	if h.caller.refusal != nil {
@@ -164,7 +164,7 @@ func (h *session) overload() error {
 	}
 	return reason.Errorf(reason.Overloaded,
 		"uid %d has %d streams open that wait for a start request or a peer; close some, or raise "+
-			"the limit", h.caller.UID, h.srv.streams.limit)
+			"the limit", h.caller.UID, h.srv.idleStreams.perAccount)
 }
 
 // run waits for a place, then starts the handshake's timer and makes the handshake.
@@ -202,20 +202,20 @@ func (h *session) admit(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	defer context.AfterFunc(h.srv.stop, cancel)()
+	defer context.AfterFunc(h.srv.draining, cancel)()
 	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.role})
 	switch {
 	case err == nil:
-	case h.srv.stop.Err() != nil:
+	case h.srv.draining.Err() != nil:
 		return errStopping
 	case errors.Is(err, context.Canceled):
 		return cancelled()
 	default:
 		return reason.Errorf(reason.Overloaded,
 			"too many handshakes under way (%d for one account in one direction, %d in all), "+
-				"and none ended in time; try again, or raise the limit", h.srv.gate.perKey, h.srv.gate.total)
+				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
 	}
-	h.slot = true
+	h.place = true
 	h.uncount()
 	return nil
 }
@@ -375,8 +375,8 @@ func (h *session) release() {
 	if h.hs != nil {
 		h.hs.Close()
 	}
-	if h.slot {
-		h.slot = false
+	if h.place {
+		h.place = false
 		h.srv.gate.release(gateKey{h.caller.UID, h.role})
 	}
 }
@@ -385,7 +385,7 @@ func (h *session) release() {
 func (h *session) uncount() {
 	if h.counted {
 		h.counted = false
-		h.srv.streams.leave(h.caller.UID)
+		h.srv.idleStreams.leave(h.caller.UID)
 	}
 }
 

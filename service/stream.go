@@ -114,7 +114,7 @@ func receive(ctx context.Context, st stream, more <-chan struct{}) <-chan receiv
 // next waits for whatever comes first and gives the response to it; req is the request that is still unanswered.
 func (s *Server) next(ctx context.Context, h *session, requests <-chan received) (
 	resp *altspb.HandshakerResp, req *altspb.HandshakerReq, final bool, err error) {
-	stop := s.stop.Done()
+	stop := s.draining.Done()
 	if h.inFlight() {
 		stop = nil
 	}
