@@ -154,7 +154,10 @@ func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req
 	default:
 		return nil, badRequest("a request that is neither client_start nor server_start")
 	}
-	wait := func(ready <-chan struct{}) error { return s.await(ctx, h, ready) }
+	wait := func(ready <-chan struct{}) error {
+		_, err := await(ctx, h, ready)
+		return err
+	}
 	var buf []byte
 	for {
 		resp, final, err := h.step(ctx, req)
@@ -191,25 +194,7 @@ func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req
 	}
 }
 
-// await waits for the socket, and for whatever else ends a handshake.
-func (s *Server) await(ctx context.Context, h *session, ready <-chan struct{}) error {
-	stop := s.draining.Done()
-	if h.inFlight() {
-		stop = nil
-	}
-	select {
-	case <-ready:
-		return nil
-	case <-h.expired():
-		return h.expire()
-	case <-stop:
-		return h.abort(asFailure(errStopping))
-	case <-ctx.Done():
-		return h.abort(s.gone(ctx))
-	}
-}
-
-// lost is what a failed read or write means: a failure of await's as it is, an error of the socket as the peer's end.
+// lost is what a failed read or write means: the session's end as it is, an error of the socket as the peer's end.
 func (h *session) lost(err error) error {
 	var f *failure
 	if errors.As(err, &f) {

@@ -48,7 +48,12 @@ type session struct {
 }
 
 func (s *Server) newSession(c Caller) *session {
-	return &session{srv: s, caller: c, counted: s.idleStreams.enter(c.UID)}
+	h := &session{srv: s, caller: c, counted: s.idleStreams.enter(c.UID)}
+	if c.refusal != nil || !h.counted {
+		// It will be refused, but its first request is waited for: some libraries show only an answer to one.
+		h.setTimer(lingerTime)
+	}
+	return h
 }
 
 // expired gives the channel of the timer; nil, which never fires, if nothing is timed.
@@ -66,8 +71,34 @@ func (h *session) setTimer(d time.Duration) {
 	h.timer = time.NewTimer(d)
 }
 
-// inFlight reports whether a stop of the daemon lets the session finish.
-func (h *session) inFlight() bool { return h.state == running || h.state == refused }
+// await waits for what comes first: something from in, which is the application or the socket, or what ends the session:
+// its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
+func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err error) {
+	var stop <-chan struct{}
+	if h.state == idle || h.state == waiting {
+		stop = h.srv.draining.Done()
+	}
+	select {
+	case got = <-in:
+		return got, nil
+	case <-h.expired():
+		return got, h.expire()
+	case <-stop:
+		return got, h.abort(asFailure(errStopping))
+	case <-ctx.Done():
+		return got, h.abort(gone(ctx))
+	}
+}
+
+// gone is what the end of ctx, or of the application's requests, means.
+func gone(ctx context.Context) *failure {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
+		f.end = true
+		return f
+	}
+	return cancelled()
+}
 
 // step answers one request. final: the response holds the result, and none may follow. An error is final, too; the caller
 // tells it to the application in the form that it can show, and has it recorded already.
@@ -306,7 +337,10 @@ var errStopping = reason.Errorf(reason.ShuttingDown, "the daemon is stopping; tr
 
 // expire ends the session because its timer fired.
 func (h *session) expire() *failure {
-	if h.state == refused {
+	switch h.state {
+	case idle:
+		return h.abort(asFailure(h.overload()))
+	case refused:
 		h.state = ended
 		return h.refusal
 	}

@@ -8,10 +8,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A stream is one call of DoHandshake, whatever server carries it. Both methods wait until they are done or the call is over.
+// A stream is one call of DoHandshake, whatever server carries it. Its methods wait until they are done or the call is over.
 type stream interface {
 	receive(*altspb.HandshakerReq) error // io.EOF after the last
 	send(*altspb.HandshakerResp) error
@@ -22,41 +21,41 @@ type stream interface {
 func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind, st stream) error {
 	h := s.newSession(caller)
 	defer h.close()
-	if caller.refusal != nil || !h.counted {
-		// It will be refused, but its first request is waited for: some libraries show only an answer to one.
-		h.setTimer(lingerTime)
-	}
 	more := make(chan struct{}, 1)
 	requests := receive(ctx, st, more)
 	sent := 0 // bytes
 	for {
-		resp, req, final, err := s.next(ctx, h, requests)
+		req, err := h.nextRequest(ctx, requests)
+		var resp *altspb.HandshakerResp
+		var final bool
 		if err == nil {
-			sent += 5 + proto.Size(resp) // with the prefix of a message
-			err = h.send(st, resp, sent > sendsFree)
-			if late := (*failure)(nil); errors.As(err, &late) {
-				_, err = kind.deliver(late, h.id, nil)
-				return err
-			}
-			clear(resp.GetResult().GetKeyData())
-			if err != nil {
-				h.abort(cancelled())
-				return err
-			}
-			if final {
-				h.succeed()
-				return nil
-			}
-			more <- struct{}{}
-			continue
+			resp, final, err = h.step(ctx, req)
 		}
-		resp, err = kind.deliver(asFailure(err), h.id, req)
-		if resp != nil {
-			if err := st.send(resp); err != nil {
-				return err
+		if err != nil {
+			resp, err = kind.deliver(asFailure(err), h.id, req)
+			if resp != nil {
+				if err := st.send(resp); err != nil {
+					return err
+				}
 			}
+			return err
 		}
-		return err
+		sent += 5 + proto.Size(resp) // with the prefix of a message
+		err = h.send(ctx, st, resp, sent > sendsFree)
+		if late := (*failure)(nil); errors.As(err, &late) {
+			_, err = kind.deliver(late, h.id, nil)
+			return err
+		}
+		clear(resp.GetResult().GetKeyData())
+		if err != nil {
+			h.abort(cancelled())
+			return err
+		}
+		if final {
+			h.succeed()
+			return nil
+		}
+		more <- struct{}{}
 	}
 }
 
@@ -64,20 +63,19 @@ func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind
 // the last one (64 KiB in all); then send waits for the client.
 const sendsFree = 48 << 10
 
-// send sends a response, which is encoded at once. If that may block, the session's timer ends it with a *failure: an
+// send sends a response, which is encoded at once. If that may block, what ends the session ends the sending, too: an
 // application that asks and does not read must not keep its place among the handshakes.
-func (h *session) send(st stream, resp *altspb.HandshakerResp, mayBlock bool) error {
+func (h *session) send(ctx context.Context, st stream, resp *altspb.HandshakerResp, mayBlock bool) error {
 	if !mayBlock {
 		return st.send(resp)
 	}
 	done := make(chan error, 1)
-	go func() { done <- st.send(resp) }() // the end of the stream ends it
-	select {
-	case err := <-done:
-		return err
-	case <-h.expired():
-		return h.expire()
+	go func() { done <- st.send(resp) }() // the end of the call ends it
+	err, ended := await(ctx, h, done)
+	if ended != nil {
+		return ended
 	}
+	return err
 }
 
 type received struct {
@@ -111,41 +109,16 @@ func receive(ctx context.Context, st stream, more <-chan struct{}) <-chan receiv
 	return ch
 }
 
-// next waits for whatever comes first and gives the response to it; req is the request that is still unanswered.
-func (s *Server) next(ctx context.Context, h *session, requests <-chan received) (
-	resp *altspb.HandshakerResp, req *altspb.HandshakerReq, final bool, err error) {
-	stop := s.draining.Done()
-	if h.inFlight() {
-		stop = nil
+// nextRequest waits for the next request. An error is the session's end.
+func (h *session) nextRequest(ctx context.Context, requests <-chan received) (*altspb.HandshakerReq, error) {
+	r, err := await(ctx, h, requests)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.err == nil:
+		return r.req, nil
+	case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
+		return nil, h.abort(gone(ctx))
 	}
-	select {
-	case r := <-requests:
-		switch {
-		case r.err == nil:
-			resp, final, err = h.step(ctx, r.req)
-			return resp, r.req, final, err
-		case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
-			return nil, nil, true, h.abort(s.gone(ctx))
-		default: // too large, or no protobuf: grpc's own text says which
-			return nil, nil, true, h.abort(badRequest("the request could not be read: %v", r.err))
-		}
-	case <-h.expired():
-		if h.state == idle {
-			return nil, nil, true, h.abort(asFailure(h.overload()))
-		}
-		return nil, nil, true, h.expire()
-	case <-stop:
-		return nil, nil, true, h.abort(asFailure(errStopping))
-	case <-ctx.Done():
-		return nil, nil, true, h.abort(s.gone(ctx))
-	}
-}
-
-func (s *Server) gone(ctx context.Context) *failure {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
-		f.end = true
-		return f
-	}
-	return cancelled()
+	return nil, h.abort(badRequest("the request could not be read: %v", r.err)) // too large, or no protobuf
 }
