@@ -27,7 +27,8 @@
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
 //	limits.go      a place among the handshakes under way
-//	failure.go     what the application is told if it fails, in the form that its library can show
+//	result.go      what the application is told if all is well, the key among it
+//	failure.go     what it is told if not, in the form that its library can show
 //	logging.go     the line in the log
 //
 // server.go has the configuration, the start and the stop of it all.

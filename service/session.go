@@ -282,7 +282,7 @@ func (h *session) feed(ctx context.Context, in []byte) (resp *altspb.HandshakerR
 	resp = &altspb.HandshakerResp{OutFrames: out, BytesConsumed: uint32(n)}
 	if h.hs.Done() {
 		res := h.hs.Result()
-		resp.Result = h.result(res)
+		resp.Result = newResult(res, h.me)
 		res.Wipe()
 		h.state = ended
 	}
@@ -298,39 +298,6 @@ func statusFor(err error, in []byte) []byte {
 		return nil
 	}
 	return noiseproto.StatusFrame(f.tell)
-}
-
-// result copies what was agreed on; the peer's maximum frame size and RPC versions are passed on as they came.
-func (h *session) result(r *noiseproto.Result) *altspb.HandshakerResult {
-	version := func(v noiseproto.Version) *altspb.RpcProtocolVersions_Version {
-		return &altspb.RpcProtocolVersions_Version{Major: v.Major, Minor: v.Minor}
-	}
-	out := &altspb.HandshakerResult{
-		ApplicationProtocol: r.ApplicationProtocol,
-		RecordProtocol:      r.RecordProtocol,
-		KeyData:             bytes.Clone(r.KeyData[:]),
-		PeerIdentity:        newIdentity(r.Peer.Account, r.Peer.Machine, r.Peer.Attributes),
-		LocalIdentity:       newIdentity(h.me.account.Name, h.me.machine, h.me.attributes()),
-		PeerRpcVersions: &altspb.RpcProtocolVersions{
-			MaxRpcVersion: version(r.PeerRPCVersions.Max), MinRpcVersion: version(r.PeerRPCVersions.Min),
-		},
-		MaxFrameSize: r.PeerMaxFrameSize,
-	}
-	if r.TransportProtocol != "" {
-		out.TransportProtocol = &altspb.NegotiatedTransportProtocol{TransportProtocol: r.TransportProtocol}
-	}
-	return out
-}
-
-func newIdentity(account, machine string, attrs []certbind.Attribute) *altspb.Identity {
-	m := map[string]string{}
-	for _, a := range attrs {
-		m[a.Name] = a.Value
-	}
-	m["user"], m["machine"] = account, machine
-	return &altspb.Identity{
-		IdentityOneof: &altspb.Identity_ServiceAccount{ServiceAccount: account + "@" + machine}, Attributes: m,
-	}
 }
 
 var errStopping = reason.Errorf(reason.ShuttingDown, "the daemon is stopping; try again")
