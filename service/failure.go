@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -21,7 +22,8 @@ type failure struct {
 	tell   reason.Code // what the peer's daemon is told
 	rpc    codes.Code  // what the application is told
 	byPeer bool
-	end    bool // an end (hang-up, cancel), not a refusal
+	// outside is an end that came from outside (hang-up, cancel), so that nobody refused.
+	outside bool
 }
 
 func (f *failure) Error() string { return f.text }
@@ -34,13 +36,25 @@ func badRequest(format string, args ...any) *failure {
 
 func peerClosed(text string) *failure {
 	return &failure{name: reason.PeerClosedName, text: text + " (" + reason.PeerClosedName + ")",
-		tell: reason.Malformed, rpc: codes.Unavailable, end: true}
+		tell: reason.Malformed, rpc: codes.Unavailable, outside: true}
 }
 
 func cancelled() *failure {
 	return &failure{name: reason.CancelledName, text: "the application gave up the handshake (" + reason.CancelledName + ")",
-		tell: reason.LocalAccount, rpc: codes.Canceled, end: true}
+		tell: reason.LocalAccount, rpc: codes.Canceled, outside: true}
 }
+
+// gone is what the end of ctx, or of the application's requests, means.
+func gone(ctx context.Context) *failure {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return cancelled()
+	}
+	f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
+	f.outside = true
+	return f
+}
+
+var errStopping = reason.Errorf(reason.ShuttingDown, "the daemon is stopping; try again")
 
 // asFailure gives any error the form of a failure; one that is neither a failure nor a refusal is a fault of ours.
 func asFailure(err error) *failure {
@@ -89,7 +103,7 @@ func rpcCode(c reason.Code, byPeer bool) codes.Code {
 // message is what the application's user reads: who refused, why, and the ID under which both daemons log it.
 func (f *failure) message(id string) string {
 	who := "this machine's daemon refused: "
-	if f.byPeer || f.end {
+	if f.byPeer || f.outside {
 		who = "" // the text says it itself
 	}
 	if id != "" {

@@ -65,7 +65,7 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 		if over[i] {
 			return
 		}
-		resp, final, err := sessions[i].step(context.Background(), req)
+		resp, err := sessions[i].step(context.Background(), req)
 		switch {
 		case err != nil:
 			over[i] = true
@@ -77,18 +77,16 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 			t.Fatalf("response %v without an error", resp)
 		case int(resp.BytesConsumed) > len(inBytes(req)):
 			t.Fatalf("%d bytes consumed of %d", resp.BytesConsumed, len(inBytes(req)))
-		case final != (resp.Result != nil):
-			t.Fatalf("final %v, result %v", final, resp.Result)
-		case !final && int(resp.BytesConsumed) != len(inBytes(req)):
+		case resp.Result == nil && int(resp.BytesConsumed) != len(inBytes(req)):
 			t.Fatalf("%d bytes consumed of %d before the end", resp.BytesConsumed, len(inBytes(req)))
 		}
 		pending[1-i] = append(pending[1-i], resp.OutFrames...)
-		if final {
+		if resp.Result != nil {
 			if len(resp.Result.KeyData) != 64 || resp.Result.PeerIdentity.GetServiceAccount() == "" {
 				t.Fatalf("result %v", resp.Result)
 			}
 			over[i], hasResult[i] = true, true
-			sessions[i].succeed()
+			sessions[i].end(nil)
 		}
 	}
 	take := func(i int, n byte) []byte {
@@ -131,8 +129,8 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 		}
 	}
 	for i, h := range sessions {
-		h.close()
-		h.close()
+		h.end(cancelled())
+		h.end(cancelled())
 		if in, waiting := servers[i].gate.counts(); in != [2]int{} || waiting != [2]int{} ||
 			servers[i].idleStreams.sum() != 0 {
 			t.Fatalf("left behind: %v under way, %v waiting, %d streams", in, waiting, servers[i].idleStreams.sum())

@@ -51,12 +51,7 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	// come after fails to be written.
 	defer context.AfterFunc(reading, func() { _ = c.CloseRead() })()
 	for r := range requests {
-		resp, done := s.handshakeOn(ctx, caller, r)
-		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
-		err := handed.WriteAnswer(c.UnixConn, resp)
-		clear(resp.GetResult().GetKeyData())
-		done(err)
-		if err != nil {
+		if err := s.serveHandover(ctx, c, caller, r); err != nil {
 			cancel()
 			return
 		}
@@ -104,41 +99,36 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 	return requests
 }
 
-// handshakeOn does a handshake and gives the answer; done is to be told whether the answer could be sent.
-func (s *Server) handshakeOn(ctx context.Context, caller Caller, r handover) (resp *altspb.HandshakerResp, done func(error)) {
+// serveHandover does the handshake of one request and answers it. An error is the answer's, and the connection's end.
+func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
 	h := s.newSession(caller)
-	done = func(err error) {
-		if err == nil && resp.Result != nil {
-			h.succeed()
-		} else if err != nil {
-			h.abort(cancelled())
-		}
-		h.close()
+	defer h.end(cancelled())
+	resp := &altspb.HandshakerResp{Status: &altspb.HandshakerStatus{}}
+	var err error
+	if resp.Result, err = s.carry(ctx, h, r); err != nil {
+		f := h.end(asFailure(err))
+		resp.Status = &altspb.HandshakerStatus{Code: uint32(f.rpc), Details: f.message(h.id)}
 	}
-	sock, err := s.poller.Adopt(r.fd)
-	switch {
-	case err != nil:
-		err = badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
-	case r.err != nil:
-		err = badRequest("%v", r.err)
-		sock.Close()
-	default:
-		resp, err = s.carry(ctx, h, sock, r.req)
-		sock.Close()
+	_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+	err = handed.WriteAnswer(c.UnixConn, resp)
+	clear(resp.GetResult().GetKeyData())
+	if err == nil && resp.Result != nil {
+		h.end(nil)
 	}
-	if err != nil {
-		f := asFailure(err)
-		if h.state != ended {
-			f = h.abort(f)
-		}
-		resp = &altspb.HandshakerResp{Status: &altspb.HandshakerStatus{Code: uint32(f.rpc), Details: f.message(h.id)}}
-	}
-	return resp, done
+	return err
 }
 
 // carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
-func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req *altspb.HandshakerReq) (*altspb.HandshakerResp,
-	error) {
+func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.HandshakerResult, error) {
+	sock, err := s.poller.Adopt(r.fd)
+	if err != nil {
+		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
+	}
+	defer sock.Close()
+	if r.err != nil {
+		return nil, badRequest("%v", r.err)
+	}
+	req := r.req
 	// The kernel knows the peer's address better than the application, which has no reason to tell it.
 	remote := &altspb.Endpoint{IpAddress: sock.Peer().Addr().WithZone("").String(), Port: int32(sock.Peer().Port()),
 		Protocol: altspb.NetworkProtocol_TCP}
@@ -160,7 +150,7 @@ func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req
 	}
 	var buf []byte
 	for {
-		resp, final, err := h.step(ctx, req)
+		resp, err := h.step(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -172,8 +162,8 @@ func (s *Server) carry(ctx context.Context, h *session, sock *handed.Socket, req
 				return nil, h.lost(err)
 			}
 		}
-		if final {
-			return &altspb.HandshakerResp{Result: resp.GetResult(), Status: resp.GetStatus()}, nil
+		if resp.GetResult() != nil {
+			return resp.GetResult(), nil
 		}
 		var n int
 		if h.state != refused { // else there is nothing to wait for: the next step tells why
@@ -200,5 +190,5 @@ func (h *session) lost(err error) error {
 	if errors.As(err, &f) {
 		return f
 	}
-	return h.abort(peerClosed("the connection to the peer broke in the middle of the handshake: " + err.Error()))
+	return h.end(peerClosed("the connection to the peer broke in the middle of the handshake: " + err.Error()))
 }

@@ -35,8 +35,8 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	h := beta.newSession(Caller{})
-	defer h.close()
-	_, _, err = h.step(testContext(t), clientStart(nil))
+	defer h.end(cancelled())
+	_, err = h.step(testContext(t), clientStart(nil))
 	if f := asFailure(err); f.rpc != codes.Unavailable {
 		t.Errorf("a start after the stop: %v", err)
 	}

@@ -17,39 +17,52 @@ type sessionState int
 const (
 	idle    sessionState = iota // no start request yet
 	waiting                     // a server without bytes of the peer's
-	running                     // holds a place among the handshakes, and the timer runs
-	refused                     // the peer is being told; the application will be when it asks again, or in a second
-	ended                       // there is a result, or the failure was reported
+	running                     // waits for a place among the handshakes, then has it and is timed
+	refused                     // over, but the peer is being told; the application will be when it asks again, or in a second
+	ended
+)
+
+// A holding is what a session takes up of its account's limits.
+type holding int
+
+const (
+	nothing holding = iota
+	aStream         // in srv.idleStreams
+	aPlace          // in srv.gate
 )
 
 // lingerTime is how long an application may take to see its peer hang up after a refusal.
 const lingerTime = time.Second
 
 // A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives it
-// calls step for each request, expire when timer fires, and close in the end. It is not safe for concurrent use.
+// calls step for each request, waits by await in between, and calls end. It is not safe for concurrent use.
 type session struct {
 	srv    *Server
 	caller Caller
 	state  sessionState
 
-	counted bool // in srv.idleStreams
-	place   bool // holds a place of srv.gate
-	role    Role
-	me      *identity
-	start   *start
-	hs      *noiseproto.Handshake
-	peer    *certbind.Peer // as soon as it is verified
-	timer   *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
-	began   time.Time
-	refusal *failure
+	holds holding
+	role  Role
+	me    *identity
+	start *start
+	hs    *noiseproto.Handshake
+	peer  *certbind.Peer // as soon as it is verified
+	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
+	began time.Time
+
+	frame   []byte   // a status frame for the peer, which nobody has asked for yet
+	failure *failure // why it ended, if not well
 
 	id             string
 	sent, received int
 }
 
 func (s *Server) newSession(c Caller) *session {
-	h := &session{srv: s, caller: c, counted: s.idleStreams.enter(c.UID)}
-	if c.refusal != nil || !h.counted {
+	h := &session{srv: s, caller: c}
+	if s.idleStreams.enter(c.UID) {
+		h.holds = aStream
+	}
+	if c.refusal != nil || h.holds == nothing {
 		// It will be refused, but its first request is waited for: some libraries show only an answer to one.
 		h.setTimer(lingerTime)
 	}
@@ -84,81 +97,66 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 	case <-h.expired():
 		return got, h.expire()
 	case <-stop:
-		return got, h.abort(asFailure(errStopping))
+		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
-		return got, h.abort(gone(ctx))
+		return got, h.end(gone(ctx))
 	}
 }
 
-// gone is what the end of ctx, or of the application's requests, means.
-func gone(ctx context.Context) *failure {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
-		f.end = true
-		return f
+// step answers one request: the response with the result is the last. An error is the session's end; the caller tells it
+// to the application in the form that it can show.
+func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
+	if h.state != refused {
+		resp, err := h.take(ctx, req)
+		if err == nil {
+			resp.Status = &altspb.HandshakerStatus{}
+			return resp, nil
+		}
+		h.end(asFailure(err))
 	}
-	return cancelled()
+	if frame := h.frame; h.state == refused && frame != nil {
+		h.frame = nil
+		return &altspb.HandshakerResp{
+			OutFrames: frame, BytesConsumed: uint32(len(inBytes(req))), Status: &altspb.HandshakerStatus{},
+		}, nil
+	}
+	return nil, h.end(h.failure)
 }
 
-// step answers one request. final: the response holds the result, and none may follow. An error is final, too; the caller
-// tells it to the application in the form that it can show, and has it recorded already.
-func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (resp *altspb.HandshakerResp, final bool, err error) {
-	if h.state == refused {
-		h.state = ended
-		return nil, true, h.refusal
-	}
-	resp, out, err := h.take(ctx, req)
-	if err == nil {
-		resp.Status = &altspb.HandshakerStatus{}
-		return resp, h.state == ended, nil
-	}
-	f := asFailure(err)
-	if h.role == Initiator || out == nil {
-		return nil, true, h.abort(f)
-	}
-	h.sent += len(out)
-	h.fail(f)
-	h.state, h.refusal = refused, f
-	h.setTimer(lingerTime)
-	return &altspb.HandshakerResp{
-		OutFrames: out, BytesConsumed: uint32(len(inBytes(req))), Status: &altspb.HandshakerStatus{},
-	}, false, nil
-}
-
-// take does what the request asks. With an error it may give a status frame for the peer.
-func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (resp *altspb.HandshakerResp, out []byte, err error) {
+// take does what the request asks.
+func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	switch r := req.GetReqOneof().(type) {
 	case *altspb.HandshakerReq_ClientStart:
 		if h.state != idle {
-			return nil, nil, badRequest("a second start request on one stream; open a stream for each handshake")
+			return nil, badRequest("a second start request on one stream; open a stream for each handshake")
 		}
 		h.role = Initiator
 		if err := h.begin(ctx, req); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		resp, err = h.dial(ctx)
-		return resp, nil, err
+		return h.dial(ctx)
 	case *altspb.HandshakerReq_ServerStart:
 		if h.state != idle {
-			return nil, nil, badRequest("a second start request on one stream; open a stream for each handshake")
+			return nil, badRequest("a second start request on one stream; open a stream for each handshake")
 		}
 		h.role = Responder
 		if err := h.begin(ctx, req); err != nil {
-			return nil, statusFor(err, r.ServerStart.GetInBytes()), err
+			h.frame = statusFor(err, r.ServerStart.GetInBytes())
+			return nil, err
 		}
 		h.state = waiting
 		return h.feed(ctx, r.ServerStart.GetInBytes())
 	case *altspb.HandshakerReq_Next:
 		if h.state == idle {
-			return nil, nil, badRequest("a next request before any start request")
+			return nil, badRequest("a next request before any start request")
 		}
 		if len(r.Next.GetInBytes()) == 0 {
-			return nil, nil, peerClosed("the peer closed the connection in the middle of the handshake; " +
+			return nil, peerClosed("the peer closed the connection in the middle of the handshake; " +
 				"the log of the daemon there says why")
 		}
 		return h.feed(ctx, r.Next.GetInBytes())
 	}
-	return nil, nil, badRequest("a request that is neither client_start, server_start nor next")
+	return nil, badRequest("a request that is neither client_start, server_start nor next")
 }
 
 // begin checks the start request; nothing is done for the peer yet.
@@ -170,7 +168,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
 	}
-	if !h.counted && h.role == Responder {
+	if h.holds == nothing && h.role == Responder {
 		return h.overload()
 	}
 	var err error
@@ -246,8 +244,7 @@ func (h *session) admit(ctx context.Context) error {
 			"too many handshakes under way (%d for one account in one direction, %d in all), "+
 				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
 	}
-	h.place = true
-	h.uncount()
+	h.hold(aPlace)
 	return nil
 }
 
@@ -264,29 +261,30 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 }
 
 // feed hands bytes of the peer's to the handshake. A server's handshake is made when the first of them come.
-func (h *session) feed(ctx context.Context, in []byte) (resp *altspb.HandshakerResp, out []byte, err error) {
+func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, error) {
 	if len(in) == 0 {
-		return new(altspb.HandshakerResp), nil, nil // a server's start request at accept
+		return new(altspb.HandshakerResp), nil // a server's start request at accept
 	}
 	if h.state == waiting {
 		if err := h.run(ctx); err != nil {
-			return nil, statusFor(err, in), err
+			h.frame = statusFor(err, in)
+			return nil, err
 		}
 	}
 	n, out, err := h.hs.Feed(in)
 	h.received += n
 	if err != nil {
-		return nil, out, err
+		h.frame = out
+		return nil, err
 	}
 	h.sent += len(out)
-	resp = &altspb.HandshakerResp{OutFrames: out, BytesConsumed: uint32(n)}
+	resp := &altspb.HandshakerResp{OutFrames: out, BytesConsumed: uint32(n)}
 	if h.hs.Done() {
-		res := h.hs.Result()
-		resp.Result = newResult(res, h.me)
-		res.Wipe()
-		h.state = ended
+		r := h.hs.Result()
+		resp.Result = newResult(r, h.me)
+		r.Wipe()
 	}
-	return resp, nil, nil
+	return resp, nil
 }
 
 // statusFor gives the status frame for a refusal that came before the handshake, if the peer speaks our protocol. A bad
@@ -294,64 +292,89 @@ func (h *session) feed(ctx context.Context, in []byte) (resp *altspb.HandshakerR
 func statusFor(err error, in []byte) []byte {
 	f := asFailure(err)
 	magic := noiseproto.StatusFrame(f.tell)[:4]
-	if f.name == reason.BadRequestName || f.end || !bytes.HasPrefix(in, magic) {
+	if f.name == reason.BadRequestName || f.outside || !bytes.HasPrefix(in, magic) {
 		return nil
 	}
 	return noiseproto.StatusFrame(f.tell)
 }
 
-var errStopping = reason.Errorf(reason.ShuttingDown, "the daemon is stopping; try again")
-
 // expire ends the session because its timer fired.
 func (h *session) expire() *failure {
-	switch h.state {
-	case idle:
-		return h.abort(asFailure(h.overload()))
-	case refused:
-		h.state = ended
-		return h.refusal
+	if h.state == idle {
+		return h.end(asFailure(h.overload()))
 	}
-	return h.abort(asFailure(reason.Errorf(reason.TimedOut,
+	return h.end(asFailure(reason.Errorf(reason.TimedOut,
 		"the handshake did not finish within %v: the peer, or its daemon, stopped answering",
 		h.srv.cfg.HandshakeTimeout)))
 }
 
-// abort ends the session for a reason from outside. A refusal that was recorded before stands.
-func (h *session) abort(f *failure) *failure {
-	if h.state == refused {
-		h.state = ended
-		return h.refusal
+// end is how every session ends: well, with nil, once the application has the result, or by a failure. It gives back what
+// the session holds, records it, and returns the failure that ended it, which is the first. In the order in which a
+// handshake can meet them:
+//
+//	ending                                     the peer is told     the application is told   recorded as
+//	the application gives up                   nothing              CANCELLED, if it listens  cancelled, *
+//	  its own deadline passes                  nothing              DEADLINE_EXCEEDED         timed_out, *
+//	the daemon stops, nothing being under way  nothing              UNAVAILABLE               nothing
+//	a caller who may not, or has too much      the reason, **       by the reason             the reason
+//	a request that cannot be served            nothing              INVALID_ARGUMENT          bad_request
+//	no place in time, or before the stop       the reason, **       by the reason             the reason
+//	a check of ours fails                      the reason, **       by the reason             the reason
+//	the peer's daemon refuses                  nothing              by the reason             the reason, by_peer
+//	the peer hangs up                          nothing              UNAVAILABLE               peer_closed, *
+//	the handshake's time is over               nothing              DEADLINE_EXCEEDED         timed_out
+//	accepted                                   status 0, by step    the result                accepted
+//
+// * but not before a start request, or before the peer has said anything: that is not worth a line.
+//
+// ** by a responder, to a peer that speaks our protocol. Then the session is not ended but refused: the status frame is
+// the response to the request that is being answered, and the failure follows with the next one, or in a second.
+//
+// What an application is told is in failure.go. All that is recorded is counted, too (logging.go).
+func (h *session) end(f *failure) *failure {
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
 	}
-	h.fail(f)
-	h.state = ended
+	if h.state == refused || h.state == ended {
+		h.state = ended
+		return h.failure
+	}
+	if h.hs != nil {
+		h.id = h.hs.ID()
+		h.hs.Close()
+	}
+	h.hold(nothing)
+	asked := !h.began.IsZero() && h.state != waiting
+	h.failure, h.state = f, ended
+	if h.role == Responder && h.frame != nil {
+		h.sent += len(h.frame)
+		h.state = refused
+		h.setTimer(lingerTime)
+	}
+	if asked || !f.outside && f.tell != reason.ShuttingDown {
+		h.record()
+	}
 	return f
 }
 
-// fail records a failure and gives back the place; the state is set by the caller. A stream that ends before anybody
-// asked for a handshake, or before the peer said anything, is not worth a line.
-func (h *session) fail(f *failure) {
-	if h.hs != nil {
-		h.id = h.hs.ID()
+// hold gives back what the session holds, for something else.
+func (h *session) hold(something holding) {
+	switch h.holds {
+	case aStream:
+		h.srv.idleStreams.leave(h.caller.UID)
+	case aPlace:
+		h.srv.gate.release(gateKey{h.caller.UID, h.role})
 	}
-	h.release()
-	ends := f.end || f.tell == reason.ShuttingDown
-	if ends && (h.began.IsZero() || h.state == waiting) {
-		return
-	}
-	h.record(f)
+	h.holds = something
 }
 
-// succeed records a success, once the result was sent.
-func (h *session) succeed() {
-	h.id = h.hs.ID()
-	h.release()
-	h.record(&failure{name: reason.Accepted.String()})
-}
-
-func (h *session) record(f *failure) {
-	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Reason: f.name,
-		Detail: f.text,
-		ByPeer: f.byPeer, Sent: h.sent, Received: h.received}
+func (h *session) record() {
+	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID,
+		Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
+	if f := h.failure; f != nil {
+		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
+	}
 	if !h.began.IsZero() {
 		r.Duration = r.Time.Sub(h.began)
 	}
@@ -365,33 +388,4 @@ func (h *session) record(f *failure) {
 		r.Remote = h.start.endpoints.remote
 	}
 	h.srv.audit.finish(r)
-}
-
-// release wipes the handshake and gives back its place.
-func (h *session) release() {
-	if h.timer != nil {
-		h.timer.Stop()
-		h.timer = nil
-	}
-	if h.hs != nil {
-		h.hs.Close()
-	}
-	if h.place {
-		h.place = false
-		h.srv.gate.release(gateKey{h.caller.UID, h.role})
-	}
-}
-
-// uncount takes the session out of the streams that wait.
-func (h *session) uncount() {
-	if h.counted {
-		h.counted = false
-		h.srv.idleStreams.leave(h.caller.UID)
-	}
-}
-
-// close ends the session in any state. It may be called more than once.
-func (h *session) close() {
-	h.release()
-	h.uncount()
 }

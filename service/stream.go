@@ -20,16 +20,15 @@ type stream interface {
 // ends the call. Requests are read by a goroutine of their own, so that timers and the daemon's stop end it at once.
 func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind, st stream) error {
 	h := s.newSession(caller)
-	defer h.close()
+	defer h.end(cancelled())
 	more := make(chan struct{}, 1)
 	requests := receive(ctx, st, more)
 	sent := 0 // bytes
 	for {
 		req, err := h.nextRequest(ctx, requests)
 		var resp *altspb.HandshakerResp
-		var final bool
 		if err == nil {
-			resp, final, err = h.step(ctx, req)
+			resp, err = h.step(ctx, req)
 		}
 		if err != nil {
 			resp, err = kind.deliver(asFailure(err), h.id, req)
@@ -41,18 +40,15 @@ func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind
 			return err
 		}
 		sent += 5 + proto.Size(resp) // with the prefix of a message
-		err = h.send(ctx, st, resp, sent > sendsFree)
-		if late := (*failure)(nil); errors.As(err, &late) {
+		late := (*failure)(nil)
+		switch err := h.send(ctx, st, resp, sent > sendsFree); {
+		case errors.As(err, &late):
 			_, err = kind.deliver(late, h.id, nil)
 			return err
-		}
-		clear(resp.GetResult().GetKeyData())
-		if err != nil {
-			h.abort(cancelled())
+		case err != nil:
 			return err
-		}
-		if final {
-			h.succeed()
+		case resp.GetResult() != nil:
+			h.end(nil)
 			return nil
 		}
 		more <- struct{}{}
@@ -63,14 +59,18 @@ func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind
 // the last one (64 KiB in all); then send waits for the client.
 const sendsFree = 48 << 10
 
-// send sends a response, which is encoded at once. If that may block, what ends the session ends the sending, too: an
-// application that asks and does not read must not keep its place among the handshakes.
+// send sends a response, which is encoded at once, and wipes the key in it. If that may block, what ends the session ends
+// the sending, too: an application that asks and does not read must not keep its place among the handshakes.
 func (h *session) send(ctx context.Context, st stream, resp *altspb.HandshakerResp, mayBlock bool) error {
-	if !mayBlock {
+	send := func() error {
+		defer clear(resp.GetResult().GetKeyData())
 		return st.send(resp)
 	}
+	if !mayBlock {
+		return send()
+	}
 	done := make(chan error, 1)
-	go func() { done <- st.send(resp) }() // the end of the call ends it
+	go func() { done <- send() }() // the end of the call ends it
 	err, ended := await(ctx, h, done)
 	if ended != nil {
 		return ended
@@ -118,7 +118,7 @@ func (h *session) nextRequest(ctx context.Context, requests <-chan received) (*a
 	case r.err == nil:
 		return r.req, nil
 	case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
-		return nil, h.abort(gone(ctx))
+		return nil, h.end(gone(ctx))
 	}
-	return nil, h.abort(badRequest("the request could not be read: %v", r.err)) // too large, or no protobuf
+	return nil, h.end(badRequest("the request could not be read: %v", r.err)) // too large, or no protobuf
 }
