@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -28,8 +28,8 @@ const (
 // helloWait is how long a handshaker may take to say that it can be handed a socket; a variable for tests.
 var helloWait = time.Second
 
-// peerClosed is how the daemon's text ends when it saw the end of the peer's bytes.
-const peerClosed = "(peer_closed)"
+// peerClosed is the daemon's reason when it saw the end of the peer's bytes.
+const peerClosed = "peer_closed"
 
 // errRelay: nothing was done to the connection, and relay must do the handshake.
 var errRelay = errors.New("altscreds: the handshaker takes no sockets")
@@ -88,8 +88,8 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 			}
 			continue // it was closed in this moment; nothing was taken
 		}
-		var resp altspb.HandshakerResp
-		err = handed.ReadAnswer(g.conn, &resp)
+		var answer altspb.Answer
+		err = handed.ReadAnswer(g.conn, &answer)
 		switch {
 		case !stop() || err != nil:
 			g.conn.Close()
@@ -97,20 +97,24 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 				return nil, ctx.Err()
 			}
 			return nil, &NoDaemonError{Socket: s.socket, Err: fmt.Errorf("it ended in the middle of the handshake: %w", err)}
-		case resp.GetStatus().GetCode() != 0:
+		case answer.GetResult() == nil:
 			d.keep(g)
-			st := resp.GetStatus()
-			err := refusal(st.GetDetails(), status.Error(codes.Code(st.GetCode()), st.GetDetails()))
+			r := answer.GetRefusal()
+			if r.GetReason() == peerClosed {
+				return nil, readError(io.EOF)
+			}
+			err := &HandshakeError{ByPeer: r.GetByPeer(), Text: r.GetText(),
+				Err: status.Error(codes.Code(r.GetCode()), r.GetText())}
+			if slices.Contains(reasons, Reason(r.GetReason())) {
+				err.Reason = Reason(r.GetReason())
+			}
 			if stopping(err) {
 				return nil, errRelay // nothing was begun, and the next daemon may be there soon
-			}
-			if strings.Contains(err.Text, peerClosed) {
-				return nil, readError(io.EOF)
 			}
 			return nil, err
 		}
 		d.keep(g)
-		return &outcome{result: resp.GetResult()}, nil
+		return &outcome{result: answer.GetResult()}, nil
 	}
 }
 

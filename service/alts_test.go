@@ -108,7 +108,7 @@ func TestStockGRPC(t *testing.T) {
 	nobody := startDaemon(t, "beta.test", Config{Accounts: named("Not An Account")})
 	addr, _ = altsServer(t, nobody.socket)
 	_, err = call(t, alpha.socket, addr, me.Username+"@beta.test")
-	wantErr(t, err, codes.PermissionDenied, "the peer's daemon refused", "local_account")
+	wantErr(t, err, codes.PermissionDenied, byPeer+"local_account", "the peer's daemon refused", "(local_account)")
 }
 
 // Fifty channels at once.

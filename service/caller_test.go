@@ -79,7 +79,7 @@ func TestRule22(t *testing.T) {
 	others := &daemon{Server: d.Server, socket: d.listen(t, UIDRanges{{me + 1, me + 10}, {me + 100, me + 100}})}
 	open(t, mine, "").must(t, clientStart(nil))
 	_, err := open(t, others, "").do(clientStart(nil))
-	wantErr(t, err, codes.PermissionDenied, "may not use this socket")
+	wantErr(t, err, codes.PermissionDenied, "local_account", "may not use this socket")
 	resp, err := open(t, others, "grpc-c/29").do(clientStart(nil))
 	if err != nil || !strings.Contains(resp.Status.GetDetails(), "may not use this socket") {
 		t.Errorf("C-core: %v, %v", resp, err)
@@ -127,7 +127,7 @@ func TestRule24NamelessUIDs(t *testing.T) {
 		return Account{}, reason.Errorf(reason.LocalAccount, "uid %d has no name", uid)
 	})})
 	_, err := open(t, d, "").do(clientStart(nil))
-	wantErr(t, err, codes.PermissionDenied, "has no name")
+	wantErr(t, err, codes.PermissionDenied, "local_account")
 	if d.nameless(0) || d.nameless(uint32(os.Geteuid())) || !d.nameless(12345) {
 		t.Error("root and the daemon's own uid are to have places of their own, and others without a name are not")
 	}

@@ -50,7 +50,8 @@
 //
 // The text of a failure names who refused (this machine's daemon, or the peer's), the cause and the cure, the code of
 // docs/protocol.md, section 3.2 (or bad_request, peer_closed, cancelled, which have no code there), and the handshake's
-// ID. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails, PERMISSION_DENIED where somebody is who he
+// ID. Who acts on the reason has it as fields: altspb.Refusal is a detail of the status that ends a call, and stands in the
+// answer to a socket that was handed over. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails, PERMISSION_DENIED where somebody is who he
 // says but may not, or where the peer did not accept us, FAILED_PRECONDITION where the two applications have nothing in
 // common, INVALID_ARGUMENT for a request that breaks the handshaker protocol, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
 // UNAVAILABLE if either side goes away, INTERNAL.

@@ -112,6 +112,20 @@ func (f *failure) message(id string) string {
 	return "shared-altsd: " + who + f.text + id
 }
 
+// refusal is the failure as fields, for those who act on its reason; code and text are those of the status that it is a
+// detail of, if it is one.
+func (f *failure) refusal(id string) *altspb.Refusal {
+	return &altspb.Refusal{Reason: f.name, ByPeer: f.byPeer, HandshakeId: id}
+}
+
+// withRefusal returns the error of a status, with the refusal as its detail.
+func withRefusal(st *status.Status, r *altspb.Refusal) error {
+	if detailed, err := st.WithDetails(r); err == nil {
+		st = detailed
+	}
+	return st.Err()
+}
+
 // A clientKind is a family of gRPC libraries, which differ in the form of a failure that they can show.
 type clientKind int
 
@@ -144,7 +158,7 @@ func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*
 			code = codes.Unknown
 		}
 	}
-	err := status.Error(code, text)
+	err := withRefusal(status.New(code, text), f.refusal(id))
 	if req == nil || k == clientGo || k == clientJava {
 		return nil, err // Go hangs for 20 seconds on a status inside a response once it has begun
 	}

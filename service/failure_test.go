@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
@@ -22,11 +21,11 @@ func TestFailureForEachLibrary(t *testing.T) {
 		if resp != nil {
 			t.Errorf("a response %v, which Go would hang on", resp)
 		}
-		wantErr(t, err, codes.Unauthenticated, "TLS", "malformed")
+		wantErr(t, err, codes.Unauthenticated, "malformed", "TLS", "malformed")
 	})
 	t.Run("Java", func(t *testing.T) {
 		_, err := open(t, beta, "grpc-java-netty/1.85.0").do(invalid)
-		wantErr(t, err, codes.Unknown, "no application protocol", "bad_request")
+		wantErr(t, err, codes.Unknown, "bad_request", "no application protocol", "bad_request")
 	})
 	for _, agent := range []string{"grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)",
 		"grpc-python/1.51.1 grpc-c/29.0.0"} {
@@ -47,8 +46,9 @@ func TestFailureForEachLibrary(t *testing.T) {
 	}
 	f := asFailure(reason.Errorf(reason.NoRPCVersion, "x"))
 	resp, err := clientOther.deliver(f, "", bad)
-	if resp.GetStatus().GetCode() != uint32(codes.FailedPrecondition) || status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("unknown library: %v, %v", resp, err)
+	wantErr(t, err, codes.FailedPrecondition, "no_rpc_version")
+	if resp.GetStatus().GetCode() != uint32(codes.FailedPrecondition) {
+		t.Errorf("unknown library: %v", resp)
 	}
 	if resp, err := clientCore.deliver(f, "", nil); resp != nil || err == nil {
 		t.Errorf("without a request: %v, %v", resp, err)
@@ -65,9 +65,16 @@ func TestRPCCodes(t *testing.T) {
 	for c := reason.UnsupportedVersion; c.Known(); c++ {
 		for _, byPeer := range []bool{false, true} {
 			f := asFailure(&reason.Error{Code: c, Detail: "why", ByPeer: byPeer})
-			if f.rpc == codes.OK || f.rpc == codes.Unknown || !strings.Contains(f.message("0123"), c.String()) ||
-				!strings.Contains(f.message("0123"), "handshake 0123") {
-				t.Errorf("%v: %v, %s", c, f.rpc, f.message("0123"))
+			text, who := f.message("0123"), "shared-altsd: this machine's daemon refused: "
+			if byPeer {
+				who = "shared-altsd: the peer's daemon refused: "
+			}
+			if f.rpc == codes.OK || f.rpc == codes.Unknown || !strings.HasPrefix(text, who) ||
+				!strings.Contains(text, "("+c.String()+")") || !strings.HasSuffix(text, "; handshake 0123") {
+				t.Errorf("%v: %v, %s", c, f.rpc, text)
+			}
+			if r := f.refusal("0123"); r.Reason != c.String() || r.ByPeer != byPeer || r.HandshakeId != "0123" {
+				t.Errorf("%v: refusal %v", c, r)
 			}
 		}
 	}

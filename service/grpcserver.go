@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // All that is of grpc-go's server: its options and bounds, how it is told who calls, and how it carries a stream.
@@ -130,8 +131,9 @@ func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Conte
 		if info.conn.refused.Add(1) > refusalsKept {
 			info.conn.Close()
 		}
-		return ctx, status.Errorf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
+		st := status.Newf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
 			"the limit (overloaded)", info.UID, s.allStreams.perAccount)
+		return ctx, withRefusal(st, &altspb.Refusal{Reason: reason.Overloaded.String()})
 	}
 	if call.FullMethodName == altspb.FullMethod {
 		context.AfterFunc(ctx, func() { s.allStreams.leave(info.UID) })

@@ -71,9 +71,9 @@ func TestRule24StreamsOfAllServices(t *testing.T) {
 	if _, err = watch(); err == nil { // the one before may come to the daemon after this one
 		_, err = watch()
 	}
-	wantErr(t, err, codes.ResourceExhausted, "10 streams open", "overloaded")
+	wantErr(t, err, codes.ResourceExhausted, "overloaded", "10 streams open")
 	_, err = newParty(testContext(t), conn).do(clientStart(nil))
-	wantErr(t, err, codes.ResourceExhausted, "10 streams open")
+	wantErr(t, err, codes.ResourceExhausted, "overloaded", "10 streams open")
 	if err := d.Shutdown(testContext(t)); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
@@ -93,7 +93,7 @@ func TestRefusedStreamsEndTheConnection(t *testing.T) {
 	conn := dial(t, d.socket, "")
 	for range refusalsKept {
 		_, err := newParty(testContext(t), conn).do(clientStart(nil))
-		wantErr(t, err, codes.ResourceExhausted)
+		wantErr(t, err, codes.ResourceExhausted, "overloaded")
 	}
 	if _, err := newParty(testContext(t), conn).do(clientStart(nil)); status.Code(err) != codes.Unavailable {
 		t.Errorf("one refusal more: %v, want the connection's end", err)

@@ -103,16 +103,17 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
 	h := s.newSession(caller)
 	defer h.end(cancelled())
-	resp := &altspb.HandshakerResp{Status: &altspb.HandshakerStatus{}}
+	var answer altspb.Answer
 	var err error
-	if resp.Result, err = s.carry(ctx, h, r); err != nil {
+	if answer.Result, err = s.carry(ctx, h, r); err != nil {
 		f := h.end(asFailure(err))
-		resp.Status = &altspb.HandshakerStatus{Code: uint32(f.rpc), Details: f.message(h.id)}
+		answer.Refusal = f.refusal(h.id)
+		answer.Refusal.Code, answer.Refusal.Text = uint32(f.rpc), f.message(h.id)
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
-	err = handed.WriteAnswer(c.UnixConn, resp)
-	clear(resp.GetResult().GetKeyData())
-	if err == nil && resp.Result != nil {
+	err = handed.WriteAnswer(c.UnixConn, &answer)
+	clear(answer.GetResult().GetKeyData())
+	if err == nil && answer.Result != nil {
 		h.end(nil)
 	}
 	return err

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,9 +50,9 @@ func give(t testing.TB, u *net.UnixConn, req *altspb.HandshakerReq, sock *net.TC
 	}
 }
 
-func answer(t testing.TB, u *net.UnixConn) *altspb.HandshakerResp {
+func answer(t testing.TB, u *net.UnixConn) *altspb.Answer {
 	t.Helper()
-	resp := new(altspb.HandshakerResp)
+	resp := new(altspb.Answer)
 	if err := handed.ReadAnswer(u, resp); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +60,7 @@ func answer(t testing.TB, u *net.UnixConn) *altspb.HandshakerResp {
 }
 
 // both does a handshake on a fresh pair between two connections to daemons and gives the two answers.
-func both(t testing.TB, c, s *net.UnixConn, start, accept *altspb.HandshakerReq) (client, server *altspb.HandshakerResp) {
+func both(t testing.TB, c, s *net.UnixConn, start, accept *altspb.HandshakerReq) (client, server *altspb.Answer) {
 	t.Helper()
 	cs, ss := testnet.Pair(t)
 	give(t, s, accept, ss)
@@ -85,25 +84,13 @@ func both(t testing.TB, c, s *net.UnixConn, start, accept *altspb.HandshakerReq)
 	return client, server
 }
 
-func wantStatus(t testing.TB, resp *altspb.HandshakerResp, texts ...string) {
-	t.Helper()
-	if resp.GetStatus().GetCode() == 0 || resp.GetResult() != nil {
-		t.Fatalf("answer %v, want a failure", resp)
-	}
-	for _, text := range texts {
-		if !strings.Contains(resp.GetStatus().GetDetails(), text) {
-			t.Errorf("the answer does not say %q: %s", text, resp.GetStatus().GetDetails())
-		}
-	}
-}
-
 func TestHandover(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{Accounts: named("alice")}), startDaemon(t, "beta.test", Config{Accounts: named("bob")})
 	c, s := greet(t, alpha.socket), greet(t, beta.socket)
 	for range 3 { // one connection serves many handshakes
 		client, server := both(t, c, s, clientStart(nil), serverStart(nil, nil))
 		if client.GetResult() == nil || server.GetResult() == nil {
-			t.Fatalf("client %v, server %v", client.GetStatus(), server.GetStatus())
+			t.Fatalf("client %v, server %v", client.GetRefusal(), server.GetRefusal())
 		}
 		if !bytes.Equal(client.Result.KeyData, server.Result.KeyData) || len(client.Result.KeyData) != 64 {
 			t.Error("key data differ")
@@ -123,10 +110,10 @@ func TestHandover(t *testing.T) {
 	// A refused handshake leaves the connection to the daemon good.
 	wrong := clientStart(func(r *clientReq) { r.TargetIdentities = []*altspb.Identity{accountID("eve@beta.test")} })
 	client, server := both(t, c, s, wrong, serverStart(nil, nil))
-	wantStatus(t, client, "target_mismatch", "handshake ")
-	wantStatus(t, server, "peer_closed")
+	wantID(t, wantRefusal(t, client, "target_mismatch"), alpha.record(t).ID)
+	wantRefusal(t, server, "peer_closed")
 	if client, _ := both(t, c, s, clientStart(nil), serverStart(nil, nil)); client.GetResult() == nil {
-		t.Errorf("after a refusal: %v", client.GetStatus())
+		t.Errorf("after a refusal: %v", client.GetRefusal())
 	}
 }
 
@@ -158,7 +145,7 @@ func TestHandoverLeavesTheFirstRecord(t *testing.T) {
 		}
 	}
 	if resp := answer(t, u); resp.GetResult() == nil {
-		t.Fatal(resp.GetStatus())
+		t.Fatal(resp.GetRefusal())
 	}
 	n, err := io.ReadFull(ss, buf[:16])
 	if err != nil || string(buf[:n]) != "the first record" {
@@ -176,18 +163,18 @@ func TestHandoverRefusals(t *testing.T) {
 	gamma := startDaemon(t, "gamma.test", Config{Machine: machineOf(t, stranger, "gamma.test", testca.Leaf{})})
 	t.Run("by the peer", func(t *testing.T) {
 		client, server := both(t, greet(t, gamma.socket), greet(t, beta.socket), clientStart(nil), serverStart(nil, nil))
-		wantStatus(t, client, "the peer's daemon refused", "unknown_ca")
-		wantStatus(t, server, "this machine's daemon refused", "unknown_ca")
+		wantRefusal(t, client, byPeer+"unknown_ca")
+		wantRefusal(t, server, "unknown_ca")
 	})
 	t.Run("bad start", func(t *testing.T) {
 		a, _ := testnet.Pair(t)
 		u := greet(t, alpha.socket)
 		give(t, u, clientStart(func(r *clientReq) { r.AccessToken = "x" }), a)
-		wantStatus(t, answer(t, u), "access_token")
+		wantRefusal(t, answer(t, u), "bad_request", "access_token")
 		give(t, u, next([]byte("x")), a)
-		wantStatus(t, answer(t, u), "neither client_start nor server_start")
+		wantRefusal(t, answer(t, u), "bad_request", "neither client_start nor server_start")
 		give(t, u, &altspb.HandshakerReq{}, a)
-		wantStatus(t, answer(t, u), "neither client_start nor server_start")
+		wantRefusal(t, answer(t, u), "bad_request", "neither client_start nor server_start")
 	})
 	t.Run("the peer stops in the middle", func(t *testing.T) {
 		for _, req := range []*altspb.HandshakerReq{clientStart(nil), serverStart(nil, nil)} {
@@ -195,7 +182,7 @@ func TestHandoverRefusals(t *testing.T) {
 			io.WriteString(b, "salt\x01")
 			u := greet(t, alpha.socket)
 			give(t, u, req, a)
-			wantStatus(t, answer(t, u), "timed_out")
+			wantRefusal(t, answer(t, u), "timed_out")
 		}
 	})
 	t.Run("another protocol", func(t *testing.T) {
@@ -203,7 +190,7 @@ func TestHandoverRefusals(t *testing.T) {
 		io.WriteString(b, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03")
 		u := greet(t, alpha.socket)
 		give(t, u, serverStart(nil, nil), a)
-		wantStatus(t, answer(t, u), "TLS")
+		wantRefusal(t, answer(t, u), "malformed", "TLS")
 	})
 	t.Run("the peer hangs up", func(t *testing.T) {
 		for _, reset := range []int{-1, 0} {
@@ -215,7 +202,7 @@ func TestHandoverRefusals(t *testing.T) {
 			}
 			b.SetLinger(reset)
 			b.Close()
-			wantStatus(t, answer(t, u), "peer_closed")
+			wantRefusal(t, answer(t, u), "peer_closed")
 		}
 	})
 }
@@ -237,7 +224,7 @@ func TestRule27Descriptors(t *testing.T) {
 	if err := handed.WriteRequest(u, clientStart(nil), raw); err != nil {
 		t.Fatal(err)
 	}
-	wantStatus(t, answer(t, u), "not a connected TCP stream socket")
+	wantRefusal(t, answer(t, u), "bad_request", "not a connected TCP stream socket")
 	// Without a descriptor the connection ends.
 	io.WriteString(u, "\x00\x00\x00\x00")
 	if _, err := u.Read(make([]byte, 1)); err != io.EOF {
@@ -268,7 +255,7 @@ func TestRule27Descriptors(t *testing.T) {
 		araw.Control(func(fd uintptr) {
 			unmarshal.WriteMsgUnix([]byte("\x00\x00\x00\x01\xff"), unix.UnixRights(int(fd)), nil)
 		})
-		wantStatus(t, answer(t, unmarshal), "no HandshakerReq")
+		wantRefusal(t, answer(t, unmarshal), "bad_request", "no HandshakerReq")
 	}
 }
 
@@ -314,8 +301,8 @@ func TestRule24HandoverLimits(t *testing.T) {
 	v := greet(t, alpha.socket)
 	give(t, v, serverStart(nil, nil), server)
 	io.WriteString(peer, "GET / HTTP/1.1\r\n")
-	wantStatus(t, answer(t, v), "HTTP") // the other direction is served at once
-	wantStatus(t, answer(t, held), "timed_out")
+	wantRefusal(t, answer(t, v), "malformed", "HTTP") // the other direction is served at once
+	wantRefusal(t, answer(t, held), "timed_out")
 	answer(t, u)
 	// Silent peers are counted as streams that wait.
 	var silent []*net.UnixConn
@@ -325,16 +312,16 @@ func TestRule24HandoverLimits(t *testing.T) {
 		give(t, g, serverStart(nil, nil), s)
 		silent = append(silent, g)
 	}
-	refused := make(chan *altspb.HandshakerResp, len(silent))
+	refused := make(chan *altspb.Answer, len(silent))
 	for _, g := range silent {
 		go func() {
-			resp := new(altspb.HandshakerResp)
+			resp := new(altspb.Answer)
 			if handed.ReadAnswer(g, resp) == nil {
 				refused <- resp
 			}
 		}()
 	}
-	wantStatus(t, <-refused, reason.Overloaded.String())
+	wantRefusal(t, <-refused, "overloaded")
 }
 
 // A draining daemon finishes what is under way, and tells the others at once.
@@ -356,14 +343,14 @@ func TestHandoverDrain(t *testing.T) {
 			t.Errorf("Shutdown: %v", err)
 		}
 	})
-	wantStatus(t, answer(t, waiting), "shutting_down")
+	wantRefusal(t, answer(t, waiting), "shutting_down")
 	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("an idle connection: %v, want its end", err)
 	}
 	s := greet(t, beta.socket)
 	give(t, s, serverStart(nil, nil), ss)
 	if resp := answer(t, c); resp.GetResult() == nil {
-		t.Errorf("the handshake under way: %v", resp.GetStatus())
+		t.Errorf("the handshake under way: %v", resp.GetRefusal())
 	}
 	answer(t, s)
 	wg.Wait()
@@ -426,7 +413,7 @@ func TestRule27DescriptorsOnlyWhereAsked(t *testing.T) {
 	a, _ := testnet.Pair(t)
 	g := greet(t, d.socket)
 	give(t, g, &altspb.HandshakerReq{}, a)
-	wantStatus(t, answer(t, g), "neither client_start nor server_start")
+	wantRefusal(t, answer(t, g), "bad_request", "neither client_start nor server_start")
 }
 
 // Rule 24: a uid has only so many connections for handing over; above them an application is left to use gRPC.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -356,20 +357,60 @@ func (d *daemon) record(t testing.TB) Record {
 	return Record{}
 }
 
-// wantErr checks code and text of an RPC's error.
-func wantErr(t testing.TB, err error, code fmt.Stringer, texts ...string) {
+// wantErr checks code and reason of an RPC's error, and what its text says beside them; no reason: the error is not the
+// service's own. It returns the refusal in the error's details.
+func wantErr(t testing.TB, err error, code codes.Code, why string, texts ...string) *altspb.Refusal {
 	t.Helper()
 	if err == nil {
 		t.Fatalf("no error, want %v", code)
 	}
 	s := status.Convert(err)
-	if s.Code().String() != code.String() {
+	if s.Code() != code {
 		t.Errorf("code %v, want %v: %s", s.Code(), code, s.Message())
 	}
-	for _, text := range texts {
-		if !strings.Contains(s.Message(), text) {
-			t.Errorf("the error does not say %q: %s", text, s.Message())
+	refusal := new(altspb.Refusal)
+	for _, d := range s.Details() {
+		refusal, _ = d.(*altspb.Refusal)
+	}
+	wantWhy(t, refusal, why, s.Message(), texts...)
+	return refusal
+}
+
+// wantRefusal checks the reason in the answer to a socket that was handed over, and what its text says beside it.
+func wantRefusal(t testing.TB, answer *altspb.Answer, why string, texts ...string) *altspb.Refusal {
+	t.Helper()
+	r := answer.GetRefusal()
+	if r.GetCode() == 0 || answer.GetResult() != nil {
+		t.Fatalf("answer %v, want a refusal", answer)
+	}
+	wantWhy(t, r, why, r.GetText(), texts...)
+	return r
+}
+
+// byPeer stands before the reason of a refusal by the peer's daemon.
+const byPeer = "by_peer "
+
+func wantWhy(t testing.TB, r *altspb.Refusal, want, text string, parts ...string) {
+	t.Helper()
+	got := r.GetReason()
+	if r.GetByPeer() {
+		got = byPeer + got
+	}
+	if got != want {
+		t.Errorf("reason %q, want %q: %s", got, want, text)
+	}
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("the text does not say %q: %s", part, text)
 		}
+	}
+}
+
+// wantID checks that a refusal bears the ID under which the handshake was recorded.
+func wantID(t testing.TB, r *altspb.Refusal, id string) {
+	t.Helper()
+	if id == "" || r.GetHandshakeId() != id {
+		t.Errorf("the refusal is of handshake %q, want %q", r.GetHandshakeId(), id)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestAuditLine(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
 	s := open(t, d, "")
 	_, err := s.do(serverStart([]byte("evil\nlevel=ERROR msg=forged"), nil))
-	wantErr(t, err, codes.Unauthenticated)
+	wantErr(t, err, codes.Unauthenticated, "malformed")
 	d.record(t)
 	for { // the line is written after the record is given out
 		if strings.Contains(d.logs.String(), "handshake failed") {

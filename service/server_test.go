@@ -22,9 +22,9 @@ func TestShutdown(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- beta.Shutdown(testContext(t)) }()
 	_, err := silent.recv()
-	wantErr(t, err, codes.Unavailable, "stopping", "shutting_down")
+	wantErr(t, err, codes.Unavailable, "shutting_down")
 	_, err = waiting.recv()
-	wantErr(t, err, codes.Unavailable, "stopping")
+	wantErr(t, err, codes.Unavailable, "shutting_down")
 
 	m3 := c.must(t, next(m2)).OutFrames
 	resp := s.must(t, next(m3))

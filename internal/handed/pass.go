@@ -17,7 +17,7 @@ import (
 // gRPC service: a connection that begins with Hello is ours, one that begins with "P" is HTTP/2. The daemon answers
 // with the same bytes. Then the application sends requests, each once the one before was answered: a u32 length,
 // big-endian, and a HandshakerReq with a start request, with the descriptor beside the first byte. The daemon answers
-// each with a u32 length and a HandshakerResp that has the result, or a status that says why there is none.
+// each with a u32 length and an Answer, which has the result or the refusal.
 const (
 	// Hello begins a connection, 8 bytes.
 	Hello = "salt-fd1"
