@@ -19,7 +19,7 @@ type failure struct {
 	name string
 	// text names cause and cure; who refused stands in front of it when it is given to an application.
 	text   string
-	tell   reason.Code // what the peer's daemon is told
+	tell   reason.Code // what the peer's daemon is told; Accepted: nothing
 	rpc    codes.Code  // what the application is told
 	byPeer bool
 	// outside is an end that came from outside (hang-up, cancel), so that nobody refused.
@@ -28,15 +28,15 @@ type failure struct {
 
 func (f *failure) Error() string { return f.text }
 
-// badRequest refuses what the local application asked for. A peer is told only that the application may not take part.
+// badRequest refuses what the local application asked for, which is its own fault, and told to nobody else.
 func badRequest(format string, args ...any) *failure {
 	return &failure{name: reason.BadRequestName, text: fmt.Sprintf(format, args...) + " (" + reason.BadRequestName + ")",
-		tell: reason.LocalAccount, rpc: codes.InvalidArgument}
+		rpc: codes.InvalidArgument}
 }
 
 func peerClosed(text string) *failure {
 	return &failure{name: reason.PeerClosedName, text: text + " (" + reason.PeerClosedName + ")",
-		tell: reason.Malformed, rpc: codes.Unavailable, outside: true}
+		rpc: codes.Unavailable, outside: true}
 }
 
 func cancelled() *failure {
@@ -45,8 +45,11 @@ func cancelled() *failure {
 }
 
 // gone is what the end of ctx, or of the application's requests, means.
-func gone(ctx context.Context) *failure {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+func (s *Server) gone(ctx context.Context) *failure {
+	switch {
+	case s.stopped.Err() != nil:
+		return asFailure(reason.Errorf(reason.ShuttingDown, "the daemon stopped before the handshake was done; try again"))
+	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return cancelled()
 	}
 	f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))

@@ -42,6 +42,7 @@ func FuzzStream(f *testing.F) {
 	}
 	f.Add([]byte{6, 0, 6, 1, 5, 0}, raw)
 	f.Add([]byte{0, 0, 1, 255, 2, 255, 5, 1, 7, 1, 7, 0}, noiseproto.StatusFrame(9))
+	f.Add([]byte{0, 0, 1, 255, 7, 1, 2, 255, 3, 255, 2, 255, 3, 255}, []byte{})
 	f.Fuzz(func(t *testing.T, script, data []byte) { runScript(t, script, data) })
 }
 
@@ -121,10 +122,10 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 			}
 		case 7:
 			if i := int(n % 2); !over[i] && sessions[i].timer != nil {
-				over[i] = true
 				if f := sessions[i].expire(); f == nil || f.rpc == 0 {
 					t.Fatalf("expiry gave %+v", f)
 				}
+				over[i] = sessions[i].state == ended // else the peer is still to be told
 			}
 		}
 	}

@@ -107,6 +107,9 @@ func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r ha
 	var err error
 	if answer.Result, err = s.carry(ctx, h, r); err != nil {
 		f := h.end(asFailure(err))
+		if s.stopped.Err() != nil {
+			return err // Shutdown closes the connection; shutting_down in an answer means that nothing was begun
+		}
 		answer.Refusal = f.refusal(h.id)
 		answer.Refusal.Code, answer.Refusal.Text = uint32(f.rpc), f.message(h.id)
 	}
@@ -176,7 +179,9 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 				buf = make([]byte, want)
 			}
 			if n, err = sock.Read(buf[:want], wait); err != nil && err != io.EOF {
-				return nil, h.lost(err)
+				err = h.lost(err)
+				_ = sock.Write(h.frame, noWait) // nil if there is nothing to tell the peer
+				return nil, err
 			}
 		}
 		req = &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
@@ -184,6 +189,9 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 		}}
 	}
 }
+
+// noWait has the socket take what it can at once.
+func noWait(<-chan struct{}) error { return errors.New("the socket has no room") }
 
 // lost is what a failed read or write means: the session's end as it is, an error of the socket as the peer's end.
 func (h *session) lost(err error) error {

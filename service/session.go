@@ -18,7 +18,7 @@ const (
 	idle    sessionState = iota // no start request yet
 	waiting                     // a server without bytes of the peer's
 	running                     // waits for a place among the handshakes, then has it and is timed
-	refused                     // over, but the peer is being told; the application will be when it asks again, or in a second
+	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
 )
 
@@ -50,7 +50,7 @@ type session struct {
 	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
 	began time.Time
 
-	frame   []byte   // a status frame for the peer, which nobody has asked for yet
+	frame   []byte   // a responder's status frame for the peer, not given out yet
 	failure *failure // why it ended, if not well
 
 	id             string
@@ -99,7 +99,7 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 	case <-stop:
 		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
-		return got, h.end(gone(ctx))
+		return got, h.end(h.srv.gone(ctx))
 	}
 }
 
@@ -114,8 +114,9 @@ func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 		}
 		h.end(asFailure(err))
 	}
-	if frame := h.frame; h.state == refused && frame != nil {
+	if frame := h.frame; h.state == refused && frame != nil && len(inBytes(req)) > 0 {
 		h.frame = nil
+		h.setTimer(lingerTime)
 		return &altspb.HandshakerResp{
 			OutFrames: frame, BytesConsumed: uint32(len(inBytes(req))), Status: &altspb.HandshakerStatus{},
 		}, nil
@@ -274,7 +275,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	n, out, err := h.hs.Feed(in)
 	h.received += n
 	if err != nil {
-		h.frame = out
+		if h.role == Responder { // an initiator tells its own application alone
+			h.frame = out
+		}
 		return nil, err
 	}
 	h.sent += len(out)
@@ -287,12 +290,12 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	return resp, nil
 }
 
-// statusFor gives the status frame for a refusal that came before the handshake, if the peer speaks our protocol. A bad
-// request is the application's own fault: it is told at once.
+// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or the
+// peer does not speak our protocol.
 func statusFor(err error, in []byte) []byte {
 	f := asFailure(err)
 	magic := noiseproto.StatusFrame(f.tell)[:4]
-	if f.name == reason.BadRequestName || f.outside || !bytes.HasPrefix(in, magic) {
+	if f.tell == reason.Accepted || !bytes.HasPrefix(in, magic) {
 		return nil
 	}
 	return noiseproto.StatusFrame(f.tell)
@@ -309,26 +312,27 @@ func (h *session) expire() *failure {
 }
 
 // end is how every session ends: well, with nil, once the application has the result, or by a failure. It gives back what
-// the session holds, records it, and returns the failure that ended it, which is the first. In the order in which a
-// handshake can meet them:
+// the session holds, records it, and returns the failure that ended it, which is the first:
 //
-//	ending                                     the peer is told     the application is told   recorded as
-//	the application gives up                   nothing              CANCELLED, if it listens  cancelled, *
-//	  its own deadline passes                  nothing              DEADLINE_EXCEEDED         timed_out, *
-//	the daemon stops, nothing being under way  nothing              UNAVAILABLE               nothing
-//	a caller who may not, or has too much      the reason, **       by the reason             the reason
-//	a request that cannot be served            nothing              INVALID_ARGUMENT          bad_request
-//	no place in time, or before the stop       the reason, **       by the reason             the reason
-//	a check of ours fails                      the reason, **       by the reason             the reason
-//	the peer's daemon refuses                  nothing              by the reason             the reason, by_peer
-//	the peer hangs up                          nothing              UNAVAILABLE               peer_closed, *
-//	the handshake's time is over               nothing              DEADLINE_EXCEEDED         timed_out
-//	accepted                                   status 0, by step    the result                accepted
+//	ending                                     the peer is told   the application is told  recorded as
+//	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
+//	a caller who may not, or has too much      the reason *       by the reason            the reason
+//	no place in time, or before the stop       the reason *       by the reason            the reason
+//	a check of ours fails                      the reason *       by the reason            the reason
+//	the peer's daemon refuses                  nothing            by the reason            the reason, by_peer
+//	the peer hangs up                          nothing            UNAVAILABLE              peer_closed +
+//	the handshake's time is over               timed_out *        DEADLINE_EXCEEDED        timed_out
+//	the application gives up                   local_account *    CANCELLED, if it listens cancelled +
+//	  by its own deadline                      timed_out *        DEADLINE_EXCEEDED        timed_out +
+//	the daemon drains, nothing being under way nothing            UNAVAILABLE              nothing
+//	  and stops at last, cutting the rest      shutting_down *    nothing                  shutting_down
+//	accepted                                   status 0, by step  the result               accepted
 //
-// * but not before a start request, or before the peer has said anything: that is not worth a line.
+// * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a second:
+// the status frame is the response to the request that is being answered, or else to the next one; a socket that was handed
+// over takes it at once. The failure follows with the request after that, or when the second is over.
 //
-// ** by a responder, to a peer that speaks our protocol. Then the session is not ended but refused: the status frame is
-// the response to the request that is being answered, and the failure follows with the next one, or in a second.
+// + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
 // What an application is told is in failure.go. All that is recorded is counted, too (logging.go).
 func (h *session) end(f *failure) *failure {
@@ -340,15 +344,18 @@ func (h *session) end(f *failure) *failure {
 		h.state = ended
 		return h.failure
 	}
+	h.sent += len(h.frame)
 	if h.hs != nil {
 		h.id = h.hs.ID()
+		if h.role == Responder && f != nil && f.tell != reason.Accepted && h.frame == nil {
+			h.frame = h.hs.Abort(f.tell) // not counted as sent: nobody may ask for it
+		}
 		h.hs.Close()
 	}
 	h.hold(nothing)
 	asked := !h.began.IsZero() && h.state != waiting
 	h.failure, h.state = f, ended
-	if h.role == Responder && h.frame != nil {
-		h.sent += len(h.frame)
+	if h.frame != nil {
 		h.state = refused
 		h.setTimer(lingerTime)
 	}

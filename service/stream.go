@@ -112,13 +112,16 @@ func receive(ctx context.Context, st stream, more <-chan struct{}) <-chan receiv
 // nextRequest waits for the next request. An error is the session's end.
 func (h *session) nextRequest(ctx context.Context, requests <-chan received) (*altspb.HandshakerReq, error) {
 	r, err := await(ctx, h, requests)
+	if err != nil && h.state == refused { // the answer to a request that still comes tells the peer
+		r, err = await(ctx, h, requests)
+	}
 	switch {
 	case err != nil:
 		return nil, err
 	case r.err == nil:
 		return r.req, nil
 	case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
-		return nil, h.end(gone(ctx))
+		return nil, h.end(h.srv.gone(ctx))
 	}
 	return nil, h.end(badRequest("the request could not be read: %v", r.err)) // too large, or no protobuf
 }
