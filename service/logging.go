@@ -55,13 +55,7 @@ func (r Role) String() string {
 	return "responder"
 }
 
-// A Count is the key of the counters: how often handshakes in a role ended with a reason.
-type Count struct {
-	Role   Role
-	Reason string
-}
-
-// An auditor writes one line a handshake and counts. Refusals are limited for each peer and reason, so that nobody fills
+// An auditor writes one line a handshake, and hands its record on to be counted. Refusals are limited for each peer and reason, so that nobody fills
 // the disk, with the number of those left out in a line of their own.
 type auditor struct {
 	log      *slog.Logger
@@ -70,7 +64,6 @@ type auditor struct {
 
 	mu      sync.Mutex
 	windows map[windowKey]*window
-	counts  map[Count]uint64
 	last    []Record // the newest last
 }
 
@@ -89,13 +82,12 @@ type window struct {
 
 func newAuditor(log *slog.Logger, onFinish func(Record)) *auditor {
 	return &auditor{log: log, onFinish: onFinish, window: refusalWindow,
-		windows: make(map[windowKey]*window), counts: make(map[Count]uint64)}
+		windows: make(map[windowKey]*window)}
 }
 
 func (a *auditor) finish(r Record) {
 	ok := r.Reason == reason.Accepted.String()
 	a.mu.Lock()
-	a.counts[Count{r.Role, r.Reason}]++
 	logged := ok || a.allow(r)
 	if !ok {
 		if len(a.last) == lastKept {

@@ -198,24 +198,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Stats is a snapshot for metrics and status.
+// Stats is a snapshot for metrics and status; handshakes that ended are for Config.OnFinish to count.
 type Stats struct {
 	// InFlight and Waiting count handshakes with and without a place, by Role.
 	InFlight, Waiting [2]int
 	// Connections counts those to the daemon, refused ones among them; Streams those streams that are not under way.
 	Connections, Streams int
-	// Handshakes counts those that ended.
-	Handshakes map[Count]uint64
 	// Last holds the last failures, at most 16, oldest first.
 	Last []Record
 }
 
-// Snapshot gives the Stats of now.
+// Snapshot returns the Stats of now.
 func (s *Server) Snapshot() Stats {
 	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum()}
 	st.InFlight, st.Waiting = s.gate.counts()
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
-	st.Handshakes, st.Last = maps.Clone(s.audit.counts), slices.Clone(s.audit.last)
+	st.Last = slices.Clone(s.audit.last)
 	return st
 }

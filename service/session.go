@@ -334,7 +334,7 @@ func (h *session) expire() *failure {
 //
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
-// What an application is told is in failure.go. All that is recorded is counted, too (logging.go).
+// What an application is told is in failure.go. All that is recorded goes to the log and to Config.OnFinish (logging.go).
 func (h *session) end(f *failure) *failure {
 	if h.timer != nil {
 		h.timer.Stop()

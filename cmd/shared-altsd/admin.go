@@ -23,7 +23,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
@@ -245,19 +244,9 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	resp.Reloads = &adminpb.Reloads{Succeeded: succeeded, Failed: failed, LastSuccessUnix: last.Unix(), LastOk: ok}
 	stats, _ := a.snapshot()
 	resp.Connections = uint32(stats.Connections)
-	for k, n := range stats.Handshakes {
-		counters := resp.Initiator
-		if k.Role == service.Responder {
-			counters = resp.Responder
-		}
-		if k.Reason == reason.Accepted.String() {
-			counters.Accepted += n
-		} else {
-			counters.Refused += n
-		}
-	}
 	for side, counters := range map[service.Role]*adminpb.Counters{service.Initiator: resp.Initiator,
 		service.Responder: resp.Responder} {
+		counters.Accepted, counters.Refused = a.metrics.Handshakes(side == service.Initiator)
 		counters.InFlight, counters.Waiting = uint32(stats.InFlight[side]), uint32(stats.Waiting[side])
 	}
 	if privileged {

@@ -122,6 +122,22 @@ func (s *Set) Handshake(h Handshake) {
 	s.refusals[refusalKey{h.Initiator, uid}]++
 }
 
+// Handshakes returns how many handshakes in one role have ended, well and otherwise.
+func (s *Set) Handshakes(initiator bool) (succeeded, refused uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, n := range s.handshakes {
+		switch {
+		case k.initiator != initiator:
+		case k.reason == accepted:
+			succeeded += n
+		default:
+			refused += n
+		}
+	}
+	return succeeded, refused
+}
+
 // Reload counts one reload and its outcome.
 func (s *Set) Reload(err error) {
 	s.mu.Lock()

@@ -134,6 +134,11 @@ func TestSet(t *testing.T) {
 		`shared_altsd_not_after_seconds{kind="crl",name="/etc/x\"y\\z\n"}`:                float64(end.Unix()),
 		`shared_altsd_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: 1,
 	})
+	for initiator, want := range map[bool][2]uint64{true: {2, 1}, false: {0, 3}} {
+		if ok, refused := s.Handshakes(initiator); [2]uint64{ok, refused} != want {
+			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
+		}
+	}
 	if ok, failed, last, good := s.Reloads(); ok != 1 || failed != 1 || last.IsZero() || good {
 		t.Errorf("Reloads: %d %d %v %v", ok, failed, last, good)
 	}
