@@ -22,7 +22,7 @@ type Account struct {
 	Groups []string
 }
 
-// An AccountDatabase tells who a uid is. An error is a *reason.Error that names cause and cure: LocalAccount if the
+// An AccountDatabase knows who a uid is. An error is a *reason.Error that names cause and cure: LocalAccount if the
 // account may not take part, Internal if the database failed. It is safe for concurrent use.
 type AccountDatabase interface {
 	Lookup(ctx context.Context, uid uint32) (Account, error)
@@ -75,7 +75,7 @@ func (e *accountEntry) found() bool {
 	}
 }
 
-// NewAccounts makes an Accounts.
+// NewAccounts returns an Accounts that reads the source that this build has.
 func NewAccounts(o AccountOptions) *Accounts { return newAccounts(o, newUserSource()) }
 
 func newAccounts(o AccountOptions, src userSource) *Accounts {
@@ -86,7 +86,7 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 		lookups: make(chan struct{}, lookupsAtOnce), entries: make(map[uint32]*accountEntry)}
 }
 
-// Lookup gives the account of uid, from the cache if it is there.
+// Lookup returns the account of uid, from the cache if it is there.
 func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	e := a.entry(uid)
 	if e == nil {
@@ -116,7 +116,7 @@ func (a *Accounts) hung(uid uint32) error {
 		AccountSource, uid, a.opts.Timeout, uid)
 }
 
-// entry gives the entry to wait for, starting a lookup if there is none or it has aged; nil if there is no room.
+// entry returns the entry to wait for, starting a lookup if there is none or it has aged; nil if there is no room.
 func (a *Accounts) entry(uid uint32) *accountEntry {
 	now := time.Now()
 	a.mu.Lock()
@@ -159,9 +159,9 @@ func (a *Accounts) fill(e *accountEntry, uid uint32) {
 	close(e.done)
 }
 
-// resolve asks the database and applies the rules for names: uid to name to uid must come back to the same uid (a second
-// passwd line root:x:5000 would make uid 5000 "root"), and a name with capitals is used in lower case, which must be
-// the same uid (gRPC libraries compare accounts without regard to case).
+// resolve asks the database and applies the rules for names: uid to name to uid must come back to the same uid (a
+// second passwd line root:x:5000 would make uid 5000 "root"), and a name with capitals is used in lower case, which
+// must be the same uid (gRPC libraries compare accounts without regard to case).
 func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
 	u, err := a.source.byUID(ctx, uid)
 	if errors.Is(err, errNoUser) {

@@ -60,11 +60,21 @@ func (u *tableUsers) groups(_ context.Context, e userEntry, wanted []string) ([]
 }
 
 func TestRule17(t *testing.T) {
-	lines := []userEntry{{"root", 0, 0}, {"root", 5000, 5000}, {"Alice", 1001, 1}, {"alice", 1001, 1}, {"Bob", 1002,
-		1}, {"bob", 1003, 1},
-		{"Carol", 1004, 1}, {"a b", 1005, 1}, {`CORP\dave`, 1006, 1}, {`corp\dave`, 1006, 1}, {"eve@corp", 1007, 1},
+	lines := []userEntry{
+		{"root", 0, 0},
+		{"root", 5000, 5000},
+		{"Alice", 1001, 1},
+		{"alice", 1001, 1},
+		{"Bob", 1002, 1},
+		{"bob", 1003, 1},
+		{"Carol", 1004, 1},
+		{"a b", 1005, 1},
+		{`CORP\dave`, 1006, 1},
+		{`corp\dave`, 1006, 1},
+		{"eve@corp", 1007, 1},
 		{"ünal", 1008, 1},
-		{"nogroups", 1009, 1}}
+		{"nogroups", 1009, 1},
+	}
 	for _, test := range []struct {
 		uid     uint32
 		domains bool

@@ -19,7 +19,7 @@ type Caller struct {
 	UID uint32
 	PID int32 // for the log only
 
-	refusal error // why this connection's streams are refused, nil if they are not
+	refusal error // why all handshakes on this connection are refused, nil if they are not
 }
 
 // A UIDRange is First to Last, both included.
@@ -50,8 +50,8 @@ func (r UIDRanges) contains(uid uint32) bool {
 	return r == nil || slices.ContainsFunc(r, func(u UIDRange) bool { return u.First <= uid && uid <= u.Last })
 }
 
-// judge asks the kernel who holds c, decides whether he may, and counts the connection as his. A caller who may not is kept,
-// so that what he asks for is refused with the reason; an error says that there are too many such.
+// judge asks the kernel who holds c, decides whether he may, and counts the connection as his. A caller who may not is
+// kept, so that what he asks for is refused with the reason; an error says that there are too many such.
 func (s *Server) judge(c *conn) (Caller, error) {
 	cred, err := peercred.FromConn(c.UnixConn)
 	if err != nil {
@@ -59,8 +59,8 @@ func (s *Server) judge(c *conn) (Caller, error) {
 	}
 	caller := Caller{UID: cred.UID, PID: cred.PID}
 	if !c.allowed.contains(cred.UID) {
-		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other uids; "+
-			"use the daemon's other socket", cred.UID)
+		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
+			"uids; use the daemon's other socket", cred.UID)
 	} else {
 		caller.refusal = s.refusedUIDs.check(cred.UID)
 	}
@@ -68,8 +68,8 @@ func (s *Server) judge(c *conn) (Caller, error) {
 		if c.countIn(s.connections, cred.UID) {
 			return caller, nil
 		}
-		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all together hold "+
-			"%d; close some, or raise the limit", cred.UID, s.connections.perAccount, s.connections.inAll)
+		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all "+
+			"together hold %d; close some, or raise the limit", cred.UID, s.connections.perAccount, s.connections.inAll)
 	}
 	if !c.countIn(s.refusedConns, cred.UID) {
 		return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
@@ -80,9 +80,9 @@ func (s *Server) judge(c *conn) (Caller, error) {
 // nameWait is how long a connection waits to learn whether its uid has a name; a slow database decides nothing.
 const nameWait = time.Second
 
-// nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may have
-// 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's status; and
-// a database that does not answer in time says nothing.
+// nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may
+// have 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's
+// status; and a database that does not answer in time says nothing.
 func (s *Server) nameless(uid uint32) bool {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return false
@@ -137,8 +137,8 @@ func (id *identity) attributes() []certbind.Attribute {
 	return attrs
 }
 
-// identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at most
-// accountFresh ago.
+// identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at
+// most accountFresh ago.
 func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) {
 	acct, err := s.accounts.Lookup(ctx, uid)
 	if err != nil {

@@ -31,7 +31,8 @@ const (
 	handoverConnections = 256
 )
 
-// connectionsInAll leaves a quarter of the open files that the process may have for everything else.
+// connectionsInAll returns how many connections there may be, which leaves a quarter of the open files that the process
+// may have for everything else.
 func connectionsInAll() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > math.MaxInt32 {
@@ -73,8 +74,8 @@ type conn struct {
 	refused atomic.Int32 // streams refused by Server.enterStream
 }
 
-// SetDeadline is what grpc sets for the preface, and takes back as soon as peerCreds are done: a connection that hands over
-// sockets keeps the deadline until its hello is whole.
+// SetDeadline is what grpc sets for the preface, and takes back as soon as peerCreds are done: a connection that hands
+// over sockets keeps the deadline until its hello is whole.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

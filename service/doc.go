@@ -1,12 +1,12 @@
-// Package service is the local side of the daemon: gRPC's HandshakerService (grpc.gcp.HandshakerService/DoHandshake), by
-// which the ALTS credentials of gRPC libraries have their handshakes done, on a UNIX socket.
+// Package service is the local side of the daemon: gRPC's HandshakerService (grpc.gcp.HandshakerService/DoHandshake),
+// by which the ALTS credentials of gRPC libraries have their handshakes done, on a UNIX socket.
 //
 // # One handshake
 //
 // An application opens a stream, sends a start request, and relays the peer's bytes; each request gets exactly one
 // response, which says how many of the request's bytes were taken and what to send to the peer. The last response holds
-// the result, and the stream ends right after it. An application that can hands over its connected socket instead, with a
-// start request: the daemon carries the bytes itself and answers once. From accept to key the way of a handshake is
+// the result, and the stream ends right after it. An application that can hands over its connected socket instead, with
+// a start request: the daemon carries the bytes itself and answers once. From accept to key the way of a handshake is
 //
 //	connection.go  a connection, whose first byte says which of the two it is for
 //	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
@@ -41,22 +41,23 @@
 //
 // # Time
 //
-// A client's handshake may take Config.HandshakeTimeout from its start request on, a server's from the peer's first byte
-// on: a gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the peer's
-// costs neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in a
-// good response, waits a second for its application to see the peer hang up, and then fails the stream. One whose time is
-// over does the same if within a second there is a request to answer; onto a socket that was handed over it writes at once.
+// A client's handshake may take Config.HandshakeTimeout from its start request on, a server's from the peer's first
+// byte on: a gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the
+// peer's costs neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in
+// a good response, waits a second for its application to see the peer hang up, and then fails the stream. One whose
+// time is over does the same if within a second there is a request to answer; onto a socket that was handed over it
+// writes at once.
 //
 // # Refusals
 //
 // The text of a failure names who refused (this machine's daemon, or the peer's), the cause and the cure, the code of
 // docs/protocol.md, section 3.2 (or bad_request, peer_closed, cancelled, which have no code there), and the handshake's
-// ID. Who acts on the reason has it as fields: altspb.Refusal is a detail of the status that ends a call, and stands in the
-// answer to a socket that was handed over. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails, PERMISSION_DENIED where somebody is who he
-// says but may not, or where the peer did not accept us, FAILED_PRECONDITION where the two applications have nothing in
-// common, INVALID_ARGUMENT for a request that breaks the handshaker protocol, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
-// UNAVAILABLE if either side goes away, INTERNAL.
+// ID. Who acts on the reason has it as fields: altspb.Refusal is a detail of the status that ends a call, and stands in
+// the answer to a socket that was handed over. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails,
+// PERMISSION_DENIED where somebody is who he says but may not, or where the peer did not accept us, FAILED_PRECONDITION
+// where the two applications have nothing in common, INVALID_ARGUMENT for a request that breaks the handshaker
+// protocol, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE if either side goes away, INTERNAL.
 //
-// Unknown protobuf fields of newer libraries are let pass with a line in the log. Unknown enum numbers and identities of
-// unknown kinds are refused.
+// Unknown protobuf fields of newer libraries are let pass with a line in the log. Unknown enum numbers and identities
+// of unknown kinds are refused.
 package service

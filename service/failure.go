@@ -40,11 +40,12 @@ func peerClosed(text string) *failure {
 }
 
 func cancelled() *failure {
-	return &failure{name: reason.CancelledName, text: "the application gave up the handshake (" + reason.CancelledName + ")",
+	return &failure{name: reason.CancelledName,
+		text: "the application gave up the handshake (" + reason.CancelledName + ")",
 		tell: reason.LocalAccount, rpc: codes.Canceled, outside: true}
 }
 
-// gone is what the end of ctx, or of the application's requests, means.
+// gone returns what the end of ctx, or of the application's requests, means for its handshake.
 func (s *Server) gone(ctx context.Context) *failure {
 	switch {
 	case s.stopped.Err() != nil:
@@ -59,7 +60,7 @@ func (s *Server) gone(ctx context.Context) *failure {
 
 var errStopping = reason.Errorf(reason.ShuttingDown, "the daemon is stopping; try again")
 
-// asFailure gives any error the form of a failure; one that is neither a failure nor a refusal is a fault of ours.
+// asFailure returns any error in the form of a failure; one that is neither a failure nor a refusal is a fault of ours.
 func asFailure(err error) *failure {
 	var f *failure
 	if errors.As(err, &f) {
@@ -73,7 +74,7 @@ func asFailure(err error) *failure {
 		byPeer: r.ByPeer}
 }
 
-// rpcCode chooses the status code of gRPC: UNAUTHENTICATED where the peer's proof failed, PERMISSION_DENIED where
+// rpcCode returns the status code of gRPC: UNAUTHENTICATED where the peer's proof failed, PERMISSION_DENIED where
 // somebody is who he says but may not, or where the peer did not accept us.
 func rpcCode(c reason.Code, byPeer bool) codes.Code {
 	switch c {
@@ -103,7 +104,7 @@ func rpcCode(c reason.Code, byPeer bool) codes.Code {
 	return codes.PermissionDenied
 }
 
-// message is what the application's user reads: who refused, why, and the ID under which both daemons log it.
+// message returns what the application's user reads: who refused, why, and the ID under which both daemons log it.
 func (f *failure) message(id string) string {
 	who := "this machine's daemon refused: "
 	if f.byPeer || f.outside {
@@ -115,8 +116,8 @@ func (f *failure) message(id string) string {
 	return "shared-altsd: " + who + f.text + id
 }
 
-// refusal is the failure as fields, for those who act on its reason; code and text are those of the status that it is a
-// detail of, if it is one.
+// refusal returns the failure as fields, for those who act on its reason; code and text are those of the status that it
+// is a detail of, if it is one.
 func (f *failure) refusal(id string) *altspb.Refusal {
 	return &altspb.Refusal{Reason: f.name, ByPeer: f.byPeer, HandshakeId: id}
 }
@@ -151,8 +152,8 @@ func clientKindOf(userAgent string) clientKind {
 	return clientOther
 }
 
-// deliver gives the failure the form that this kind of client shows: a response with the status in it, or nil, and the
-// error that ends the RPC. Without an outstanding request there is no response, since none may come unasked.
+// deliver returns the failure in the form that this kind of client shows: a response with the status in it, or nil, and
+// the error that ends the RPC. Without an outstanding request there is no response, since none may come unasked.
 func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	code, text := f.rpc, f.message(id)
 	if k == clientJava {

@@ -41,7 +41,9 @@ func (s *Server) newGRPCServer() *grpc.Server {
 		// Buffers that hold any usual message; grpc takes back the one for writing from the many connections that are idle.
 		grpc.ReadBufferSize(8<<10),
 		grpc.WriteBufferSize(8<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Minute, PermitWithoutStream: true}),
 	)
 	server.RegisterService(&grpc.ServiceDesc{
@@ -107,8 +109,8 @@ func callerInfoOf(ctx context.Context) (info callerInfo, ok bool) {
 	return info, ok
 }
 
-// CallerFromContext returns who called a method of a service that Config.Register added; ok is false if ctx is not one of
-// such a call. A caller whom the socket refuses is not let through.
+// CallerFromContext returns who called a method of a service that Config.Register added; ok is false if ctx is not one
+// of such a call. A caller whom the socket refuses is not let through.
 func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
 	info, ok := callerInfoOf(ctx)
 	return info.Caller, ok && info.refusal == nil
@@ -118,10 +120,10 @@ func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
 // connection ends.
 const refusalsKept = 256
 
-// enterStream bounds the streams of a uid, whatever service or state they are in, before grpc spends anything on them: a
-// call of which nothing but the header has come, and a health check that watches, cost as much as a handshake. When the
-// daemon stops, calls of the services beside the handshaker end, which else would hold up the stop for as long as their
-// callers like.
+// enterStream bounds the streams of a uid, whatever service or state they are in, before grpc spends anything on them:
+// a call of which nothing but the header has come, and a health check that watches, cost as much as a handshake. When
+// the daemon stops, calls of the services beside the handshaker end, which else would hold up the stop for as long as
+// their callers like.
 func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Context, error) {
 	info, ok := callerInfoOf(ctx)
 	if !ok {

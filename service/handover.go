@@ -14,8 +14,8 @@ import (
 )
 
 // The second local interface: an application hands over its connected socket, the daemon does the whole handshake on it
-// and answers once (package handed has the format). Sessions, and so accounts, limits, checks and logs, are those of the
-// gRPC interface; only who carries the peer's bytes differs.
+// and answers once (package handed has the format). Sessions, and so accounts, limits, checks and logs, are those of
+// the gRPC interface; only who carries the peer's bytes differs.
 
 const (
 	answerTimeout = 5 * time.Second // for an application to take an answer
@@ -58,7 +58,8 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	}
 }
 
-// takeDescriptors lets a connection, or those that a listener will accept, be sent descriptors or not, where the kernel can.
+// takeDescriptors lets a connection, or those that a listener will accept, be sent descriptors or not, where the kernel
+// can.
 func (s *Server) takeDescriptors(c syscall.Conn, on bool) {
 	if err := handed.TakeDescriptors(c, on); err != nil {
 		s.log.Debug("the kernel cannot keep descriptors from connections that have no use for them", "error", err)
@@ -193,7 +194,7 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 // noWait has the socket take what it can at once.
 func noWait(<-chan struct{}) error { return errors.New("the socket has no room") }
 
-// lost is what a failed read or write means: the session's end as it is, an error of the socket as the peer's end.
+// lost returns what a failed read or write means: the session's end as it is, an error of the socket as the peer's end.
 func (h *session) lost(err error) error {
 	var f *failure
 	if errors.As(err, &f) {

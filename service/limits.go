@@ -45,8 +45,9 @@ func (l *Limits) setDefaults() error {
 	return nil
 }
 
-// A gate admits handshakes: at most perAccount for each uid and direction, at most inAll together. Those who wait are served in
-// order within their key, and the keys take turns at the places of all, so that a busy account delays only itself.
+// A gate admits handshakes: at most perAccount for each uid and direction, at most inAll together. Those who wait are
+// served in order within their key, and the keys take turns at the places of all, so that a busy account delays only
+// itself.
 type gate struct {
 	perAccount, inAll int
 

@@ -26,8 +26,8 @@ const (
 	lastKept       = 16          // failures in Stats.Last
 )
 
-// A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text of
-// the peer's but its verified identity.
+// A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text
+// of the peer's but its verified identity.
 type Record struct {
 	Time     time.Time // of its end
 	Role     Role
@@ -47,6 +47,28 @@ type Record struct {
 	machine string // of the peer, if verified: the key of the log's limit
 }
 
+// record returns the Record of a session that has ended.
+func (h *session) record() Record {
+	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID,
+		Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
+	if f := h.failure; f != nil {
+		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
+	}
+	if !h.began.IsZero() {
+		r.Duration = r.Time.Sub(h.began)
+	}
+	if h.me != nil {
+		r.Local = h.me.String()
+	}
+	if h.peer != nil {
+		r.Peer, r.machine = h.peer.String(), h.peer.Machine
+	}
+	if h.start != nil {
+		r.Remote = h.start.endpoints.remote
+	}
+	return r
+}
+
 // String returns "initiator" or "responder".
 func (r Role) String() string {
 	if r == Initiator {
@@ -55,8 +77,8 @@ func (r Role) String() string {
 	return "responder"
 }
 
-// An auditor writes one line a handshake, and hands its record on to be counted. Refusals are limited for each peer and reason, so that nobody fills
-// the disk, with the number of those left out in a line of their own.
+// An auditor writes one line a handshake, and hands its record on to be counted. Refusals are limited for each peer and
+// reason, so that nobody fills the disk, with the number of those left out in a line of their own.
 type auditor struct {
 	log      *slog.Logger
 	onFinish func(Record)
@@ -67,8 +89,8 @@ type auditor struct {
 	last    []Record // the newest last
 }
 
-// A windowKey tells apart whose refusals are counted: the peer's machine if it was verified, else the local uid. What an
-// application says of the remote end does not count: it could make up a new one each time.
+// A windowKey tells apart whose refusals are counted: the peer's machine if it was verified, else the local uid. What
+// an application says of the remote end does not count: it could make up a new one each time.
 type windowKey struct {
 	machine string
 	uid     uint32

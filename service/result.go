@@ -8,8 +8,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
-// newResult is what the application me is told of a handshake that succeeded; the peer's maximum frame size and RPC versions
-// are passed on as they came.
+// newResult returns what the application me is told of a handshake that succeeded; the peer's maximum frame size and
+// RPC versions are passed on as they came.
 func newResult(r *noiseproto.Result, me *identity) *altspb.HandshakerResult {
 	version := func(v noiseproto.Version) *altspb.RpcProtocolVersions_Version {
 		return &altspb.RpcProtocolVersions_Version{Major: v.Major, Minor: v.Minor}

@@ -151,8 +151,8 @@ func (c *Config) checkNames() error {
 	return nil
 }
 
-// Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners; only
-// the uids of allowed may use this one. It closes the listener.
+// Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
+// only the uids of allowed may use this one. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 	s.takeDescriptors(l, false)
 	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
@@ -190,7 +190,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.Close() // also those that have not sent their preface, for which grpc would wait
 	}
 	s.grpc.Stop()
-	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait for it.
+	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait
+	// for it.
 	select {
 	case <-graceful:
 	case <-time.After(lingerTime):

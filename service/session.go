@@ -34,8 +34,8 @@ const (
 // lingerTime is how long an application may take to see its peer hang up after a refusal.
 const lingerTime = time.Second
 
-// A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives it
-// calls step for each request, waits by await in between, and calls end. It is not safe for concurrent use.
+// A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives
+// it calls step for each request, waits by await in between, and calls end. It is not safe for concurrent use.
 type session struct {
 	srv    *Server
 	caller Caller
@@ -69,7 +69,7 @@ func (s *Server) newSession(c Caller) *session {
 	return h
 }
 
-// expired gives the channel of the timer; nil, which never fires, if nothing is timed.
+// expired returns the channel of the timer; nil, which never fires, if nothing is timed.
 func (h *session) expired() <-chan time.Time {
 	if h.timer == nil {
 		return nil
@@ -84,8 +84,8 @@ func (h *session) setTimer(d time.Duration) {
 	h.timer = time.NewTimer(d)
 }
 
-// await waits for what comes first: something from in, which is the application or the socket, or what ends the session:
-// its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
+// await waits for what comes first: something from in, which is the application or the socket, or what ends the
+// session: its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
 func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err error) {
 	var stop <-chan struct{}
 	if h.state == idle || h.state == waiting {
@@ -103,8 +103,8 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 	}
 }
 
-// step answers one request: the response with the result is the last. An error is the session's end; the caller tells it
-// to the application in the form that it can show.
+// step answers one request: the response with the result is the last. An error is the session's end; the caller tells
+// it to the application in the form that it can show.
 func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	if h.state != refused {
 		resp, err := h.take(ctx, req)
@@ -187,7 +187,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
-// overload is why a stream is refused before it asked for anything.
+// overload returns why a stream is refused before it asked for anything.
 func (h *session) overload() error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
@@ -290,8 +290,8 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	return resp, nil
 }
 
-// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or the
-// peer does not speak our protocol.
+// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or
+// the peer does not speak our protocol.
 func statusFor(err error, in []byte) []byte {
 	f := asFailure(err)
 	magic := noiseproto.StatusFrame(f.tell)[:4]
@@ -311,8 +311,8 @@ func (h *session) expire() *failure {
 		h.srv.cfg.HandshakeTimeout)))
 }
 
-// end is how every session ends: well, with nil, once the application has the result, or by a failure. It gives back what
-// the session holds, records it, and returns the failure that ended it, which is the first:
+// end is how every session ends: well, with nil, once the application has the result, or by a failure. It gives back
+// what the session holds, records it, and returns the failure that ended it, which is the first:
 //
 //	ending                                     the peer is told   the application is told  recorded as
 //	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
@@ -328,13 +328,14 @@ func (h *session) expire() *failure {
 //	  and stops at last, cutting the rest      shutting_down *    nothing                  shutting_down
 //	accepted                                   status 0, by step  the result               accepted
 //
-// * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a second:
-// the status frame is the response to the request that is being answered, or else to the next one; a socket that was handed
-// over takes it at once. The failure follows with the request after that, or when the second is over.
+// * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a
+// second: the status frame is the response to the request that is being answered, or else to the next one; a socket
+// that was handed over takes it at once. The failure follows with the request after that, or when the second is over.
 //
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
-// What an application is told is in failure.go. All that is recorded goes to the log and to Config.OnFinish (logging.go).
+// What an application is told is in failure.go. All that is recorded goes to the log and to Config.OnFinish
+// (logging.go).
 func (h *session) end(f *failure) *failure {
 	if h.timer != nil {
 		h.timer.Stop()
@@ -360,7 +361,7 @@ func (h *session) end(f *failure) *failure {
 		h.setTimer(lingerTime)
 	}
 	if asked || !f.outside && f.tell != reason.ShuttingDown {
-		h.record()
+		h.srv.audit.finish(h.record())
 	}
 	return f
 }
@@ -374,25 +375,4 @@ func (h *session) hold(something holding) {
 		h.srv.gate.release(gateKey{h.caller.UID, h.role})
 	}
 	h.holds = something
-}
-
-func (h *session) record() {
-	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID,
-		Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
-	if f := h.failure; f != nil {
-		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
-	}
-	if !h.began.IsZero() {
-		r.Duration = r.Time.Sub(h.began)
-	}
-	if h.me != nil {
-		r.Local = h.me.String()
-	}
-	if h.peer != nil {
-		r.Peer, r.machine = h.peer.String(), h.peer.Machine
-	}
-	if h.start != nil {
-		r.Remote = h.start.endpoints.remote
-	}
-	h.srv.audit.finish(r)
 }

@@ -217,7 +217,7 @@ func unknownFields(req *altspb.HandshakerReq) bool {
 // unknownFieldsEach is the time between two lines about a newer gRPC library.
 const unknownFieldsEach = time.Hour
 
-// noteUnknownFields tells that an application's gRPC library is newer than this daemon, now and then.
+// noteUnknownFields logs, once in unknownFieldsEach, that an application's gRPC library is newer than this daemon.
 func (s *Server) noteUnknownFields(c Caller) {
 	s.mu.Lock()
 	due := time.Since(s.unknownNote) >= unknownFieldsEach
@@ -226,7 +226,7 @@ func (s *Server) noteUnknownFields(c Caller) {
 	}
 	s.mu.Unlock()
 	if due {
-		s.log.Warn("a start request has fields that this daemon does not know, and leaves out: the gRPC library is newer; upgrade the daemon",
-			"uid", c.UID, "pid", c.PID)
+		s.log.Warn("a start request has fields that this daemon does not know, and leaves out: the gRPC library is newer; "+
+			"upgrade the daemon", "uid", c.UID, "pid", c.PID)
 	}
 }

@@ -10,14 +10,16 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 )
 
-// A stream is one call of DoHandshake, whatever server carries it. Its methods wait until they are done or the call is over.
+// A stream is one call of DoHandshake, whatever server carries it. Its methods wait until they are done or the call is
+// over.
 type stream interface {
 	receive(*altspb.HandshakerReq) error // io.EOF after the last
 	send(*altspb.HandshakerResp) error
 }
 
-// serveStream does one handshake by a stream, of a library of the given kind. The error that it returns is the status that
-// ends the call. Requests are read by a goroutine of their own, so that timers and the daemon's stop end it at once.
+// serveStream does one handshake by a stream, of a library of the given kind. The error that it returns is the status
+// that ends the call. Requests are read by a goroutine of their own, so that timers and the daemon's stop end it at
+// once.
 func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind, st stream) error {
 	h := s.newSession(caller)
 	defer h.end(cancelled())
@@ -59,8 +61,8 @@ func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind
 // the last one (64 KiB in all); then send waits for the client.
 const sendsFree = 48 << 10
 
-// send sends a response, which is encoded at once, and wipes the key in it. If that may block, what ends the session ends
-// the sending, too: an application that asks and does not read must not keep its place among the handshakes.
+// send sends a response, which is encoded at once, and wipes the key in it. If that may block, what ends the session
+// ends the sending, too: an application that asks and does not read must not keep its place among the handshakes.
 func (h *session) send(ctx context.Context, st stream, resp *altspb.HandshakerResp, mayBlock bool) error {
 	send := func() error {
 		defer clear(resp.GetResult().GetKeyData())

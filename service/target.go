@@ -122,7 +122,7 @@ func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 	return nil
 }
 
-// parseServiceAccount checks account@machine, split at the last @, and gives it in lower case.
+// parseServiceAccount checks account@machine, split at the last @, and returns it in lower case.
 func parseServiceAccount(s string, domains bool) (string, error) {
 	s = ascii.Lower(s)
 	i := strings.LastIndexByte(s, '@')
@@ -184,9 +184,9 @@ func (h host) String() string {
 	return h.name
 }
 
-// parseTargetName reads the name that was dialled: host, host:port, [address]:port, an address, or a comma list of them,
-// which C-core gives if the target resolved to several addresses. Each entry of a list must be well formed; the peer
-// must be one of them, because which of them was connected to is not told.
+// parseTargetName reads the name that was dialled: host, host:port, [address]:port, an address, or a comma list of
+// them, which C-core gives if the target resolved to several addresses. Each entry of a list must be well formed; the
+// peer must be one of them, because which of them was connected to is not told.
 func parseTargetName(s string) ([]host, error) {
 	parts := strings.Split(s, ",")
 	if len(parts) > maxTargetHosts {
@@ -254,8 +254,8 @@ func validPort(s string) bool {
 		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
 }
 
-// validHost takes what can stand in a DNS SAN: ASCII letters, digits, hyphens and underscores in labels. A last label that
-// is a number would be an address to some resolvers (127.1, 0x7f000001), so that it is refused.
+// validHost takes what can stand in a DNS SAN: ASCII letters, digits, hyphens and underscores in labels. A last label
+// that is a number would be an address to some resolvers (127.1, 0x7f000001), so that it is refused.
 func validHost(s string) error {
 	if s == "" || len(s) > 253 {
 		return fmt.Errorf("it is empty or longer than 253 bytes")

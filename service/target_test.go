@@ -25,6 +25,8 @@ func TestTargets(t *testing.T) {
 	ids := func(ids ...*altspb.Identity) *altspb.StartClientHandshakeReq {
 		return &altspb.StartClientHandshakeReq{TargetIdentities: ids, TargetName: "elsewhere.test:1"}
 	}
+	withAttributes := accountID("bob@beta.test")
+	withAttributes.Attributes = map[string]string{"uid": "1"}
 	const (
 		ok  = ""
 		bad = "(bad_request)"
@@ -56,8 +58,7 @@ func TestTargets(t *testing.T) {
 		{ids(accountID("bob@evil@beta.test")), bad, bad, bad, bad},
 		{ids(hostnameID("")), bad, bad, bad, bad},
 		{ids(hostnameID("localhost")), bad, bad, bad, bad},
-		{ids(&altspb.Identity{IdentityOneof: accountID("bob@beta.test").IdentityOneof,
-			Attributes: map[string]string{"uid": "1"}}), bad, bad, bad, bad},
+		{ids(withAttributes), bad, bad, bad, bad},
 		{ids(make([]*altspb.Identity, maxTargets+1)...), bad, bad, bad, bad},
 		// No targets and no name.
 		{host(""), not, not, ok, not},

@@ -20,7 +20,7 @@ import (
 type userSource interface {
 	byUID(ctx context.Context, uid uint32) (userEntry, error)
 	byName(ctx context.Context, name string) (userEntry, error)
-	// groups gives those of wanted that the user is a member of, its primary group among them, in the order of wanted.
+	// groups returns those of wanted that the user is a member of, its primary group among them, in the order of wanted.
 	groups(ctx context.Context, u userEntry, wanted []string) ([]string, error)
 }
 
@@ -118,7 +118,7 @@ func (h helperUsers) groups(ctx context.Context, u userEntry, wanted []string) (
 // getentUsers runs getent(1), which asks NSS in a process that can be killed.
 type getentUsers struct{ path string }
 
-// run gives the fields of the first line, split at sep; errNoUser for getent's exit status 2.
+// run returns the fields of the first line, split at sep; errNoUser for getent's exit status 2.
 func (g getentUsers) run(ctx context.Context, database, key, sep string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, g.path, "--", database, key)
 	cmd.Env = []string{"LC_ALL=C"}
@@ -197,7 +197,7 @@ const (
 	userdbReply   = 1 << 20 // bytes of all the replies to one call
 )
 
-// call sends one method call and gives each reply's parameters to each; more asks for several replies.
+// call sends one method call and hands each reply's parameters to each; more asks for several replies.
 func (v varlinkUsers) call(ctx context.Context, method string, params map[string]any, more bool,
 	each func(json.RawMessage) error) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", v.path)
