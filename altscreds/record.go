@@ -1,11 +1,6 @@
 package altscreds
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,135 +10,17 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// The record protocol ALTSRP_GCM_AES128_REKEY, as every stock ALTS library speaks it. A frame is
-//
-//	length   4 bytes, little-endian: of what follows
-//	type     4 bytes, little-endian: 6
-//	payload  AES-128-GCM, no additional data
-//	tag      16 bytes
 const (
-	recordProtocol = "ALTSRP_GCM_AES128_REKEY"
-
-	lengthSize = 4
-	headerSize = 8
-	tagSize    = 16
-	overhead   = headerSize + tagSize
-
-	recordType = 6
-
-	// keySize is how much of the key data the record protocol uses: 32 bytes to derive keys, 12 as nonce mask.
-	keySize = 44
-
-	// maxLength is the greatest length field accepted, the limit of stock Go. Java's peers stay 4 bytes below it, and
-	// those of C++ count the length field out, so that one told 1 MiB reaches exactly this.
-	maxLength = 1 << 20
 	// maxEmptyFrames is how many frames without payload may follow one another: a peer that sends more keeps a Read busy
 	// without ever letting it return.
 	maxEmptyFrames = 1 << 10
-
-	// defaultFrame is the size of a whole frame towards a peer that advertised none, and the least ever used.
-	defaultFrame = 4 << 10
-	// advertisedFrame is the greatest frame we ask our peers to send. Stock Java breaks if told 1 MiB. A frame cannot be
-	// decrypted before it is whole, so a larger one costs memory and delay, and its overhead is small already.
-	advertisedFrame = 64 << 10
-	// sentFrame is the greatest whole frame that we send. It is smaller than it might be: a frame that does not fit whole
-	// into the 32 KiB that gRPC reads at a time is copied once more, which costs most when frames are large. (Measured
-	// against TLS, bulk over gRPC in processor time: 4 KiB 1.20, 8 KiB 1.23, 16 KiB 1.05.)
-	sentFrame = 8<<10 + overhead
 	// writeBatch is how many bytes of frames are given to the connection in one call.
 	writeBatch = 16 * sentFrame
 	// readSize is how much is asked of the connection in one call.
 	readSize = 40 << 10
 )
 
-var (
-	errRecordAuth = errors.New("altscreds: a frame did not authenticate: something between the two ends changes bytes, " +
-		"or the peer is faulty")
-	errRecordCounter  = errors.New("altscreds: all frame numbers of this connection are used up; open a new one")
-	errRecordEmpty    = errors.New("altscreds: the peer sends nothing but empty frames")
-	errRecordTooShort = errors.New("altscreds: a frame is too short to hold its type and tag")
-)
-
-// cipherState is one direction of a connection.
-type cipherState struct {
-	kdfKey    [32]byte
-	nonceMask [12]byte
-	nonce     [12]byte // scratch, here because the AEAD lets its arguments escape
-	direction byte     // the last byte of the counter: 0x80 for server to client
-	counter   uint64   // of the next frame
-	exhausted bool     // the counter has come round
-	epoch     uint64   // counter >> 16 that aead was made for
-	aead      cipher.AEAD
-}
-
-func (s *cipherState) init(keyData []byte, fromServer bool) {
-	copy(s.kdfKey[:], keyData[:32])
-	copy(s.nonceMask[:], keyData[32:keySize])
-	if fromServer {
-		s.direction = 0x80
-	}
-}
-
-// next sets the AEAD and s.nonce for the next frame. The key is derived anew from bits 16 to 63 of the counter, so that
-// one key serves 2^16 frames.
-func (s *cipherState) next() error {
-	if s.exhausted {
-		return errRecordCounter
-	}
-	if epoch := s.counter >> 16; s.aead == nil || epoch != s.epoch {
-		var info [9]byte
-		binary.LittleEndian.PutUint64(info[:], epoch) // the upper 2 bytes are 0
-		mac := hmac.New(sha256.New, s.kdfKey[:])
-		mac.Write(info[:6])
-		mac.Write([]byte{1})
-		block, err := aes.NewCipher(mac.Sum(nil)[:16])
-		if err != nil {
-			return fmt.Errorf("altscreds: AES-128: %w", err)
-		}
-		aead, err := cipher.NewGCM(block)
-		if err != nil {
-			return fmt.Errorf("altscreds: AES-128-GCM: %w", err)
-		}
-		s.aead, s.epoch = aead, epoch
-	}
-	mask := binary.LittleEndian.Uint64(s.nonceMask[:8])
-	binary.LittleEndian.PutUint64(s.nonce[:8], s.counter^mask)
-	copy(s.nonce[8:], s.nonceMask[8:])
-	s.nonce[11] ^= s.direction
-	return nil
-}
-
-// advance counts a frame as done.
-func (s *cipherState) advance() {
-	s.counter++
-	s.exhausted = s.counter == 0
-}
-
-// seal writes the frame of plaintext to the beginning of dst, which does not overlap it, and returns the frame's size.
-func (s *cipherState) seal(dst, plaintext []byte) (int, error) {
-	if err := s.next(); err != nil {
-		return 0, err
-	}
-	n := overhead + len(plaintext)
-	binary.LittleEndian.PutUint32(dst, uint32(n-lengthSize))
-	binary.LittleEndian.PutUint32(dst[lengthSize:], recordType)
-	s.aead.Seal(dst[headerSize:headerSize:n], s.nonce[:], plaintext, nil)
-	s.advance()
-	return n, nil
-}
-
-// open decrypts to the beginning of dst, which is exactly the payload or does not overlap it.
-func (s *cipherState) open(dst, ciphertext []byte) error {
-	if err := s.next(); err != nil {
-		return err
-	}
-	n := len(ciphertext) - tagSize
-	if _, err := s.aead.Open(dst[:0:n], s.nonce[:], ciphertext, nil); err != nil {
-		return errRecordAuth
-	}
-	s.advance()
-	return nil
-}
+var errRecordEmpty = errors.New("altscreds: the peer sends nothing but empty frames")
 
 // record is the secured connection: frames over raw. One reader and one writer may use it at a time; others queue.
 type record struct {
@@ -171,8 +48,7 @@ func newRecord(raw net.Conn, client bool, keyData []byte, peerMax uint32, extra 
 	r := &record{raw: raw}
 	r.in.init(keyData, client)
 	r.out.init(keyData, !client)
-	// A whole frame stays within what the peer advertised whether or not it counts the length field in.
-	r.maxPayload = int(min(max(peerMax, defaultFrame), sentFrame)) - overhead
+	r.maxPayload = maxPayload(peerMax)
 	if len(extra) > 0 {
 		if r.readBuf = getBuffer(max(len(extra), readSize)); r.readBuf == nil {
 			return nil, fmt.Errorf("altscreds: %d bytes of the peer's came with the handshake's end, more than a frame",
@@ -186,27 +62,10 @@ func newRecord(raw net.Conn, client bool, keyData []byte, peerMax uint32, extra 
 
 // frame returns the payload and tag of the first frame received; ok is false if it is not yet whole.
 func (r *record) frame() (ciphertext []byte, ok bool, err error) {
-	if r.to-r.from < lengthSize {
+	if r.from == r.to {
 		return nil, false, nil
 	}
-	b := (*r.readBuf)[r.from:r.to]
-	length := binary.LittleEndian.Uint32(b)
-	switch {
-	case length > maxLength:
-		return nil, false, fmt.Errorf("altscreds: a frame of %d bytes is over the limit of %d: the peer does "+
-			"not speak the ALTS record protocol", length, maxLength)
-	case length < overhead-lengthSize:
-		return nil, false, errRecordTooShort
-	case len(b) < headerSize:
-		return nil, false, nil
-	}
-	if typ := binary.LittleEndian.Uint32(b[lengthSize:]); typ != recordType {
-		return nil, false, fmt.Errorf("altscreds: a frame has type %d, not %d", typ, recordType)
-	}
-	if uint32(len(b)-lengthSize) < length {
-		return nil, false, nil
-	}
-	return b[headerSize : lengthSize+length], true, nil
+	return parseFrame((*r.readBuf)[r.from:r.to])
 }
 
 // fill receives more bytes. While it waits for the first bytes of a frame no buffer is held.
@@ -246,14 +105,6 @@ func (r *record) fill() error {
 		return nil
 	}
 	return err
-}
-
-// frameSize tells the whole size of the frame that b begins, or the largest there is if b does not tell.
-func frameSize(b []byte) int {
-	if len(b) < lengthSize {
-		return lengthSize + maxLength
-	}
-	return lengthSize + int(min(binary.LittleEndian.Uint32(b), maxLength))
 }
 
 // await returns when there is plaintext or a whole frame.
@@ -413,7 +264,7 @@ func (r *record) Write(b []byte) (int, error) {
 			if n+overhead+payload > len(*buf) {
 				break
 			}
-			m, err := r.out.seal((*buf)[n:], b[taken:taken+payload])
+			m, err := sealFrame(&r.out, (*buf)[n:], b[taken:taken+payload])
 			if err != nil {
 				r.writeErr = err
 				return sent, err

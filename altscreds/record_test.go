@@ -2,7 +2,6 @@ package altscreds
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -105,55 +104,6 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-func TestFrameBounds(t *testing.T) {
-	header := func(length, typ uint32) []byte {
-		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, length), typ)
-	}
-	held := 0
-	defer CountBuffers(func(delta int) { held += delta })()
-	for _, test := range []struct {
-		name string
-		in   []byte
-		err  error
-	}{
-		{"no type", header(0, 6), errRecordTooShort},
-		{"no tag", header(4+tagSize-1, 6), errRecordTooShort},
-		{"over the limit", header(maxLength+1, 6), nil},
-		{"a frame of the handshake", []byte("salt\x01\x01\x04\xd0"), nil},
-		{"type 7", header(100, 7), nil},
-		{"type 6 and more", header(100, 0x106), nil},
-	} {
-		_, err := opened(t, bytes.NewReader(test.in))
-		if err == nil || errors.Is(err, io.ErrUnexpectedEOF) || test.err != nil && !errors.Is(err, test.err) {
-			t.Errorf("%s: %v", test.name, err)
-		}
-	}
-	// The largest frame is taken, and a header that claims it buys only what one read needs.
-	var s cipherState
-	s.init(testKey, false)
-	largest := make([]byte, lengthSize+maxLength)
-	n, err := s.seal(largest, make([]byte, maxLength-4-tagSize))
-	if err != nil || n != len(largest) {
-		t.Fatal(n, err)
-	}
-	if got, err := opened(t, iotest.HalfReader(bytes.NewReader(largest))); err != nil || len(got) != maxLength-4-tagSize {
-		t.Errorf("the largest frame: %d bytes, %v", len(got), err)
-	}
-	r, _ := newRecord(wire{Reader: iotest.TimeoutReader(io.MultiReader(bytes.NewReader(largest[:100]), blocked{}))},
-		false, testKey, 0, nil)
-	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, iotest.ErrTimeout) {
-		t.Errorf("a header alone: %v", err)
-	}
-	r.release()
-	if held != 0 {
-		t.Errorf("%d buffers are not returned", held)
-	}
-}
-
-type blocked struct{}
-
-func (blocked) Read([]byte) (int, error) { return 0, iotest.ErrTimeout }
-
 // TestEmptyFrames: frames without payload are let pass, but not without end.
 func TestEmptyFrames(t *testing.T) {
 	empty := func(n int) (frames []byte) {
@@ -161,7 +111,7 @@ func TestEmptyFrames(t *testing.T) {
 		s.init(testKey, false)
 		for range n {
 			frame := make([]byte, overhead)
-			if _, err := s.seal(frame, nil); err != nil {
+			if _, err := sealFrame(&s, frame, nil); err != nil {
 				t.Fatal(err)
 			}
 			frames = append(frames, frame...)
@@ -173,47 +123,6 @@ func TestEmptyFrames(t *testing.T) {
 	}
 	if _, err := opened(t, bytes.NewReader(empty(maxEmptyFrames+1))); !errors.Is(err, errRecordEmpty) {
 		t.Errorf("one more: %v", err)
-	}
-}
-
-// TestCounterEnd: the last number is used, and none after it.
-func TestCounterEnd(t *testing.T) {
-	var out bytes.Buffer
-	w, _ := newRecord(wire{Writer: &out}, true, testKey, 0, nil)
-	w.out.counter = 1<<64 - 1
-	if _, err := w.Write([]byte("last")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte("x")); !errors.Is(err, errRecordCounter) {
-		t.Errorf("beyond the last: %v", err)
-	}
-	r, _ := newRecord(wire{Reader: io.MultiReader(&out, bytes.NewReader(make([]byte, 0)))}, false, testKey, 0, nil)
-	r.in.counter = 1<<64 - 1
-	if got, err := io.ReadAll(struct{ io.Reader }{r}); err != nil || string(got) != "last" {
-		t.Errorf("the last: %q, %v", got, err)
-	}
-	if !r.in.exhausted {
-		t.Error("the reader's counter came round")
-	}
-}
-
-// TestFrameSize: no frame is larger than the peer advertised, with its length field, and none larger than our own
-// limit.
-func TestFrameSize(t *testing.T) {
-	for peerMax, want := range map[uint32]int{0: defaultFrame, 1: defaultFrame, 4096: 4096, 5000: 5000, 16384: sentFrame,
-		1 << 20: sentFrame, 1<<32 - 1: sentFrame} {
-		var out bytes.Buffer
-		r, _ := newRecord(wire{Writer: &out}, true, testKey, peerMax, nil)
-		message := make([]byte, 3*sentFrame)
-		if n, err := r.Write(message); n != len(message) || err != nil {
-			t.Fatal(n, err)
-		}
-		if first := lengthSize + int(binary.LittleEndian.Uint32(out.Bytes())); first != want {
-			t.Errorf("towards %d the first frame has %d bytes, not %d", peerMax, first, want)
-		}
-		if got, err := opened(t, &out); err != nil || len(got) != len(message) {
-			t.Errorf("towards %d: %d bytes, %v", peerMax, len(got), err)
-		}
 	}
 }
 
