@@ -3,7 +3,6 @@ package altscreds
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -151,7 +150,7 @@ func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handsh
 			return stream, resp, err
 		}
 		var noDaemon *NoDaemonError
-		if err = rpcError(d.key.socket, err); !errors.As(err, &noDaemon) {
+		if !errors.As(err, &noDaemon) {
 			if !stopping(err) {
 				return nil, nil, err
 			}
@@ -177,26 +176,23 @@ func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (han
 	error) {
 	s, err := d.conn.NewStream(ctx, streamDesc, altspb.FullMethod)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, rpcError(d.key.socket, err)
 	}
 	stream := &grpc.GenericClientStream[altspb.HandshakerReq, altspb.HandshakerResp]{ClientStream: s}
-	resp, err := exchange(stream, first)
+	resp, err := d.exchange(stream, first)
 	return stream, resp, err
 }
 
 // exchange sends a request and receives its response.
-func exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
+func (d *daemon) exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	// If the stream has ended, Send says only io.EOF and Recv says why.
 	_ = stream.Send(req)
 	resp, err := stream.Recv()
 	if err != nil {
-		return nil, err
+		return nil, rpcError(d.key.socket, err)
 	}
 	if st := resp.GetStatus(); st.GetCode() != 0 {
-		return nil, status.Error(codes.Code(st.GetCode()), st.GetDetails())
-	}
-	if resp == nil {
-		return nil, fmt.Errorf("no response")
+		return nil, unexplainedError(d.key.socket, status.Error(codes.Code(st.GetCode()), st.GetDetails()))
 	}
 	return resp, nil
 }

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"regexp"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // What a failed handshake's error is, for errors.Is. Each such error is a *HandshakeError or a *NoDaemonError.
@@ -31,54 +32,14 @@ var (
 	ErrUnauthenticated = errors.New("altscreds: the peer does not speak ALTS")
 )
 
-// A Reason is the name of a refusal code of docs/protocol.md, section 3.2, such as ReasonUnknownCA; "" if none was
-// given.
-type Reason string
-
-// The reasons of docs/protocol.md, section 3.2.
-const (
-	ReasonUnsupportedVersion      Reason = "unsupported_version"
-	ReasonMalformed               Reason = "malformed"
-	ReasonDecryptionFailed        Reason = "decryption_failed"
-	ReasonUnknownCA               Reason = "unknown_ca"
-	ReasonCertificateExpired      Reason = "certificate_expired"
-	ReasonCertificateNotYetValid  Reason = "certificate_not_yet_valid"
-	ReasonCertificateRevoked      Reason = "certificate_revoked"
-	ReasonRevocationUnknown       Reason = "revocation_unknown"
-	ReasonCertificateUnacceptable Reason = "certificate_unacceptable"
-	ReasonStatementInvalid        Reason = "statement_invalid"
-	ReasonStatementExpired        Reason = "statement_expired"
-	ReasonMachineNameMismatch     Reason = "machine_name_mismatch"
-	ReasonAccountUnacceptable     Reason = "account_unacceptable"
-	ReasonTargetMismatch          Reason = "target_mismatch"
-	ReasonNoApplicationProtocol   Reason = "no_application_protocol"
-	ReasonNoRecordProtocol        Reason = "no_record_protocol"
-	ReasonNoRPCVersion            Reason = "no_rpc_version"
-	ReasonBadChoice               Reason = "bad_choice"
-	ReasonOverloaded              Reason = "overloaded"
-	ReasonTimedOut                Reason = "timed_out"
-	ReasonLocalAccount            Reason = "local_account"
-	ReasonShuttingDown            Reason = "shutting_down"
-	ReasonInternal                Reason = "internal"
-)
-
-// ReasonBadRequest is the local daemon's for options that it cannot serve. It is never the peer's.
-const ReasonBadRequest Reason = "bad_request"
-
-var reasons = []Reason{
-	ReasonUnsupportedVersion, ReasonMalformed, ReasonDecryptionFailed, ReasonUnknownCA, ReasonCertificateExpired,
-	ReasonCertificateNotYetValid, ReasonCertificateRevoked, ReasonRevocationUnknown, ReasonCertificateUnacceptable,
-	ReasonStatementInvalid, ReasonStatementExpired, ReasonMachineNameMismatch, ReasonAccountUnacceptable,
-	ReasonTargetMismatch, ReasonNoApplicationProtocol, ReasonNoRecordProtocol, ReasonNoRPCVersion, ReasonBadChoice,
-	ReasonOverloaded, ReasonTimedOut, ReasonLocalAccount, ReasonShuttingDown, ReasonInternal, ReasonBadRequest,
-}
-
 // A HandshakeError tells why a handshake failed.
 type HandshakeError struct {
 	// Reason is the refusal's code, "" if the failure has none.
 	Reason Reason
 	// ByPeer is true if the other machine's daemon refused.
 	ByPeer bool
+	// HandshakeID is the ID under which both daemons log the handshake, "" if it has none yet.
+	HandshakeID string
 	// Text is the cause and, where there is one, the cure, in words.
 	Text string
 	// Err is the cause, if there is one.
@@ -145,41 +106,41 @@ func (e *NoDaemonError) Unwrap() error { return e.Err }
 // Is tells ErrNoDaemon.
 func (e *NoDaemonError) Is(target error) bool { return target == ErrNoDaemon }
 
-// A refusal's text begins with who refused and ends with the code's name in parentheses, after which only a detail of
-// the peer's or the handshake's ID may follow.
-var (
-	refusedByPeer = regexp.MustCompile(`^(shared-altsd: )?the peer's daemon refused: `)
-	reasonInText  = regexp.MustCompile(`\(([a-z_]+)\)`)
-)
-
-// refusal makes the error of what the daemon says.
-func refusal(text string, err error) *HandshakeError {
-	e := &HandshakeError{Text: text, Err: err, ByPeer: refusedByPeer.MatchString(text)}
-	// The last name that is a code counts: the cause before it may hold parentheses of its own.
-	for _, m := range slices.Backward(reasonInText.FindAllStringSubmatch(text, -1)) {
-		if r := Reason(m[1]); slices.Contains(reasons, r) {
-			e.Reason = r
-			break
-		}
+// refusalError makes the error of a handshake that the daemon ended, in its words. Err is the same as a gRPC status.
+func refusalError(r *altspb.Refusal, text string, err error) *HandshakeError {
+	e := &HandshakeError{Reason: reasonOf(r.GetReason()), ByPeer: r.GetByPeer(), Text: text, Err: err}
+	if r.GetReason() == reason.PeerClosedName {
+		e = readError(io.EOF) // as if we had seen it ourselves
 	}
+	e.HandshakeID = r.GetHandshakeId()
 	return e
 }
 
 // rpcError makes the error of a failed call to the daemon.
 func rpcError(socket string, err error) error {
 	st := status.Convert(err)
-	e := refusal(st.Message(), err)
-	switch {
-	case e.Reason != "" || e.ByPeer:
-		return e
-	case st.Code() == codes.DeadlineExceeded:
+	for _, detail := range st.Details() {
+		if r, ok := detail.(*altspb.Refusal); ok {
+			return refusalError(r, st.Message(), err)
+		}
+	}
+	switch st.Code() {
+	case codes.DeadlineExceeded:
 		// The daemon has the deadline, too, and may see it pass a moment before we do.
 		return &HandshakeError{Text: "not finished in time, while waiting for the local daemon or the peer", Err: ErrTimeout}
-	case st.Code() == codes.Unavailable:
+	case codes.Unavailable:
 		return &NoDaemonError{Socket: socket, Err: errors.New(st.Message())}
 	}
-	e.Text = fmt.Sprintf("the local daemon at %s failed: %s (gRPC code %s)", socket, st.Message(), st.Code())
-	return e
+	return unexplainedError(socket, err)
+}
+
+// unexplainedError makes the error of what a handshaker says that is not of our kind: it has a text, and no reason.
+func unexplainedError(socket string, err error) *HandshakeError {
+	st := status.Convert(err)
+	return &HandshakeError{
+		Text: fmt.Sprintf("the local daemon at %s failed: %s (gRPC code %s)", socket, st.Message(), st.Code()),
+		Err:  err,
+	}
 }
 
 // timeoutError is for a handshake that was ended by its deadline after d; doing is what it waited for.

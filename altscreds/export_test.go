@@ -34,8 +34,8 @@ func CloseDaemonConnections() (inUse int) {
 // Match is the matcher of patterns.
 var Match = match
 
-// Refusal is what reads a daemon's text.
-var Refusal = refusal
+// RefusalError is what makes an error of a daemon's refusal.
+var RefusalError = refusalError
 
 // RelayOnly, as an environment variable, makes a test process use the gRPC interface alone.
 const RelayOnly = "ALTSCREDS_TEST_RELAY_ONLY"

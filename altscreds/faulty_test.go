@@ -59,52 +59,70 @@ func goodResult() *altspb.HandshakerResult {
 	}
 }
 
-// TestFaultyDaemon: a result that is not what was asked for opens no connection.
+type (
+	result   = altspb.HandshakerResult
+	response = altspb.HandshakerResp
+)
+
+// withResult is the answer of a good result that was changed.
+func withResult(change func(*result)) func() (*response, error) {
+	return func() (*response, error) {
+		r := goodResult()
+		change(r)
+		return &response{Result: r}, nil
+	}
+}
+
+// ended is the answer of a handshaker that ends the call, with a refusal as the status' detail if there is one.
+func ended(code codes.Code, text string, refusal *altspb.Refusal) func() (*response, error) {
+	st := status.New(code, text)
+	if refusal != nil {
+		st = must(st.WithDetails(refusal))
+	}
+	return func() (*response, error) { return nil, st.Err() }
+}
+
+// statusInside is the answer that stock handshakers give, with the status in the response.
+func statusInside(code codes.Code, text string) func() (*response, error) {
+	return func() (*response, error) {
+		return &response{Status: &altspb.HandshakerStatus{Code: uint32(code), Details: text}}, nil
+	}
+}
+
+// TestFaultyDaemon: a result that is not what was asked for opens no connection, and what another handshaker than ours
+// says is shown, whatever it resembles.
 func TestFaultyDaemon(t *testing.T) {
+	const (
+		internal = altscreds.ReasonInternal
+		target   = altscreds.ReasonTargetMismatch
+		ofPeer   = "shared-altsd: the peer's daemon refused: no (overloaded)"
+	)
+	refused, byPeer := altscreds.ErrRefused, altscreds.ErrPeerRejected
+	refusal := &altspb.Refusal{Reason: "revocation_unknown", ByPeer: true, HandshakeId: "0123456789abcdef"}
 	for name, test := range map[string]struct {
-		answer func() (*altspb.HandshakerResp, error)
+		answer func() (*response, error)
+		reason altscreds.Reason
 		want   error  // nil: none of the sentinels
 		text   string // "": no error at all
 	}{
-		"good": {func() (*altspb.HandshakerResp, error) { return &altspb.HandshakerResp{Result: goodResult()}, nil }, nil,
-			""},
-		"record protocol": {func() (*altspb.HandshakerResp, error) {
-			r := goodResult()
-			r.RecordProtocol = "ALTSRP_GMAC_128"
-			return &altspb.HandshakerResp{Result: r}, nil
-		}, altscreds.ErrRefused, `record protocol "ALTSRP_GMAC_128"`},
-		"key data": {func() (*altspb.HandshakerResp, error) {
-			r := goodResult()
-			r.KeyData = r.KeyData[:43]
-			return &altspb.HandshakerResp{Result: r}, nil
-		}, altscreds.ErrRefused, "43 bytes of key data"},
-		"application protocol": {func() (*altspb.HandshakerResp, error) {
-			r := goodResult()
-			r.ApplicationProtocol = "http"
-			return &altspb.HandshakerResp{Result: r}, nil
-		}, altscreds.ErrRefused, `application protocol "http"`},
-		"no peer": {func() (*altspb.HandshakerResp, error) {
-			r := goodResult()
-			r.PeerIdentity = nil
-			return &altspb.HandshakerResp{Result: r}, nil
-		}, altscreds.ErrRefused, "named no peer"},
-		"not the target": {func() (*altspb.HandshakerResp, error) {
-			r := goodResult()
-			r.PeerIdentity = r.LocalIdentity
-			return &altspb.HandshakerResp{Result: r}, nil
-		}, altscreds.ErrRefused, "not among the targets"},
-		"consumed": {func() (*altspb.HandshakerResp, error) { return &altspb.HandshakerResp{BytesConsumed: 1}, nil },
-			altscreds.ErrRefused, "claims 1 bytes of 0"},
-		"status inside": {func() (*altspb.HandshakerResp, error) {
-			return &altspb.HandshakerResp{Status: &altspb.HandshakerStatus{Code: uint32(codes.PermissionDenied),
-				Details: "shared-altsd: the peer's daemon refused: no (overloaded)"}}, nil
-		}, altscreds.ErrPeerRejected, "(overloaded)"},
-		"unimplemented": {func() (*altspb.HandshakerResp, error) { return nil, status.Error(codes.Unimplemented, "what?") },
-			nil, "what? (gRPC code Unimplemented)"},
+		"good":                 {withResult(func(*result) {}), "", nil, ""},
+		"record protocol":      {withResult(func(r *result) { r.RecordProtocol = "ALTSRP_GMAC_128" }), internal, refused, "ALTSRP_GMAC_128"},
+		"key data":             {withResult(func(r *result) { r.KeyData = r.KeyData[:43] }), internal, refused, "43 bytes of key data"},
+		"application protocol": {withResult(func(r *result) { r.ApplicationProtocol = "http" }), internal, refused, `protocol "http"`},
+		"no peer":              {withResult(func(r *result) { r.PeerIdentity = nil }), internal, refused, "named no peer"},
+		"not the target":       {withResult(func(r *result) { r.PeerIdentity = r.LocalIdentity }), target, refused, "not among the targets"},
+		"consumed":             {func() (*response, error) { return &response{BytesConsumed: 1}, nil }, internal, refused, "claims 1 bytes of 0"},
+		"refusal":              {ended(codes.PermissionDenied, "in words", refusal), "revocation_unknown", byPeer, "in words"},
+		"refusal in words":     {ended(codes.ResourceExhausted, ofPeer, nil), "", nil, "(overloaded)"},
+		"status inside":        {statusInside(codes.PermissionDenied, ofPeer), "", nil, "(overloaded)"},
+		"unavailable inside":   {statusInside(codes.Unavailable, "not now"), "", nil, "not now"},
+		"late inside":          {statusInside(codes.DeadlineExceeded, "too late"), "", nil, "too late"},
+		"late":                 {ended(codes.DeadlineExceeded, "too late", nil), "", altscreds.ErrTimeout, "not finished in time"},
+		"unimplemented":        {ended(codes.Unimplemented, "what?", nil), "", nil, "what? (gRPC code Unimplemented)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp, error) { return test.answer() })
+			socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*response, error) { return test.answer() })
 			rc, _ := tcpPair(t)
 			err := altscreds.Client(rc, altscreds.ClientOptions{Socket: socket, TargetAccounts: []string{alice2}}).Handshake()
 			if test.text == "" {
@@ -113,7 +131,8 @@ func TestFaultyDaemon(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), test.text) {
+			var he *altscreds.HandshakeError
+			if !errors.As(err, &he) || he.Reason != test.reason || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%v", err)
 			}
 			for _, sentinel := range []error{altscreds.ErrRefused, altscreds.ErrPeerRejected, altscreds.ErrNoDaemon,
@@ -129,7 +148,7 @@ func TestFaultyDaemon(t *testing.T) {
 // TestDaemonTakesNothing: a daemon that consumes nothing does not have bytes gathered without end, and one that leaves
 // bytes over with the result leaves them to the record protocol.
 func TestDaemonTakesNothing(t *testing.T) {
-	socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp,
+	socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*response,
 		error) {
 		return new(altspb.HandshakerResp), nil
 	})
@@ -147,8 +166,8 @@ func TestDaemonTakesNothing(t *testing.T) {
 	}
 	c.Close()
 
-	socket = faultyDaemon(t, func(*altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
-		return &altspb.HandshakerResp{BytesConsumed: 1, Result: goodResult()}, nil
+	socket = faultyDaemon(t, func(*altspb.HandshakerReq) (*response, error) {
+		return &response{BytesConsumed: 1, Result: goodResult()}, nil
 	})
 	rc2, rs2 := tcpPair(t)
 	rs2.Write([]byte("x\xff\xff\xff\xff")) // a byte for the daemon, then a frame over the limit

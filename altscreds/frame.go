@@ -44,7 +44,7 @@ func maxPayload(advertised uint32) int {
 	return int(min(max(advertised, defaultFrame), sentFrame)) - overhead
 }
 
-// sealFrame writes the frame of payload to the beginning of dst, which does not overlap it, and returns the frame's size.
+// sealFrame writes the frame of payload to the beginning of dst, which does not overlap it, and returns its size.
 func sealFrame(s *cipherState, dst, payload []byte) (int, error) {
 	n := overhead + len(payload)
 	binary.LittleEndian.PutUint32(dst, uint32(n-lengthSize))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,9 +26,6 @@ const (
 
 // helloWait is how long a handshaker may take to say that it can be handed a socket; a variable for tests.
 var helloWait = time.Second
-
-// peerClosed is the daemon's reason when it saw the end of the peer's bytes.
-const peerClosed = "peer_closed"
 
 // errRelay: nothing was done to the connection, and relay must do the handshake.
 var errRelay = errors.New("altscreds: the handshaker takes no sockets")
@@ -90,30 +86,21 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 		}
 		var answer altspb.Answer
 		err = handed.ReadAnswer(g.conn, &answer)
-		switch {
-		case !stop() || err != nil:
+		if !stop() || err != nil {
 			g.conn.Close()
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			return nil, &NoDaemonError{Socket: s.socket, Err: fmt.Errorf("it ended in the middle of the handshake: %w", err)}
-		case answer.GetResult() == nil:
-			d.keep(g)
-			r := answer.GetRefusal()
-			if r.GetReason() == peerClosed {
-				return nil, readError(io.EOF)
-			}
-			err := &HandshakeError{ByPeer: r.GetByPeer(), Text: r.GetText(),
-				Err: status.Error(codes.Code(r.GetCode()), r.GetText())}
-			if slices.Contains(reasons, Reason(r.GetReason())) {
-				err.Reason = Reason(r.GetReason())
-			}
+		}
+		d.keep(g)
+		if r := answer.GetRefusal(); r != nil {
+			err := refusalError(r, r.GetText(), status.Error(codes.Code(r.GetCode()), r.GetText()))
 			if stopping(err) {
 				return nil, errRelay // nothing was begun, and the next daemon may be there soon
 			}
 			return nil, err
 		}
-		d.keep(g)
 		return &outcome{result: answer.GetResult()}, nil
 	}
 }

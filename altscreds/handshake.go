@@ -172,25 +172,23 @@ func relay(ctx context.Context, raw net.Conn, s *settings, target string, receiv
 		if pending, readErr = readFrame(raw, buf, pending); readErr != nil && readErr != io.EOF {
 			return nil, readError(readErr)
 		}
-		resp, err = exchange(stream, &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
+		resp, err = d.exchange(stream, &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
 			Next: &altspb.NextHandshakeMessageReq{InBytes: buf[:pending]},
 		}})
-		if err != nil {
-			err = rpcError(s.socket, err)
-		}
 		// The daemon was asked, with no bytes, why it ended (if it did): it may have refused the peer, which then hung up.
-		if readErr == io.EOF && (err == nil && resp.GetResult() == nil || !isRefusal(err)) {
+		if readErr == io.EOF && !explained(err) {
 			return nil, readError(io.EOF)
 		}
 	}
 }
 
-func isRefusal(err error) bool {
+// explained reports whether err is what our daemon says of the handshake.
+func explained(err error) bool {
 	e, ok := errors.AsType[*HandshakeError](err)
-	return ok && (e.Reason != "" || e.ByPeer)
+	return ok && (e.Reason != "" || e.ByPeer || e.HandshakeID != "")
 }
 
-func readError(err error) error {
+func readError(err error) *HandshakeError {
 	if err == io.EOF {
 		return &HandshakeError{
 			Text: "the peer closed the connection during the handshake: it does not speak ALTS, it refused (the log of " +
