@@ -19,9 +19,9 @@ func CountBuffers(f func(delta int)) (stop func()) {
 
 // CloseDaemonConnections closes the idle connections to daemons and tells how many are in use.
 func CloseDaemonConnections() (inUse int) {
-	daemons.mu.Lock()
-	defer daemons.mu.Unlock()
-	for _, d := range daemons.byKey {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	for _, d := range daemonConns.byKey {
 		if d.users > 0 {
 			inUse++
 		} else {

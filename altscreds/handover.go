@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// giverIdle is how many connections for handing over are kept for the next handshakes, and giverAge for how long: less
-	// than the daemon keeps them.
-	giverIdle = 8
-	giverAge  = 20 * time.Minute
-	// relayOnly is for how long one that could not is not asked again.
+	// handoverIdle is how many connections for handing over are kept for the next handshakes, and handoverAge for how
+	// long: less than the daemon keeps them.
+	handoverIdle = 8
+	handoverAge  = 20 * time.Minute
+	// relayOnly is for how long a handshaker that takes no sockets is not asked again.
 	relayOnly = time.Minute
 )
 
@@ -30,9 +30,9 @@ var helloWait = time.Second
 // errRelay: nothing was done to the connection, and relay must do the handshake.
 var errRelay = errors.New("altscreds: the handshaker takes no sockets")
 
-// A giver is a connection to the daemon by which sockets are handed over, one at a time.
-type giver struct {
-	conn *net.UnixConn
+// A handoverConn is a connection to the daemon by which sockets are handed over, one at a time.
+type handoverConn struct {
+	*net.UnixConn
 	born time.Time
 }
 
@@ -48,7 +48,7 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 	if err != nil {
 		return nil, errRelay
 	}
-	req, slots := s.clientStart(target, nil), 0
+	req, places := s.clientStart(target, nil), 0
 	if !s.client {
 		// A peer that stays silent holds nothing of the daemon's.
 		if len(received) == 0 {
@@ -56,44 +56,44 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 				return nil, readError(err)
 			}
 		}
-		req, slots = s.serverStart(received, nil), 1
+		req, places = s.serverStart(received, nil), 1
 	}
-	d, err := acquireDaemon(daemonKey{s.socket, s.daemonUID})
+	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
 	select {
-	case d.slots[slots] <- struct{}{}:
-		defer func() { <-d.slots[slots] }()
+	case d.places[places] <- struct{}{}:
+		defer func() { <-d.places[places] }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	for {
-		g, fresh, err := d.giver(ctx)
+		c, fresh, err := d.takeHandoverConn(ctx)
 		if err != nil {
 			return nil, errRelay // which waits for a daemon that is being restarted, and says what is wrong
 		}
 		// The end of ctx closes the connection, which makes the daemon give up.
-		stop := context.AfterFunc(ctx, func() { g.conn.Close() })
-		if err := handed.WriteRequest(g.conn, req, sock); err != nil {
+		stop := context.AfterFunc(ctx, func() { c.Close() })
+		if err := handed.WriteRequest(c.UnixConn, req, sock); err != nil {
 			stop()
-			g.conn.Close()
+			c.Close()
 			if fresh || ctx.Err() != nil {
 				return nil, errRelay
 			}
 			continue // it was closed in this moment; nothing was taken
 		}
 		var answer altspb.Answer
-		err = handed.ReadAnswer(g.conn, &answer)
+		err = handed.ReadAnswer(c.UnixConn, &answer)
 		if !stop() || err != nil {
-			g.conn.Close()
+			c.Close()
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			return nil, &NoDaemonError{Socket: s.socket, Err: fmt.Errorf("it ended in the middle of the handshake: %w", err)}
 		}
-		d.keep(g)
+		d.keepHandoverConn(c)
 		if r := answer.GetRefusal(); r != nil {
 			err := refusalError(r, r.GetText(), status.Error(codes.Code(r.GetCode()), r.GetText()))
 			if stopping(err) {
@@ -112,32 +112,32 @@ func stopping(err error) bool {
 	return ok && e.Reason == ReasonShuttingDown && !e.ByPeer
 }
 
-// giver takes an idle connection, or makes one.
-func (d *daemon) giver(ctx context.Context) (g *giver, fresh bool, err error) {
+// takeHandoverConn returns an idle connection, or a fresh one.
+func (d *daemonConn) takeHandoverConn(ctx context.Context) (c *handoverConn, fresh bool, err error) {
 	for {
-		daemons.mu.Lock()
-		n := len(d.givers)
+		daemonConns.mu.Lock()
+		n := len(d.handoverConns)
 		if n == 0 {
 			relay := time.Now().Before(d.relayUntil)
-			daemons.mu.Unlock()
+			daemonConns.mu.Unlock()
 			if relay {
 				return nil, false, errRelay
 			}
-			g, err = d.newGiver(ctx)
-			return g, true, err
+			c, err = d.newHandoverConn(ctx)
+			return c, true, err
 		}
-		g, d.givers = d.givers[n-1], d.givers[:n-1]
-		daemons.mu.Unlock()
-		if time.Since(g.born) < giverAge && handed.Alive(g.conn) {
-			return g, false, nil
+		c, d.handoverConns = d.handoverConns[n-1], d.handoverConns[:n-1]
+		daemonConns.mu.Unlock()
+		if time.Since(c.born) < handoverAge && handed.Alive(c) {
+			return c, false, nil
 		}
-		g.conn.Close()
+		c.Close()
 	}
 }
 
-// newGiver connects and asks whether the handshaker can be handed a socket. Any other gRPC server answers the question
+// newHandoverConn connects and asks whether the handshaker can be handed a socket. Any other gRPC server answers the question
 // with HTTP/2, or hangs up.
-func (d *daemon) newGiver(ctx context.Context) (*giver, error) {
+func (d *daemonConn) newHandoverConn(ctx context.Context) (*handoverConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloWait)
 	defer cancel()
 	conn, err := d.dial(ctx, "")
@@ -152,21 +152,21 @@ func (d *daemon) newGiver(ctx context.Context) (*giver, error) {
 	}
 	if !stop() || err != nil || string(answer) != handed.Hello {
 		conn.Close()
-		daemons.mu.Lock()
+		daemonConns.mu.Lock()
 		d.relayUntil = time.Now().Add(relayOnly)
-		daemons.mu.Unlock()
+		daemonConns.mu.Unlock()
 		return nil, errRelay
 	}
-	return &giver{conn: conn.(*net.UnixConn), born: time.Now()}, nil
+	return &handoverConn{UnixConn: conn.(*net.UnixConn), born: time.Now()}, nil
 }
 
-// keep keeps a connection for the next handshake.
-func (d *daemon) keep(g *giver) {
-	daemons.mu.Lock()
-	defer daemons.mu.Unlock()
-	if len(d.givers) < giverIdle {
-		d.givers = append(d.givers, g)
+// keepHandoverConn keeps a connection for the next handshake.
+func (d *daemonConn) keepHandoverConn(c *handoverConn) {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	if len(d.handoverConns) < handoverIdle {
+		d.handoverConns = append(d.handoverConns, c)
 		return
 	}
-	g.conn.Close()
+	c.Close()
 }

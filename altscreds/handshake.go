@@ -118,7 +118,7 @@ func daemonFault(format string, args ...any) error {
 // relay is the handshaker that works with every ALTS handshaker service: it carries the bytes between raw and a stream
 // to the daemon.
 func relay(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error) {
-	d, err := acquireDaemon(daemonKey{s.socket, s.daemonUID})
+	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
 	if err != nil {
 		return nil, err
 	}
@@ -128,20 +128,20 @@ func relay(ctx context.Context, raw net.Conn, s *settings, target string, receiv
 	buf := (*handle)[:handshakeBuffer]
 	pending := copy(buf, received)
 	first := s.clientStart(target, endpoint(raw.RemoteAddr()))
-	slot := d.slots[0]
+	place := d.places[0]
 	if !s.client {
-		// A peer that stays silent holds neither a slot nor a stream.
+		// A peer that stays silent holds neither a place nor a stream.
 		if pending == 0 || partial(buf[:pending]) {
 			if pending, err = readFrame(raw, buf, pending); err != nil {
 				return nil, readError(err)
 			}
 		}
 		first = s.serverStart(buf[:pending], endpoint(raw.RemoteAddr()))
-		slot = d.slots[1]
+		place = d.places[1]
 	}
 	select {
-	case slot <- struct{}{}:
-		defer func() { <-slot }()
+	case place <- struct{}{}:
+		defer func() { <-place }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

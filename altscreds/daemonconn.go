@@ -26,26 +26,27 @@ const (
 	daemonRetry = 50 * time.Millisecond
 	// daemonIdle is how long the connection to the daemon outlives the last handshake.
 	daemonIdle = time.Minute
-	// daemonSlots is how many handshakes of each role run at a time; more wait. The daemon allows at least 256 streams on
-	// a connection, and two pools keep a program that talks to itself from waiting for its own other half.
-	daemonSlots = 100
+	// daemonPlaces is how many handshakes of each role run at a time; more wait. The daemon allows at least 256 streams on
+	// a connection, and places for each role keep a program that talks to itself from waiting for its own other half.
+	daemonPlaces = 100
 	// maxResponse is the most that a response of the daemon may have, in bytes.
 	maxResponse = 128 << 10
 )
 
-// daemon is the process's one connection to the daemon at a socket.
-type daemon struct {
-	key   daemonKey
-	conn  *grpc.ClientConn
-	slots [2]chan struct{} // of clients, of servers
+// A daemonConn is what this process has open to the daemon at a socket: one connection of gRPC, and those by which
+// sockets are handed over.
+type daemonConn struct {
+	key    daemonKey
+	rpc    *grpc.ClientConn
+	places [2]chan struct{} // taken by clients, by servers
 	// dialErr is why the last attempt to connect failed, nil if it did not.
 	dialErr atomic.Pointer[error]
 
-	// Of daemons.mu:
-	givers     []*giver  // idle ones
-	relayUntil time.Time // until then the daemon is not asked to take sockets
-	users      int
-	idle       *time.Timer // closes the connection; nil while there are users
+	// Of daemonConns.mu:
+	handoverConns []*handoverConn // idle ones
+	relayUntil    time.Time       // until then the daemon is not asked to take sockets
+	users         int
+	idle          *time.Timer // closes the connection; nil while there are users
 }
 
 type daemonKey struct {
@@ -53,19 +54,19 @@ type daemonKey struct {
 	uid    uint32
 }
 
-var daemons = struct {
+var daemonConns = struct {
 	mu    sync.Mutex
-	byKey map[daemonKey]*daemon
-}{byKey: make(map[daemonKey]*daemon)}
+	byKey map[daemonKey]*daemonConn
+}{byKey: make(map[daemonKey]*daemonConn)}
 
-// acquireDaemon returns the connection to the daemon, to be given back with release.
-func acquireDaemon(key daemonKey) (*daemon, error) {
-	daemons.mu.Lock()
-	defer daemons.mu.Unlock()
-	d := daemons.byKey[key]
+// acquireDaemonConn returns the connection to the daemon, to be given back with release.
+func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	d := daemonConns.byKey[key]
 	if d == nil {
-		d = &daemon{key: key, slots: [2]chan struct{}{make(chan struct{}, daemonSlots), make(chan struct{}, daemonSlots)}}
-		conn, err := grpc.NewClient("passthrough:///shared-altsd",
+		d = &daemonConn{key: key, places: [2]chan struct{}{make(chan struct{}, daemonPlaces), make(chan struct{}, daemonPlaces)}}
+		rpc, err := grpc.NewClient("passthrough:///shared-altsd",
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(d.dial),
 			grpc.WithDisableServiceConfig(),
@@ -80,8 +81,8 @@ func acquireDaemon(key daemonKey) (*daemon, error) {
 		if err != nil {
 			return nil, &NoDaemonError{Socket: key.socket, Err: err}
 		}
-		d.conn = conn
-		daemons.byKey[key] = d
+		d.rpc = rpc
+		daemonConns.byKey[key] = d
 	}
 	if d.idle != nil {
 		d.idle.Stop()
@@ -92,16 +93,16 @@ func acquireDaemon(key daemonKey) (*daemon, error) {
 }
 
 // release gives d back. The connection is closed when nobody has used it for daemonIdle.
-func (d *daemon) release() {
-	daemons.mu.Lock()
-	defer daemons.mu.Unlock()
+func (d *daemonConn) release() {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
 	if d.users--; d.users > 0 {
 		return
 	}
 	var timer *time.Timer
 	timer = time.AfterFunc(daemonIdle, func() {
-		daemons.mu.Lock()
-		defer daemons.mu.Unlock()
+		daemonConns.mu.Lock()
+		defer daemonConns.mu.Unlock()
 		if d.idle == timer {
 			d.close()
 		}
@@ -109,18 +110,18 @@ func (d *daemon) release() {
 	d.idle = timer
 }
 
-// close ends the connection; daemons.mu is held and there are no users.
-func (d *daemon) close() {
+// close ends the connection; daemonConns.mu is held and there are no users.
+func (d *daemonConn) close() {
 	d.idle.Stop()
-	delete(daemons.byKey, d.key)
-	for _, g := range d.givers {
-		g.conn.Close()
+	delete(daemonConns.byKey, d.key)
+	for _, c := range d.handoverConns {
+		c.Close()
 	}
-	d.conn.Close()
+	d.rpc.Close()
 }
 
 // dial connects to the socket and checks who serves it.
-func (d *daemon) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
+func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	defer func() {
 		if err != nil {
 			d.dialErr.Store(&err)
@@ -141,7 +142,7 @@ var streamDesc = &grpc.StreamDesc{StreamName: altspb.MethodName, ServerStreams: 
 
 // begin opens a stream and makes its first exchange. While the daemon is being restarted it tries again for a while:
 // nothing has been sent to the peer yet.
-func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
+func (d *daemonConn) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
 	error) {
 	giveUp := time.Now().Add(daemonWait)
 	for {
@@ -165,16 +166,16 @@ func (d *daemon) begin(ctx context.Context, first *altspb.HandshakerReq) (handsh
 		}
 		select {
 		case <-time.After(daemonRetry):
-			d.conn.ResetConnectBackoff()
+			d.rpc.ResetConnectBackoff()
 		case <-ctx.Done():
 			return nil, nil, err
 		}
 	}
 }
 
-func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
+func (d *daemonConn) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
 	error) {
-	s, err := d.conn.NewStream(ctx, streamDesc, altspb.FullMethod)
+	s, err := d.rpc.NewStream(ctx, streamDesc, altspb.FullMethod)
 	if err != nil {
 		return nil, nil, rpcError(d.key.socket, err)
 	}
@@ -184,7 +185,7 @@ func (d *daemon) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (han
 }
 
 // exchange sends a request and receives its response.
-func (d *daemon) exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
+func (d *daemonConn) exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	// If the stream has ended, Send says only io.EOF and Recv says why.
 	_ = stream.Send(req)
 	resp, err := stream.Recv()
