@@ -2,20 +2,15 @@ package altscreds
 
 import (
 	"context"
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
-	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
@@ -65,7 +60,8 @@ func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
 	defer daemonConns.mu.Unlock()
 	d := daemonConns.byKey[key]
 	if d == nil {
-		d = &daemonConn{key: key, places: [2]chan struct{}{make(chan struct{}, daemonPlaces), make(chan struct{}, daemonPlaces)}}
+		d = &daemonConn{key: key,
+			places: [2]chan struct{}{make(chan struct{}, daemonPlaces), make(chan struct{}, daemonPlaces)}}
 		rpc, err := grpc.NewClient("passthrough:///shared-altsd",
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(d.dial),
@@ -74,7 +70,7 @@ func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
 				Backoff:           backoff.Config{BaseDelay: daemonRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 				MinConnectTimeout: 5 * time.Second,
 			}),
-			// "grpc-go/" follows by itself, which tells the daemon to report failures as RPC statuses with their text.
+			// "grpc-go/" follows by itself, which tells the daemon to report failures as RPC statuses.
 			grpc.WithUserAgent("shared-altsd-altscreds"),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
 		)
@@ -120,6 +116,20 @@ func (d *daemonConn) close() {
 	d.rpc.Close()
 }
 
+// takePlace waits for a place among the handshakes of the role, and returns what gives it back.
+func (d *daemonConn) takePlace(ctx context.Context, client bool) (leave func(), err error) {
+	places := d.places[1]
+	if client {
+		places = d.places[0]
+	}
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // dial connects to the socket and checks who serves it.
 func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	defer func() {
@@ -134,66 +144,4 @@ func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err err
 		return nil, err // not a nil *net.UnixConn in an interface
 	}
 	return unixConn, nil
-}
-
-type handshakeStream = grpc.BidiStreamingClient[altspb.HandshakerReq, altspb.HandshakerResp]
-
-var streamDesc = &grpc.StreamDesc{StreamName: altspb.MethodName, ServerStreams: true, ClientStreams: true}
-
-// begin opens a stream and makes its first exchange. While the daemon is being restarted it tries again for a while:
-// nothing has been sent to the peer yet.
-func (d *daemonConn) begin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
-	error) {
-	giveUp := time.Now().Add(daemonWait)
-	for {
-		stream, resp, err := d.tryBegin(ctx, first)
-		if err == nil || ctx.Err() != nil {
-			return stream, resp, err
-		}
-		var noDaemon *NoDaemonError
-		if !errors.As(err, &noDaemon) {
-			if !stopping(err) {
-				return nil, nil, err
-			}
-			noDaemon = &NoDaemonError{Socket: d.key.socket, Err: err}
-		}
-		var untrusted *localsock.UntrustedError
-		if dialErr := d.dialErr.Load(); dialErr != nil {
-			noDaemon.Err = *dialErr
-		}
-		if errors.As(noDaemon.Err, &untrusted) || errors.Is(noDaemon.Err, os.ErrPermission) || time.Now().After(giveUp) {
-			return nil, nil, err
-		}
-		select {
-		case <-time.After(daemonRetry):
-			d.rpc.ResetConnectBackoff()
-		case <-ctx.Done():
-			return nil, nil, err
-		}
-	}
-}
-
-func (d *daemonConn) tryBegin(ctx context.Context, first *altspb.HandshakerReq) (handshakeStream, *altspb.HandshakerResp,
-	error) {
-	s, err := d.rpc.NewStream(ctx, streamDesc, altspb.FullMethod)
-	if err != nil {
-		return nil, nil, rpcError(d.key.socket, err)
-	}
-	stream := &grpc.GenericClientStream[altspb.HandshakerReq, altspb.HandshakerResp]{ClientStream: s}
-	resp, err := d.exchange(stream, first)
-	return stream, resp, err
-}
-
-// exchange sends a request and receives its response.
-func (d *daemonConn) exchange(stream handshakeStream, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
-	// If the stream has ended, Send says only io.EOF and Recv says why.
-	_ = stream.Send(req)
-	resp, err := stream.Recv()
-	if err != nil {
-		return nil, rpcError(d.key.socket, err)
-	}
-	if st := resp.GetStatus(); st.GetCode() != 0 {
-		return nil, unexplainedError(d.key.socket, status.Error(codes.Code(st.GetCode()), st.GetDetails()))
-	}
-	return resp, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 
@@ -143,10 +144,54 @@ func unexplainedError(socket string, err error) *HandshakeError {
 	}
 }
 
-// timeoutError is for a handshake that was ended by its deadline after d; doing is what it waited for.
-func timeoutError(d time.Duration, doing string) error {
-	return &HandshakeError{
-		Text: fmt.Sprintf("not finished after %s, while waiting for %s", d.Round(time.Millisecond), doing),
-		Err:  ErrTimeout,
+// explained reports whether err is what our daemon says of the handshake.
+func explained(err error) bool {
+	e, ok := errors.AsType[*HandshakeError](err)
+	return ok && (e.Reason != "" || e.ByPeer || e.HandshakeID != "")
+}
+
+// stopping reports whether the local daemon refused because it is being stopped: it does so only before anything was
+// said to the peer.
+func stopping(err error) bool {
+	e, ok := errors.AsType[*HandshakeError](err)
+	return ok && e.Reason == ReasonShuttingDown && !e.ByPeer
+}
+
+// readError is for a failed read of the peer's bytes.
+func readError(err error) *HandshakeError {
+	if err == io.EOF {
+		return &HandshakeError{
+			Text: "the peer closed the connection during the handshake: it does not speak ALTS, it refused (the log of " +
+				"its daemon says why), or it stopped",
+			Err: io.ErrUnexpectedEOF,
+		}
 	}
+	return &HandshakeError{Text: "reading from the peer: " + err.Error(), Err: err}
+}
+
+// daemonFault is for a daemon that breaks the protocol.
+func daemonFault(format string, args ...any) error {
+	return &HandshakeError{Reason: ReasonInternal, Text: "the local daemon is faulty: " + fmt.Sprintf(format, args...)}
+}
+
+// endedError is for a handshake that ctx ended; err is what it then returned.
+func endedError(ctx context.Context, started time.Time, err error) error {
+	cause := context.Cause(ctx)
+	if !isTimeout(cause) { // context.DeadlineExceeded and os.ErrDeadlineExceeded are
+		return &HandshakeError{Text: "given up: " + cause.Error(), Err: cause}
+	}
+	waiting := "the peer"
+	if noDaemon, ok := errors.AsType[*NoDaemonError](err); ok {
+		waiting = "the local daemon: " + noDaemon.Error()
+	}
+	return &HandshakeError{
+		Text: fmt.Sprintf("not finished after %s, while waiting for %s", time.Since(started).Round(time.Millisecond),
+			waiting),
+		Err: ErrTimeout,
+	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }

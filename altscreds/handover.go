@@ -36,10 +36,9 @@ type handoverConn struct {
 	born time.Time
 }
 
-// handOver is the handshaker for our own daemon: it hands over the connected socket, the daemon does the whole
-// handshake on it and answers once. That saves waking this process for every message. It returns errRelay if that can't
-// be.
-func handOver(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error) {
+// handOver is for our own daemon: it hands over the connected socket, the daemon does the whole handshake on it and
+// answers once. That saves waking this process for every message. It returns errRelay if that can't be.
+func (d *daemonConn) handOver(ctx context.Context, raw net.Conn, start *altspb.HandshakerReq) (*outcome, error) {
 	tcp, ok := raw.(*net.TCPConn)
 	if !ok {
 		return nil, errRelay
@@ -48,27 +47,6 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 	if err != nil {
 		return nil, errRelay
 	}
-	req, places := s.clientStart(target, nil), 0
-	if !s.client {
-		// A peer that stays silent holds nothing of the daemon's.
-		if len(received) == 0 {
-			if _, err := handed.Peek(tcp); err != nil {
-				return nil, readError(err)
-			}
-		}
-		req, places = s.serverStart(received, nil), 1
-	}
-	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
-	if err != nil {
-		return nil, err
-	}
-	defer d.release()
-	select {
-	case d.places[places] <- struct{}{}:
-		defer func() { <-d.places[places] }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	for {
 		c, fresh, err := d.takeHandoverConn(ctx)
 		if err != nil {
@@ -76,7 +54,7 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 		}
 		// The end of ctx closes the connection, which makes the daemon give up.
 		stop := context.AfterFunc(ctx, func() { c.Close() })
-		if err := handed.WriteRequest(c.UnixConn, req, sock); err != nil {
+		if err := handed.WriteRequest(c.UnixConn, start, sock); err != nil {
 			stop()
 			c.Close()
 			if fresh || ctx.Err() != nil {
@@ -91,7 +69,8 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return nil, &NoDaemonError{Socket: s.socket, Err: fmt.Errorf("it ended in the middle of the handshake: %w", err)}
+			return nil, &NoDaemonError{Socket: d.key.socket,
+				Err: fmt.Errorf("it ended in the middle of the handshake: %w", err)}
 		}
 		d.keepHandoverConn(c)
 		if r := answer.GetRefusal(); r != nil {
@@ -103,13 +82,6 @@ func handOver(ctx context.Context, raw net.Conn, s *settings, target string, rec
 		}
 		return &outcome{result: answer.GetResult()}, nil
 	}
-}
-
-// stopping tells whether the local daemon refused because it is being stopped: it does so only before anything was said
-// to the peer.
-func stopping(err error) bool {
-	e, ok := errors.AsType[*HandshakeError](err)
-	return ok && e.Reason == ReasonShuttingDown && !e.ByPeer
 }
 
 // takeHandoverConn returns an idle connection, or a fresh one.
@@ -135,8 +107,8 @@ func (d *daemonConn) takeHandoverConn(ctx context.Context) (c *handoverConn, fre
 	}
 }
 
-// newHandoverConn connects and asks whether the handshaker can be handed a socket. Any other gRPC server answers the question
-// with HTTP/2, or hangs up.
+// newHandoverConn connects and asks whether the handshaker can be handed a socket. Any other gRPC server answers the
+// question with HTTP/2, or hangs up.
 func (d *daemonConn) newHandoverConn(ctx context.Context) (*handoverConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloWait)
 	defer cancel()

@@ -2,43 +2,29 @@ package altscreds
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
-// handshakeBuffer is how many bytes of the peer's are held for the daemon: more than the largest frame of the
-// handshake.
-const handshakeBuffer = 32 << 10
-
-// A handshaker has the local daemon do one handshake over raw. Received are bytes that were read from raw before. When
-// ctx ends it returns at once, and the state of raw is then undefined. It neither closes raw nor keeps it.
-type handshaker func(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error)
-
-var _ handshaker = relay
-
-// outcome is what a handshake gives.
+// outcome is what comes of a handshake that succeeded.
 type outcome struct {
 	result *altspb.HandshakerResult
 	extra  []byte // bytes of the record protocol that arrived with the handshake's end
 }
 
-// secure does the handshake, checks its outcome and starts the record protocol. It runs under bounded.
+// secure does the handshake, checks its outcome and starts the record protocol. Received are bytes that were read from
+// raw before. It runs under bounded.
 func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (*record, AuthInfo,
 	error) {
 	if s.serverName != "" {
 		target = s.serverName
 	}
-	o, err := handOver(ctx, raw, s, target, received)
-	if err == errRelay {
-		o, err = relay(ctx, raw, s, target, received)
-	}
+	o, err := s.askDaemon(ctx, raw, target, received)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,6 +42,56 @@ func (s *settings) secure(ctx context.Context, raw net.Conn, target string, rece
 	return rec, info, nil
 }
 
+// askDaemon has the local daemon do the handshake over raw. When ctx ends it returns at once, and the state of raw is
+// then undefined. It neither closes raw nor keeps it.
+func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, received []byte) (*outcome, error) {
+	if !s.client && len(received) == 0 {
+		// A peer that stays silent holds no place, and nothing of the daemon's.
+		var err error
+		if received, err = awaitPeer(raw); err != nil {
+			return nil, readError(err)
+		}
+	}
+	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
+	if err != nil {
+		return nil, err
+	}
+	defer d.release()
+	leave, err := d.takePlace(ctx, s.client)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	o, err := d.handOver(ctx, raw, s.start(target, nil, received))
+	if err == errRelay {
+		// Without the socket, the daemon does not see the address of its other end.
+		return d.relay(ctx, raw, s.start(target, endpoint(raw.RemoteAddr()), received), received)
+	}
+	return o, err
+}
+
+// awaitPeer waits for the peer's first byte, and returns it if it cannot leave it where it is.
+func awaitPeer(raw net.Conn) (first []byte, err error) {
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		_, err = handed.Peek(tcp)
+		return nil, err
+	}
+	return readByte(raw)
+}
+
+// readByte reads one byte.
+func readByte(raw net.Conn) ([]byte, error) {
+	b := make([]byte, 1)
+	for {
+		switch n, err := raw.Read(b); {
+		case n > 0:
+			return b, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
 // bounded runs do, which uses raw, until ctx ends, or for s.timeout if ctx has no deadline.
 func (s *settings) bounded(ctx context.Context, raw net.Conn, do func(context.Context) error) error {
 	started := time.Now()
@@ -71,24 +107,6 @@ func (s *settings) bounded(ctx context.Context, raw net.Conn, do func(context.Co
 		return endedError(ctx, started, err)
 	}
 	return err
-}
-
-// endedError tells that ctx ended the handshake.
-func endedError(ctx context.Context, started time.Time, err error) error {
-	cause := context.Cause(ctx)
-	if !isTimeout(cause) { // context.DeadlineExceeded and os.ErrDeadlineExceeded are
-		return &HandshakeError{Text: "given up: " + cause.Error(), Err: cause}
-	}
-	waiting := "the peer"
-	if noDaemon, ok := errors.AsType[*NoDaemonError](err); ok {
-		waiting = "the local daemon: " + noDaemon.Error()
-	}
-	return timeoutError(time.Since(started), waiting)
-}
-
-func isTimeout(err error) bool {
-	ne, ok := errors.AsType[net.Error](err)
-	return ok && ne.Timeout()
 }
 
 // check makes sure that the daemon did what it was asked for, so that a faulty one cannot open a connection to anybody.
@@ -111,136 +129,18 @@ func (s *settings) check(r *altspb.HandshakerResult) error {
 	return nil
 }
 
-func daemonFault(format string, args ...any) error {
-	return &HandshakeError{Reason: ReasonInternal, Text: "the local daemon is faulty: " + fmt.Sprintf(format, args...)}
-}
-
-// relay is the handshaker that works with every ALTS handshaker service: it carries the bytes between raw and a stream
-// to the daemon.
-func relay(ctx context.Context, raw net.Conn, s *settings, target string, received []byte) (*outcome, error) {
-	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
-	if err != nil {
-		return nil, err
-	}
-	defer d.release()
-	handle := getBuffer(handshakeBuffer)
-	defer putBuffer(handle)
-	buf := (*handle)[:handshakeBuffer]
-	pending := copy(buf, received)
-	first := s.clientStart(target, endpoint(raw.RemoteAddr()))
-	place := d.places[0]
-	if !s.client {
-		// A peer that stays silent holds neither a place nor a stream.
-		if pending == 0 || partial(buf[:pending]) {
-			if pending, err = readFrame(raw, buf, pending); err != nil {
-				return nil, readError(err)
-			}
-		}
-		first = s.serverStart(buf[:pending], endpoint(raw.RemoteAddr()))
-		place = d.places[1]
-	}
-	select {
-	case place <- struct{}{}:
-		defer func() { <-place }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the stream
-	stream, resp, err := d.begin(ctx, first)
-	for {
-		if err != nil {
-			return nil, err
-		}
-		consumed := resp.GetBytesConsumed()
-		if uint64(consumed) > uint64(pending) {
-			return nil, daemonFault("it claims %d bytes of %d", consumed, pending)
-		}
-		pending = copy(buf, buf[consumed:pending])
-		if out := resp.GetOutFrames(); len(out) > 0 {
-			if _, err := raw.Write(out); err != nil {
-				return nil, &HandshakeError{Text: "writing to the peer: " + err.Error(), Err: err}
-			}
-		}
-		if resp.GetResult() != nil {
-			return &outcome{result: resp.GetResult(), extra: slices.Clone(buf[:pending])}, nil
-		}
-		if pending == len(buf) {
-			return nil, daemonFault("it takes no more of %d bytes", pending)
-		}
-		var readErr error
-		if pending, readErr = readFrame(raw, buf, pending); readErr != nil && readErr != io.EOF {
-			return nil, readError(readErr)
-		}
-		resp, err = d.exchange(stream, &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{
-			Next: &altspb.NextHandshakeMessageReq{InBytes: buf[:pending]},
-		}})
-		// The daemon was asked, with no bytes, why it ended (if it did): it may have refused the peer, which then hung up.
-		if readErr == io.EOF && !explained(err) {
-			return nil, readError(io.EOF)
-		}
-	}
-}
-
-// explained reports whether err is what our daemon says of the handshake.
-func explained(err error) bool {
-	e, ok := errors.AsType[*HandshakeError](err)
-	return ok && (e.Reason != "" || e.ByPeer || e.HandshakeID != "")
-}
-
-func readError(err error) *HandshakeError {
-	if err == io.EOF {
-		return &HandshakeError{
-			Text: "the peer closed the connection during the handshake: it does not speak ALTS, it refused (the log of " +
-				"its daemon says why), or it stopped",
-			Err: io.ErrUnexpectedEOF,
-		}
-	}
-	return &HandshakeError{Text: "reading from the peer: " + err.Error(), Err: err}
-}
-
-// readFrame reads into buf behind the n bytes that it holds, until the frames of shared-altsd's handshake in it are
-// whole, to spare the daemon from seeing parts, or once if the bytes are anything else. It returns how many buf holds.
-func readFrame(raw net.Conn, buf []byte, n int) (int, error) {
-	for {
-		m, err := raw.Read(buf[n:])
-		if n += m; m == 0 && err != nil {
-			return n, err
-		}
-		if n == len(buf) || !partial(buf[:n]) {
-			return n, nil
-		}
-	}
-}
-
-// partial tells whether b begins with frames of docs/protocol.md, section 3, the last of which is not whole yet. What
-// is not such a frame, or may never become one, is for the daemon to judge at once.
-func partial(b []byte) bool {
-	const header, maxBody = 8, 24576
-	for len(b) >= header {
-		size := header + int(binary.BigEndian.Uint16(b[6:]))
-		if string(b[:4]) != magic || b[4] != 1 || b[5] < 1 || b[5] > 4 || size > header+maxBody {
-			return false
-		}
-		if len(b) < size {
-			return true
-		}
-		b = b[size:]
-	}
-	return len(b) > 0 && len(b) < header && magicPrefix(b)
-}
-
-// magic begins each frame of the handshake (docs/protocol.md, section 3).
-const magic = "salt"
-
-func magicPrefix(b []byte) bool {
-	n := min(len(b), len(magic))
-	return string(b[:n]) == magic[:n]
-}
-
 var rpcVersions = &altspb.RpcProtocolVersions{
 	MaxRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1},
 	MinRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1},
+}
+
+// start returns the request that begins a handshake: as the client of target, or as the server of a peer from whom in has
+// come.
+func (s *settings) start(target string, remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
+	if s.client {
+		return s.clientStart(target, remote)
+	}
+	return s.serverStart(remote, in)
 }
 
 func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.HandshakerReq {
@@ -263,7 +163,7 @@ func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.H
 	}}}
 }
 
-func (s *settings) serverStart(in []byte, remote *altspb.Endpoint) *altspb.HandshakerReq {
+func (s *settings) serverStart(remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
 	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ServerStart{ServerStart: &altspb.StartServerHandshakeReq{
 		ApplicationProtocols: s.protocols,
 		HandshakeParameters: map[int32]*altspb.ServerHandshakeParameters{

@@ -72,11 +72,8 @@ func (u Unauthenticated) GetCommonAuthInfo() credentials.CommonAuthInfo {
 
 // classify reads the first byte and tells what the peer speaks, if that is allowed.
 func (m *Mixed) classify(raw net.Conn) (kind string, first []byte, err error) {
-	first = make([]byte, 1)
-	for n := 0; n == 0; {
-		if n, err = raw.Read(first); n == 0 && err != nil {
-			return "", nil, readError(err)
-		}
+	if first, err = readByte(raw); err != nil {
+		return "", nil, readError(err)
 	}
 	var allowed bool
 	var count *atomic.Uint64
