@@ -19,11 +19,11 @@ type AuthInfo interface {
 	credentials.AuthInfo
 	credentials.AuthorityValidator
 	alts.AuthInfo
-	// Peer gives the other end's identity.
+	// Peer returns the other end's identity.
 	Peer() *Peer
-	// PeerAttributes gives what the peer's machine says of the account.
+	// PeerAttributes returns what the peer's machine states of the account.
 	PeerAttributes() map[string]string
-	// GetCommonAuthInfo tells grpc that the connection has privacy and integrity.
+	// GetCommonAuthInfo reports privacy and integrity to grpc.
 	GetCommonAuthInfo() credentials.CommonAuthInfo
 }
 
@@ -87,7 +87,7 @@ func (i *info[L, V]) ValidateAuthority(authority string) error {
 		authority)
 }
 
-// hostOf gives the host of an authority, without port, brackets and trailing dot, in lower case.
+// hostOf returns the host of an authority, without port, brackets and trailing dot, in lower case.
 func hostOf(authority string) string {
 	host, _, err := net.SplitHostPort(authority)
 	if err != nil {

@@ -70,10 +70,10 @@ func (r *Rule) check() error {
 	return nil
 }
 
-// covers tells whether the rule is about the method.
+// covers reports whether the rule is about the method.
 func (r *Rule) covers(method string) bool { return len(r.Methods) == 0 || matchAny(r.Methods, method) }
 
-// allows tells whether the rule lets the peer in.
+// allows reports whether the rule lets the peer in.
 func (r *Rule) allows(p *Peer) bool {
 	if len(r.Unauthenticated) > 0 {
 		return false
@@ -91,7 +91,7 @@ func (r *Rule) allows(p *Peer) bool {
 // An Authorizer decides which peers may call which methods of a gRPC server: those that some rule lets, nobody else.
 type Authorizer struct{ rules []Rule }
 
-// NewAuthorizer makes an Authorizer. An error is a mistake in a rule. Without rules it denies everything.
+// NewAuthorizer returns an Authorizer of the rules; without any it denies everything. An error is a mistake in a rule.
 func NewAuthorizer(rules ...Rule) (*Authorizer, error) {
 	a := new(Authorizer)
 	for i, r := range rules {
@@ -106,8 +106,8 @@ func NewAuthorizer(rules ...Rule) (*Authorizer, error) {
 	return a, nil
 }
 
-// Authorize tells whether the peer of the context may call the method; the error is a gRPC status PermissionDenied that
-// names both.
+// Authorize returns nil if the peer of the context may call the method, else a gRPC status PermissionDenied that names
+// both.
 func (a *Authorizer) Authorize(ctx context.Context, method string) error {
 	info := authInfoFromContext(ctx)
 	who, allows := caller(info)
@@ -120,7 +120,7 @@ func (a *Authorizer) Authorize(ctx context.Context, method string) error {
 		method)
 }
 
-// caller describes a peer and says how a rule is asked about it.
+// caller returns the name of a peer for a text, and how a rule is asked about it.
 func caller(info credentials.AuthInfo) (who string, allows func(*Rule) bool) {
 	if p, ok := PeerFromAuthInfo(info); ok {
 		return p.Account, func(r *Rule) bool { return r.allows(p) }
@@ -132,7 +132,7 @@ func caller(info credentials.AuthInfo) (who string, allows func(*Rule) bool) {
 	return "a caller that is not authenticated by ALTS", func(*Rule) bool { return false }
 }
 
-// UnaryInterceptor is for grpc.ChainUnaryInterceptor.
+// UnaryInterceptor authorizes unary calls, in grpc.ChainUnaryInterceptor.
 func (a *Authorizer) UnaryInterceptor(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	handler grpc.UnaryHandler) (any, error) {
 	if err := a.Authorize(ctx, info.FullMethod); err != nil {
@@ -141,7 +141,7 @@ func (a *Authorizer) UnaryInterceptor(ctx context.Context, req any, info *grpc.U
 	return handler(ctx, req)
 }
 
-// StreamInterceptor is for grpc.ChainStreamInterceptor.
+// StreamInterceptor authorizes streams, in grpc.ChainStreamInterceptor.
 func (a *Authorizer) StreamInterceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	handler grpc.StreamHandler) error {
 	if err := a.Authorize(stream.Context(), info.FullMethod); err != nil {
@@ -154,7 +154,7 @@ func matchAny(patterns []string, s string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
 }
 
-// match tells whether s is pattern, in which each "*" stands for any text. It takes the earliest place for each piece
+// match reports whether s is pattern, in which each "*" stands for any text. It takes the earliest place for each piece
 // between two stars, which is enough and needs no going back.
 func match(pattern, s string) bool {
 	pieces := strings.Split(pattern, "*")

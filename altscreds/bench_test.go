@@ -43,7 +43,7 @@ func variants(b *testing.B, keyType string) []variant {
 	}
 }
 
-// mutualTLS gives TLS 1.3 with certificates at both ends and Go's default hybrid key exchange. Sessions are not
+// mutualTLS returns TLS 1.3 with certificates at both ends and Go's default hybrid key exchange. Sessions are not
 // resumed.
 func mutualTLS(keyType string) (client, server *tls.Config) {
 	pool := x509.NewCertPool()
@@ -131,7 +131,7 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// sinkServer takes a stream of messages and tells at the end that it has them.
+// sinkServer takes a stream of messages and answers when it has them.
 func sinkServer(b *testing.B, creds credentials.TransportCredentials) (addr string) {
 	b.Helper()
 	srv := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(2<<20), grpc.ForceServerCodecV2(raw{}),

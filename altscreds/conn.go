@@ -182,7 +182,7 @@ func (c *Conn) CloseWrite() error {
 	return closeWrite(c.stream)
 }
 
-// AuthInfo gives what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers
+// AuthInfo returns what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers
 // that do not speak ALTS. It is nil before the handshake is done.
 func (c *Conn) AuthInfo() credentials.AuthInfo {
 	if !c.done.Load() {
@@ -191,19 +191,19 @@ func (c *Conn) AuthInfo() credentials.AuthInfo {
 	return c.info
 }
 
-// Peer gives the peer's identity. It is nil before the handshake is done, and for a peer that does not speak ALTS.
+// Peer returns the peer's identity. It is nil before the handshake is done, and for a peer that does not speak ALTS.
 func (c *Conn) Peer() *Peer {
 	p, _ := PeerFromAuthInfo(c.AuthInfo())
 	return p
 }
 
-// NetConn gives the connection underneath. To write to it or read from it corrupts this one.
+// NetConn returns the connection underneath. To write to it or read from it corrupts this one.
 func (c *Conn) NetConn() net.Conn { return c.raw }
 
-// LocalAddr gives the local address of the connection underneath.
+// LocalAddr returns the local address of the connection underneath.
 func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
 
-// RemoteAddr gives the remote address of the connection underneath.
+// RemoteAddr returns the remote address of the connection underneath.
 func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
 // SetDeadline limits Read, Write and the handshake; the zero time is no limit.

@@ -14,8 +14,8 @@ type transportCredentials struct {
 	authority string // set by OverrideServerName
 }
 
-// NewClientCredentials makes the credentials of a gRPC client, for grpc.WithTransportCredentials. An error is a mistake
-// in the options; the daemon is not asked before the first connection.
+// NewClientCredentials returns the credentials of a gRPC client, for grpc.WithTransportCredentials. An error is a
+// mistake in the options; the daemon is not asked before the first connection.
 func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, error) {
 	s, err := o.settings()
 	if err != nil {
@@ -24,7 +24,7 @@ func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, er
 	return &transportCredentials{settings: s}, nil
 }
 
-// NewServerCredentials makes the credentials of a gRPC server, for grpc.Creds. An error is a mistake in the options;
+// NewServerCredentials returns the credentials of a gRPC server, for grpc.Creds. An error is a mistake in the options;
 // the daemon is not asked before the first connection.
 func NewServerCredentials(o ServerOptions) (credentials.TransportCredentials, error) {
 	s, err := o.settings()
@@ -64,13 +64,13 @@ func (t *transportCredentials) handshake(ctx context.Context, raw net.Conn, targ
 	return c, c.AuthInfo(), nil
 }
 
-// Info names the protocol "alts", as grpc's own ALTS does.
+// Info returns "alts" as the protocol, as grpc's own ALTS does.
 func (t *transportCredentials) Info() credentials.ProtocolInfo {
 	//lint:ignore SA1019 grpc still takes the authority from ServerName
 	return credentials.ProtocolInfo{SecurityProtocol: "alts", ServerName: t.authority}
 }
 
-// Clone makes a copy that OverrideServerName can change by itself.
+// Clone returns a copy that OverrideServerName can change by itself.
 func (t *transportCredentials) Clone() credentials.TransportCredentials {
 	c := *t
 	return &c

@@ -93,7 +93,7 @@ func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()
 	return stop
 }
 
-// daemon starts a daemon and gives its socket.
+// daemon starts a daemon and returns its socket.
 func daemon(tb testing.TB, name string, o daemonOptions) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "s")
@@ -101,7 +101,7 @@ func daemon(tb testing.TB, name string, o daemonOptions) string {
 	return path
 }
 
-// twoMachines gives the sockets of bob@node1 (the client of most tests) and alice@node2 (the server).
+// twoMachines returns the sockets of bob@node1 (the client of most tests) and alice@node2 (the server).
 func twoMachines(tb testing.TB) (client, server string) {
 	tb.Helper()
 	return daemon(tb, "node1.example.com", daemonOptions{user: "bob"}), daemon(tb, "node2.example.com", daemonOptions{})

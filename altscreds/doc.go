@@ -4,19 +4,19 @@
 //
 // # gRPC
 //
-// [NewClientCredentials] and [NewServerCredentials] give credentials for grpc.WithTransportCredentials and grpc.Creds.
-// A client names the accounts that it wants to reach in [ClientOptions.TargetAccounts]. Without them the local daemon
-// only checks that the peer's machine has the name that was dialled, and on a shared machine anybody may listen.
+// [NewClientCredentials] and [NewServerCredentials] are for grpc.WithTransportCredentials and grpc.Creds. A client
+// names the accounts that it wants to reach in [ClientOptions.TargetAccounts]. Without them the local daemon only
+// checks that the peer's machine has the name that was dialled, and on a shared machine anybody may listen.
 //
-// On the server [PeerFromContext] tells who calls; an [Authorizer] has interceptors that let in whom its rules name and
-// nobody else. A server without one accepts every account of every machine that its daemon can verify. The functions of
-// google.golang.org/grpc/credentials/alts, AuthInfoFromContext, AuthInfoFromPeer and ClientAuthorizationCheck, work
-// unchanged. The peers may use any stock ALTS library.
+// On the server [PeerFromContext] returns the caller; an [Authorizer] has interceptors that let in whom its rules name
+// and nobody else. A server without one accepts every account of every machine that its daemon can verify. The
+// functions of google.golang.org/grpc/credentials/alts, AuthInfoFromContext, AuthInfoFromPeer and
+// ClientAuthorizationCheck, work unchanged. The peers may use any stock ALTS library.
 //
 // # Other connections
 //
 // [Dial], [Listen], [Client] and [Server] are for everything else that speaks over a [net.Conn], as those of crypto/tls
-// are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] tells who the other end is. [Dialer] is
+// are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] returns the other end. [Dialer] is
 // for libraries that take a function to dial with, [ConnContext] for net/http servers. The two ends agree on an
 // application protocol, "grpc" if the options name none; name another where two servers must not be mistaken for one
 // another.

@@ -24,7 +24,7 @@ var (
 	// ErrRefused: this side refused: the local daemon by its policy, or because the peer is not one that it can verify
 	// or that the options named.
 	ErrRefused = errors.New("altscreds: refused by this side")
-	// ErrPeerRejected: the other machine's daemon refused; HandshakeError.Reason tells why.
+	// ErrPeerRejected: the other machine's daemon refused; HandshakeError.Reason has the cause.
 	ErrPeerRejected = errors.New("altscreds: rejected by the peer")
 	// ErrTimeout: the handshake did not finish in time. Such an error is context.DeadlineExceeded and
 	// os.ErrDeadlineExceeded as well, and a net.Error whose Timeout is true.
@@ -33,7 +33,7 @@ var (
 	ErrUnauthenticated = errors.New("altscreds: the peer does not speak ALTS")
 )
 
-// A HandshakeError tells why a handshake failed.
+// A HandshakeError is why a handshake failed.
 type HandshakeError struct {
 	// Reason is the refusal's code, "" if the failure has none.
 	Reason Reason
@@ -47,13 +47,13 @@ type HandshakeError struct {
 	Err error
 }
 
-// Error gives the text.
+// Error returns the text.
 func (e *HandshakeError) Error() string { return "altscreds: handshake: " + e.Text }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// Is tells ErrRefused, ErrPeerRejected and the names of a timeout.
+// Is reports whether target is ErrRefused, ErrPeerRejected or a name of a timeout that this error is.
 func (e *HandshakeError) Is(target error) bool {
 	switch target {
 	case ErrPeerRejected:
@@ -66,12 +66,12 @@ func (e *HandshakeError) Is(target error) bool {
 	return false
 }
 
-// Timeout is true if time ran out on this side. With Temporary it makes the error a net.Error.
+// Timeout reports whether time ran out on this side. With Temporary it makes the error a net.Error.
 func (e *HandshakeError) Timeout() bool {
 	return e.Err == ErrTimeout || isTimeout(e.Err) || e.Reason == ReasonTimedOut && !e.ByPeer
 }
 
-// Temporary is true if a new connection may succeed with nothing changed.
+// Temporary reports whether a new connection may succeed with nothing changed.
 func (e *HandshakeError) Temporary() bool {
 	switch e.Reason {
 	case "", ReasonOverloaded, ReasonTimedOut, ReasonShuttingDown:
@@ -80,7 +80,7 @@ func (e *HandshakeError) Temporary() bool {
 	return false
 }
 
-// A NoDaemonError tells why the local daemon could not be used. errors.Is(err, ErrNoDaemon) is true of it.
+// A NoDaemonError is why the local daemon could not be used. errors.Is(err, ErrNoDaemon) is true of it.
 type NoDaemonError struct {
 	// Socket is the path that was tried.
 	Socket string
@@ -88,7 +88,7 @@ type NoDaemonError struct {
 	Err error
 }
 
-// Error names the socket, the cause and what to do.
+// Error returns a text with the socket, the cause and the cure.
 func (e *NoDaemonError) Error() string {
 	cure := "start shared-altsd, or name its socket in the options or in " + SocketVariable
 	var untrusted *localsock.UntrustedError
@@ -101,10 +101,10 @@ func (e *NoDaemonError) Error() string {
 	return fmt.Sprintf("altscreds: the local daemon at %s: %v; %s", e.Socket, e.Err, cure)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *NoDaemonError) Unwrap() error { return e.Err }
 
-// Is tells ErrNoDaemon.
+// Is reports whether target is ErrNoDaemon.
 func (e *NoDaemonError) Is(target error) bool { return target == ErrNoDaemon }
 
 // refusalError makes the error of a handshake that the daemon ended, in its words. Err is the same as a gRPC status.

@@ -17,7 +17,7 @@ func CountBuffers(f func(delta int)) (stop func()) {
 	return func() { bufferHook = nil }
 }
 
-// CloseDaemonConnections closes the idle connections to daemons and tells how many are in use.
+// CloseDaemonConnections closes the idle connections to daemons and returns how many are in use.
 func CloseDaemonConnections() (inUse int) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()

@@ -134,8 +134,8 @@ var rpcVersions = &altspb.RpcProtocolVersions{
 	MinRpcVersion: &altspb.RpcProtocolVersions_Version{Major: 2, Minor: 1},
 }
 
-// start returns the request that begins a handshake: as the client of target, or as the server of a peer from whom in has
-// come.
+// start returns the request that begins a handshake: as the client of target, or as the server of a peer from whom in
+// has come.
 func (s *settings) start(target string, remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
 	if s.client {
 		return s.clientStart(target, remote)
@@ -151,7 +151,7 @@ func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.H
 	for _, m := range s.machines {
 		targets = append(targets, &altspb.Identity{IdentityOneof: &altspb.Identity_Hostname{Hostname: m}})
 	}
-	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ClientStart{ClientStart: &altspb.StartClientHandshakeReq{
+	start := &altspb.StartClientHandshakeReq{
 		HandshakeSecurityProtocol: altspb.HandshakeProtocol_ALTS,
 		ApplicationProtocols:      s.protocols,
 		RecordProtocols:           []string{recordProtocol},
@@ -160,11 +160,12 @@ func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.H
 		RemoteEndpoint:            remote,
 		RpcVersions:               rpcVersions,
 		MaxFrameSize:              advertisedFrame,
-	}}}
+	}
+	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ClientStart{ClientStart: start}}
 }
 
 func (s *settings) serverStart(remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
-	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ServerStart{ServerStart: &altspb.StartServerHandshakeReq{
+	start := &altspb.StartServerHandshakeReq{
 		ApplicationProtocols: s.protocols,
 		HandshakeParameters: map[int32]*altspb.ServerHandshakeParameters{
 			int32(altspb.HandshakeProtocol_ALTS): {RecordProtocols: []string{recordProtocol}},
@@ -173,7 +174,8 @@ func (s *settings) serverStart(remote *altspb.Endpoint, in []byte) *altspb.Hands
 		RemoteEndpoint: remote,
 		RpcVersions:    rpcVersions,
 		MaxFrameSize:   advertisedFrame,
-	}}}
+	}
+	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ServerStart{ServerStart: start}}
 }
 
 // endpoint describes an address for the daemon's log; nil if it is not TCP.

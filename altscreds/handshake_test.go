@@ -17,7 +17,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-// attempt does both ends' handshakes and gives their errors; an end that fails closes its connection.
+// attempt does both ends' handshakes and returns their errors; an end that fails closes its connection.
 func attempt(t *testing.T, co altscreds.ClientOptions, so altscreds.ServerOptions) (client, server error) {
 	t.Helper()
 	rc, rs := tcpPair(t)

@@ -46,7 +46,7 @@ type MixedCounts struct {
 	ALTS, TLS, Plaintext, Refused uint64
 }
 
-// Counts gives the numbers so far.
+// Counts returns the numbers so far.
 func (m *Mixed) Counts() MixedCounts {
 	return MixedCounts{ALTS: m.alts.Load(), TLS: m.tls.Load(), Plaintext: m.plaintext.Load(), Refused: m.refused.Load()}
 }
@@ -59,10 +59,10 @@ type Unauthenticated struct {
 	Inner credentials.AuthInfo
 }
 
-// AuthType gives "unauthenticated" and the kind.
+// AuthType returns "unauthenticated" and the kind.
 func (u Unauthenticated) AuthType() string { return "unauthenticated-" + u.Kind }
 
-// GetCommonAuthInfo tells grpc what the transport protects.
+// GetCommonAuthInfo reports to grpc what the transport protects.
 func (u Unauthenticated) GetCommonAuthInfo() credentials.CommonAuthInfo {
 	if u.Kind == KindTLS {
 		return credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
@@ -70,7 +70,7 @@ func (u Unauthenticated) GetCommonAuthInfo() credentials.CommonAuthInfo {
 	return credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}
 }
 
-// classify reads the first byte and tells what the peer speaks, if that is allowed.
+// classify reads the first byte and returns what the peer speaks, if that is allowed.
 func (m *Mixed) classify(raw net.Conn) (kind string, first []byte, err error) {
 	if first, err = readByte(raw); err != nil {
 		return "", nil, readError(err)
@@ -152,13 +152,13 @@ func (m *Mixed) serverHandshake(raw net.Conn, s *settings) (conn net.Conn, info 
 	return conn, info, err
 }
 
-// prefixConn gives back bytes that were read to tell what the peer speaks.
+// A prefixConn has its Read return bytes that were read before, to find out what the peer speaks.
 type prefixConn struct {
 	net.Conn
 	prefix []byte
 }
 
-// Read gives the prefix first.
+// Read returns the prefix, then what follows.
 func (p *prefixConn) Read(b []byte) (int, error) {
 	if len(p.prefix) > 0 {
 		n := copy(b, p.prefix)

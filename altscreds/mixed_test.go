@@ -23,7 +23,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-// serverTLS gives an ordinary TLS server and a client that trusts it.
+// serverTLS returns an ordinary TLS server and a client that trusts it.
 func serverTLS() (client, server *tls.Config) {
 	pool := x509.NewCertPool()
 	pool.AddCert(testCA().Cert)

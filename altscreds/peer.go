@@ -32,16 +32,16 @@ func newPeer(account string, attributes map[string]string) *Peer {
 	return p
 }
 
-// String gives the account.
+// String returns the account.
 func (p *Peer) String() string { return p.Account }
 
-// UID gives the account's numeric uid on its machine; ok is false if the machine does not publish it.
+// UID returns the account's numeric uid on its machine; ok is false if the machine does not publish it.
 func (p *Peer) UID() (uid uint32, ok bool) {
 	n, err := strconv.ParseUint(p.Attributes["uid"], 10, 32)
 	return uint32(n), err == nil
 }
 
-// Groups gives those of the account's groups that its machine publishes, in ascending order.
+// Groups returns those of the account's groups that its machine publishes, in ascending order.
 func (p *Peer) Groups() []string {
 	groups := p.Attributes["groups"]
 	if groups == "" {
@@ -50,16 +50,16 @@ func (p *Peer) Groups() []string {
 	return strings.Split(groups, ",")
 }
 
-// InGroup tells whether the account is in the group, as its machine states.
+// InGroup reports whether the account is in the group, as its machine states.
 func (p *Peer) InGroup(group string) bool { return slices.Contains(p.Groups(), group) }
 
-// PeerFromContext gives the peer of an RPC in its handler or, under ConnContext, of an HTTP request. ok is false if the
-// peer is not authenticated by ALTS.
+// PeerFromContext returns the peer of an RPC in its handler or, under ConnContext, of an HTTP request. ok is false if
+// the peer is not authenticated by ALTS.
 func PeerFromContext(ctx context.Context) (p *Peer, ok bool) {
 	return PeerFromAuthInfo(authInfoFromContext(ctx))
 }
 
-// PeerFromAuthInfo gives the peer that an AuthInfo of this package or of grpc's own ALTS names, for clients that have
+// PeerFromAuthInfo returns the peer that an AuthInfo of this package or of grpc's own ALTS names, for clients that have
 // it from grpc.Peer. ok is false if it is another kind.
 func PeerFromAuthInfo(ai credentials.AuthInfo) (p *Peer, ok bool) {
 	switch ai := ai.(type) {
@@ -77,8 +77,8 @@ func PeerFromAuthInfo(ai credentials.AuthInfo) (p *Peer, ok bool) {
 
 type connKey struct{}
 
-// ConnContext is for http.Server.ConnContext, over a Listener of this package: it lets PeerFromContext find the peer of
-// a request.
+// ConnContext returns a context in which PeerFromContext finds the peer of a request: for http.Server.ConnContext, over
+// a Listener of this package.
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if c, ok := conn.(*Conn); ok {
 		return context.WithValue(ctx, connKey{}, c)

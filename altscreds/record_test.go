@@ -28,7 +28,7 @@ var testKey = func() []byte {
 	return key
 }()
 
-// sealed gives the frames, one for each message, that one side sends.
+// sealed returns the frames, one for each message, that one side sends.
 func sealed(t testing.TB, client bool, messages ...[]byte) (frames [][]byte) {
 	t.Helper()
 	var out bytes.Buffer

@@ -29,7 +29,7 @@ import (
 //go:linkname vmOnGCP google.golang.org/grpc/credentials/alts.vmOnGCP
 var vmOnGCP bool
 
-// stockClient and stockServer give grpc-go's own ALTS credentials, which outside of Google's cloud refuse to work.
+// stockClient and stockServer return grpc-go's own ALTS credentials, which outside of Google's cloud refuse to work.
 func stockClient(socket string, targets ...string) credentials.TransportCredentials {
 	c := alts.NewClientCreds(&alts.ClientOptions{HandshakerServiceAddress: "unix:" + socket,
 		TargetServiceAccounts: targets})
@@ -51,7 +51,7 @@ func ourServer(socket string) credentials.TransportCredentials {
 	return must(altscreds.NewServerCredentials(altscreds.ServerOptions{Socket: socket}))
 }
 
-// tcpPair gives the two ends of a connection over loopback.
+// tcpPair returns the two ends of a connection over loopback.
 func tcpPair(tb testing.TB) (client, server net.Conn) {
 	tb.Helper()
 	a, b := testnet.Pair(tb)
