@@ -3,6 +3,7 @@ package altscreds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -22,21 +23,21 @@ import (
 type Conn struct {
 	raw      net.Conn
 	settings *settings
-	target   string
+	target   string // the name that was dialled
 	received []byte // read from raw before the handshake
 
 	handshakeMu  sync.Mutex
 	handshakeErr error
 	done         atomic.Bool // the handshake succeeded; what follows is set before and never changes
-	stream       net.Conn    // of a peer that is not secured by ALTS; else nil
+	other        net.Conn    // to a peer that does not speak ALTS; else nil
 	rec          *record
 	info         credentials.AuthInfo
 
-	mu                    sync.Mutex
-	closed                bool
-	cancel                context.CancelCauseFunc // of the handshake under way
-	timer                 *time.Timer             // calls cancel at the earlier of the two deadlines
-	readLimit, writeLimit time.Time
+	mu                          sync.Mutex
+	closed                      bool
+	cancel                      context.CancelCauseFunc // of the handshake under way
+	timer                       *time.Timer             // calls cancel at the earlier of the two deadlines
+	readDeadline, writeDeadline time.Time
 }
 
 func newConn(raw net.Conn, s *settings, target string) *Conn {
@@ -61,7 +62,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	defer cancel(nil)
 	c.mu.Lock()
 	c.cancel = cancel
-	c.limit()
+	c.armTimer()
 	if c.closed {
 		cancel(net.ErrClosed)
 	}
@@ -72,7 +73,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = nil
-	c.limit()
+	c.armTimer()
 	c.received = nil
 	if c.handshakeErr == nil {
 		c.done.Store(true)
@@ -90,7 +91,7 @@ func (c *Conn) handshake(ctx context.Context) (err error) {
 			return err
 		}
 		if kind != kindALTS {
-			c.stream, c.info, err = m.serve(ctx, kind, &prefixConn{Conn: c.raw, prefix: c.received})
+			c.other, c.info, err = m.serve(ctx, kind, &prefixConn{Conn: c.raw, prefix: c.received})
 			return err
 		}
 	}
@@ -98,16 +99,16 @@ func (c *Conn) handshake(ctx context.Context) (err error) {
 	return err
 }
 
-// limit sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of
+// armTimer sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of
 // which the deadlines of raw know nothing. c.mu is held.
-func (c *Conn) limit() {
+func (c *Conn) armTimer() {
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil
 	}
-	first := c.readLimit
-	if first.IsZero() || !c.writeLimit.IsZero() && c.writeLimit.Before(first) {
-		first = c.writeLimit
+	first := c.readDeadline
+	if first.IsZero() || !c.writeDeadline.IsZero() && c.writeDeadline.Before(first) {
+		first = c.writeDeadline
 	}
 	if cancel := c.cancel; cancel != nil && !first.IsZero() {
 		c.timer = time.AfterFunc(time.Until(first), func() { cancel(os.ErrDeadlineExceeded) })
@@ -119,8 +120,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
-	if c.stream != nil {
-		return c.stream.Read(b)
+	if c.other != nil {
+		return c.other.Read(b)
 	}
 	return c.rec.Read(b)
 }
@@ -135,7 +136,7 @@ func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) 
 		return c.rec.ReadOnReady(size, pool)
 	}
 	b := pool.Get(size)
-	n, err := c.stream.Read(*b)
+	n, err := c.other.Read(*b)
 	return b, n, err
 }
 
@@ -145,8 +146,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
-	if c.stream != nil {
-		return c.stream.Write(b)
+	if c.other != nil {
+		return c.other.Write(b)
 	}
 	return c.rec.Write(b)
 }
@@ -162,8 +163,8 @@ func (c *Conn) Close() error {
 	if !c.done.Load() {
 		return c.raw.Close()
 	}
-	if c.stream != nil {
-		return c.stream.Close()
+	if c.other != nil {
+		return c.other.Close()
 	}
 	err := c.raw.Close()
 	c.rec.release()
@@ -176,10 +177,10 @@ func (c *Conn) CloseWrite() error {
 	if !c.done.Load() {
 		return errors.New("altscreds: CloseWrite before the handshake is done")
 	}
-	if c.stream == nil {
+	if c.other == nil {
 		return c.rec.closeWrite()
 	}
-	return closeWrite(c.stream)
+	return closeWrite(c.other)
 }
 
 // AuthInfo returns what the handshake proved: an AuthInfo, or an Unauthenticated if the server's options let in peers
@@ -208,30 +209,38 @@ func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
 // SetDeadline limits Read, Write and the handshake; the zero time is no limit.
 func (c *Conn) SetDeadline(t time.Time) error {
-	c.setLimits(&t, &t)
+	c.setDeadlines(&t, &t)
 	return c.raw.SetDeadline(t)
 }
 
 // SetReadDeadline limits Read and the handshake.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.setLimits(&t, nil)
+	c.setDeadlines(&t, nil)
 	return c.raw.SetReadDeadline(t)
 }
 
 // SetWriteDeadline limits Write and the handshake.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.setLimits(nil, &t)
+	c.setDeadlines(nil, &t)
 	return c.raw.SetWriteDeadline(t)
 }
 
-func (c *Conn) setLimits(read, write *time.Time) {
+func (c *Conn) setDeadlines(read, write *time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if read != nil {
-		c.readLimit = *read
+		c.readDeadline = *read
 	}
 	if write != nil {
-		c.writeLimit = *write
+		c.writeDeadline = *write
 	}
-	c.limit()
+	c.armTimer()
+}
+
+// closeWrite ends our direction of a connection that can.
+func closeWrite(conn net.Conn) error {
+	if cw, ok := conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return fmt.Errorf("altscreds: a %T cannot be closed for writing alone: %w", conn, errors.ErrUnsupported)
 }

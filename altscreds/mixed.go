@@ -3,7 +3,6 @@ package altscreds
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -170,11 +169,3 @@ func (p *prefixConn) Read(b []byte) (int, error) {
 
 // CloseWrite ends this side's direction.
 func (p *prefixConn) CloseWrite() error { return closeWrite(p.Conn) }
-
-// closeWrite ends our direction of a connection that can.
-func closeWrite(conn net.Conn) error {
-	if cw, ok := conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return fmt.Errorf("altscreds: a %T cannot be closed for writing alone: %w", conn, errors.ErrUnsupported)
-}
