@@ -53,7 +53,7 @@ func (r *Rule) check() error {
 		}
 	}
 	for _, a := range r.Accounts {
-		if at := strings.LastIndexByte(a, '@'); at <= 0 || at == len(a)-1 {
+		if user, machine := splitAccount(a); user == "" || machine == "" {
 			return fmt.Errorf("account %q is not of the form user@machine", a)
 		}
 	}
@@ -79,8 +79,8 @@ func (r *Rule) allows(p *Peer) bool {
 		return false
 	}
 	byAccount := func(pattern string) bool {
-		at := strings.LastIndexByte(pattern, '@')
-		return match(pattern[:at], p.User) && match(pattern[at+1:], p.Machine)
+		user, machine := splitAccount(pattern)
+		return match(user, p.User) && match(machine, p.Machine)
 	}
 	return p.User != "" && p.Machine != "" &&
 		(len(r.Accounts) == 0 || slices.ContainsFunc(r.Accounts, byAccount)) &&

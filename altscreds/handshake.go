@@ -112,6 +112,7 @@ func (s *settings) bounded(ctx context.Context, raw net.Conn, do func(context.Co
 // check makes sure that the daemon did what it was asked for, so that a faulty one cannot open a connection to anybody.
 func (s *settings) check(r *altspb.HandshakerResult) error {
 	peer := r.GetPeerIdentity().GetServiceAccount()
+	_, machine := splitAccount(peer)
 	switch {
 	case r.GetRecordProtocol() != recordProtocol:
 		return daemonFault("it chose the record protocol %q", r.GetRecordProtocol())
@@ -122,7 +123,7 @@ func (s *settings) check(r *altspb.HandshakerResult) error {
 	case peer == "":
 		return daemonFault("it named no peer")
 	case len(s.accounts)+len(s.machines) > 0 && !slices.Contains(s.accounts, peer) &&
-		!slices.Contains(s.machines, newPeer(peer, nil).Machine):
+		!slices.Contains(s.machines, machine):
 		return &HandshakeError{Reason: ReasonTargetMismatch,
 			Text: fmt.Sprintf("the peer is %s, which is not among the targets", peer)}
 	}

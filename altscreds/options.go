@@ -71,7 +71,7 @@ type settings struct {
 func (o ClientOptions) settings() (*settings, error) {
 	s := &settings{client: true, daemonUID: o.DaemonUID, serverName: o.ServerName}
 	for _, a := range o.TargetAccounts {
-		if at := strings.LastIndexByte(a, '@'); at <= 0 || at == len(a)-1 {
+		if user, machine := splitAccount(a); user == "" || machine == "" {
 			return nil, fmt.Errorf("altscreds: target account %q is not of the form user@machine", a)
 		}
 		s.accounts = append(s.accounts, a)
@@ -90,6 +90,7 @@ func (o ServerOptions) settings() (*settings, error) {
 	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
 }
 
+// common sets what both sides' options have.
 func (s *settings) common(socket string, timeout time.Duration, protocols []string) error {
 	if timeout < 0 {
 		return errors.New("altscreds: Timeout is negative")

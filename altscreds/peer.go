@@ -25,11 +25,16 @@ type Peer struct {
 }
 
 func newPeer(account string, attributes map[string]string) *Peer {
-	p := &Peer{Account: account, User: account, Attributes: maps.Clone(attributes)}
+	user, machine := splitAccount(account)
+	return &Peer{Account: account, User: user, Machine: machine, Attributes: maps.Clone(attributes)}
+}
+
+// splitAccount splits "user@machine" at the last "@", without which the machine is "".
+func splitAccount(account string) (user, machine string) {
 	if at := strings.LastIndexByte(account, '@'); at >= 0 {
-		p.User, p.Machine = account[:at], account[at+1:]
+		return account[:at], account[at+1:]
 	}
-	return p
+	return account, ""
 }
 
 // String returns the account.
