@@ -69,38 +69,50 @@ func (u Unauthenticated) GetCommonAuthInfo() credentials.CommonAuthInfo {
 	return credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}
 }
 
-// classify reads the first byte and returns what the peer speaks, if that is allowed.
+// classify reads the first byte and returns what the peer speaks, if that is let in.
 func (m *Mixed) classify(raw net.Conn) (kind string, first []byte, err error) {
 	if first, err = readByte(raw); err != nil {
 		return "", nil, readError(err)
 	}
-	var allowed bool
-	var count *atomic.Uint64
-	switch first[0] {
+	kind = kindOf(first[0])
+	return kind, first, m.admit(kind, raw.RemoteAddr())
+}
+
+// kindOf returns what a peer speaks that begins with this byte.
+func kindOf(first byte) string {
+	switch first {
 	case magic[0]:
-		m.alts.Add(1)
-		return kindALTS, first, nil
+		return kindALTS
 	case 0x16: // a TLS record of type handshake
-		kind, allowed, count = KindTLS, m.TLS != nil, &m.tls
-	default:
-		kind, allowed, count = KindPlaintext, m.Plaintext, &m.plaintext
+		return KindTLS
 	}
-	allowed = allowed && !m.Strict
+	return KindPlaintext
+}
+
+// admit counts a peer, and returns an error if it is not let in.
+func (m *Mixed) admit(kind string, remote net.Addr) error {
+	count, allowed := &m.alts, true
+	switch kind {
+	case KindTLS:
+		count, allowed = &m.tls, m.TLS != nil && !m.Strict
+	case KindPlaintext:
+		count, allowed = &m.plaintext, m.Plaintext && !m.Strict
+	}
 	if !allowed {
 		count = &m.refused
 	}
 	count.Add(1)
-	if m.OnUnauthenticated != nil {
-		m.OnUnauthenticated(kind, raw.RemoteAddr(), allowed)
+	if kind != kindALTS && m.OnUnauthenticated != nil {
+		m.OnUnauthenticated(kind, remote, allowed)
 	}
-	if !allowed {
-		return "", nil, &HandshakeError{
-			Text: fmt.Sprintf("the peer at %s speaks %s, and this server accepts only ALTS from it; let it use "+
-				"shared-altsd, or allow %s in Mixed", raw.RemoteAddr(), kind, kind),
-			Err: ErrUnauthenticated,
-		}
+	if allowed {
+		return nil
 	}
-	return kind, first, nil
+	return &HandshakeError{
+		Text: fmt.Sprintf("the peer at %s speaks %s, and this server accepts only ALTS from it; let it use "+
+			"shared-altsd, or allow %s in Mixed", remote, kind, kind),
+		Err: ErrUnauthenticated,
+	}
 }
 
 // serve starts a net.Conn for a peer that does not speak ALTS.
