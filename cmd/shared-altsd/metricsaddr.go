@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +22,7 @@ func (a *metricsAddr) set(v string) (err error) {
 	return err
 }
 
-// listen gives the listener for metrics: the one that the service manager made, or that of the flag; nil for none.
+// listen returns the listener for metrics: the one that the service manager made, or that of the flag; nil for none.
 func (a *metricsAddr) listen(given net.Listener) (net.Listener, error) {
 	switch {
 	case given != nil && a.network != "":
@@ -46,25 +45,6 @@ func (a *metricsAddr) listen(given net.Listener) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--metrics: %w", err)
-	}
-	return l, nil
-}
-
-// inheritMetrics takes over a listening socket of the service manager's for metrics.
-func inheritMetrics(fd int) (net.Listener, error) {
-	unix.CloseOnExec(fd)
-	f := os.NewFile(uintptr(fd), "LISTEN_FDS")
-	defer f.Close() // FileListener makes a copy
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("not a listening stream socket: use ListenStream= and Accept=no in the socket unit: %w", err)
-	}
-	if err := metrics.CheckListener(l); err != nil {
-		l.Close()
-		return nil, err
-	}
-	if l, ok := l.(*net.UnixListener); ok {
-		l.SetUnlinkOnClose(false)
 	}
 	return l, nil
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
+	"os/user"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +18,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
@@ -215,6 +216,18 @@ func (c *serveConfig) setSecureNaming(v string) (err error) {
 	return err
 }
 
+// groupID returns the gid of a group's name or number.
+func groupID(name string) (int, error) {
+	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("no group %q in the system's database: create it with groupadd, or give a number", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
 func (c *serveConfig) setSocketGroup(v string) (err error) {
 	c.socketGroup, err = groupID(v)
 	return err
@@ -239,19 +252,12 @@ func (c *serveConfig) limitOptions(group string) []cli.Option {
 type daemon struct {
 	config  *serveConfig
 	log     *slog.Logger
-	notify  *notifier
+	notify  *systemd.Notifier
 	machine *certbind.Machine
 	server  *service.Server
 	files   *reloader
 	admin   *admin
-	sockets []servedSocket
-	metrics net.Listener // nil for none
-}
-
-// A servedSocket is a listening socket and whom it serves.
-type servedSocket struct {
-	*localsock.Listener
-	uids service.UIDRanges
+	sockets *sockets
 }
 
 // serve runs the daemon until a signal ends it.
@@ -260,7 +266,7 @@ func serve(c *serveConfig) error {
 		return err
 	}
 	log := c.newLogger(os.Stderr)
-	notify, err := newNotifier()
+	notify, err := systemd.NewNotifier()
 	if err != nil {
 		return err
 	}
@@ -285,7 +291,7 @@ func (c *serveConfig) newLogger(w *os.File) *slog.Logger {
 }
 
 // newDaemon loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
-func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, err error) {
+func newDaemon(c *serveConfig, log *slog.Logger, notify *systemd.Notifier) (_ *daemon, err error) {
 	d := &daemon{config: c, log: log, notify: notify}
 	identity := c.files.identity()
 	l, err := c.files.load(c.files.machineName)
@@ -320,15 +326,14 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 	if err != nil {
 		return nil, withFlag(err)
 	}
-	if err := d.listen(); err != nil {
-		d.closeSockets()
+	if d.sockets, err = listen(c, log); err != nil {
 		return nil, err
 	}
 	for _, w := range l.warnings {
 		log.Warn(w)
 	}
 	var paths, cas []string
-	for _, s := range d.sockets {
+	for _, s := range d.sockets.local {
 		paths = append(paths, s.Path)
 		for _, w := range s.Warnings {
 			log.Warn(w)
@@ -343,79 +348,19 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *notifier) (_ *daemon, e
 	return d, nil
 }
 
-// listen takes over the sockets of the service manager and binds those of --socket that are not among them.
-func (d *daemon) listen() error {
-	given, metrics, err := inheritedSockets()
-	if err != nil {
-		return err
-	}
-	if d.metrics, err = d.config.metrics.listen(metrics); err != nil {
-		return err
-	}
-	specs := d.config.sockets
-	if len(specs) == 0 && len(given) == 0 {
-		specs = []socketSpec{{path: localsock.DefaultPath}}
-	}
-	limits := map[string]service.UIDRanges{}
-	for _, s := range specs {
-		limits[s.path] = s.uids
-	}
-	taken := map[string]bool{}
-	for _, in := range given {
-		uids, listed := limits[in.path]
-		if ranges, ok := strings.CutPrefix(in.name, "uids="); ok {
-			if listed {
-				return fmt.Errorf("the socket %s has uids in its unit (FileDescriptorName=) and is a --socket as well: "+
-					"limit it in one place", in.path)
-			}
-			if uids, err = service.ParseUIDRanges(ranges); err != nil {
-				return fmt.Errorf("FileDescriptorName=%s of the socket unit: %w", in.name, err)
-			}
-		}
-		taken[in.path] = true
-		s, err := localsock.Inherited(in.UnixListener, in.path)
-		if err != nil {
-			return err
-		}
-		d.sockets = append(d.sockets, servedSocket{s, uids})
-	}
-	for _, spec := range specs {
-		if taken[spec.path] {
-			continue
-		}
-		s, err := localsock.Listen(spec.path, d.config.socketMode, d.config.socketGroup)
-		if err != nil {
-			return fmt.Errorf("--socket: %w", err)
-		}
-		d.sockets = append(d.sockets, servedSocket{s, spec.uids})
-	}
-	return nil
-}
-
-func (d *daemon) closeSockets() {
-	for _, s := range d.sockets {
-		if err := s.Close(); err != nil {
-			d.log.Warn("closing a socket", "socket", s.Path, "error", err)
-		}
-	}
-	if d.metrics != nil {
-		d.metrics.Close() // an error says that it was closed with its server
-	}
-}
-
 // run serves until a signal or a failure ends it. All that happens from time to time happens in its loop, so that the
 // watchdog of the service manager sees it when that loop hangs.
 func (d *daemon) run(signals <-chan os.Signal) error {
-	defer d.closeSockets()
-	failed := make(chan error, len(d.sockets)+1)
+	defer d.sockets.close(d.log)
+	failed := make(chan error, len(d.sockets.local)+1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
-		if err := d.admin.run(ctx, d.server, d.metrics); err != nil {
+		if err := d.admin.run(ctx, d.server, d.sockets.metrics); err != nil {
 			failed <- err
 		}
 	}()
-	for _, s := range d.sockets {
+	for _, s := range d.sockets.local {
 		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
 	}
 	poll := time.NewTicker(pollInterval)
@@ -423,12 +368,12 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 	rotate := time.NewTicker(d.config.statement)
 	defer rotate.Stop()
 	var watchdog <-chan time.Time
-	if interval := watchdogInterval(); interval > 0 {
+	if interval := systemd.WatchdogInterval(); interval > 0 {
 		t := time.NewTicker(interval)
 		defer t.Stop()
 		watchdog = t.C
 	}
-	d.notify.ready("serving as " + d.machine.Name())
+	d.notify.Ready("serving as " + d.machine.Name())
 	for {
 		select {
 		case <-poll.C:
@@ -438,7 +383,7 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
 			}
 		case <-watchdog:
-			d.notify.watchdog()
+			d.notify.Watchdog()
 		case err := <-failed:
 			return fmt.Errorf("serving a socket: %w", err)
 		case s := <-signals:
@@ -454,17 +399,17 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *daemon) hangup() {
-	d.notify.reloading()
+	d.notify.Reloading()
 	if err := d.files.Reload(nil); err != nil {
-		d.notify.ready("reload refused: " + err.Error())
+		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
 		return
 	}
-	d.notify.ready("serving as " + d.machine.Name())
+	d.notify.Ready("serving as " + d.machine.Name())
 }
 
 // drain takes no new handshakes and lets those in flight finish, until --drain-timeout or a second signal.
 func (d *daemon) drain(s os.Signal, signals <-chan os.Signal) {
-	d.notify.stopping()
+	d.notify.Stopping()
 	d.admin.drain()
 	d.log.Info("stopping", "signal", s.String(), "waits up to", d.config.drain.String())
 	ctx, cancel := context.WithTimeout(context.Background(), d.config.drain)
