@@ -236,6 +236,37 @@ func TestSocketActivation(t *testing.T) {
 	})
 }
 
+// Where standard error is the journal, each line begins with its priority, also the one that says why there is no start.
+func TestJournalPriorities(t *testing.T) {
+	journal := `JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr) exec "$0" "$@"`
+	flags := append([]string{"-c", journal, program(t), "serve"}, single(t)...)
+	for format, want := range map[string]string{"text": "<6>time=", "json": `<6>{"time":`} {
+		path := filepath.Join(testprog.Dir(t), "socket")
+		cmd := exec.Command("sh", append(flags, "--socket", path, "--log-format", format)...)
+		p := launch(t, path, cmd)
+		p.told.waitAfter(t, 0, "READY=1")
+		p.log.waitAfter(t, 0, "shared-altsd starts")
+		talk(t, p.socket, p.socket, "nobody@a.test") // refused
+		p.log.waitAfter(t, 0, "handshake failed")
+		p.stop()
+		warned := false
+		all, _ := p.log.get()
+		for _, line := range all {
+			warned = warned || strings.HasPrefix(line, "<4>") && strings.Contains(line, "handshake failed")
+			if !strings.HasPrefix(line, want) && !strings.HasPrefix(line, "<4>") {
+				t.Errorf("%s: %q", format, line)
+			}
+		}
+		if !warned {
+			t.Errorf("%s: no warning in:\n%s", format, p.log)
+		}
+	}
+	p := launch(t, "", exec.Command("sh", append(flags, "--crl", "/nothing")...))
+	if code := p.wait(); code != 1 || !strings.HasPrefix(p.log.String(), "<3>shared-altsd serve: --crl: ") {
+		t.Errorf("exit status %d: %s", code, p.log)
+	}
+}
+
 func TestWatchdog(t *testing.T) {
 	path := filepath.Join(testprog.Dir(t), "socket")
 	cmd := exec.Command(program(t), append([]string{"serve", "--socket", path}, single(t)...)...)

@@ -5,13 +5,17 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 )
 
-func main() { os.Exit(newProgram().Run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	os.Exit(newProgram().Run(os.Args[1:], os.Stdout, systemd.Writer(os.Stderr, slog.LevelError)))
+}
 
 // newProgram returns the command line, its commands in the order of the help.
 func newProgram() *cli.Program {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/systemd"
 )
 
 var reloadCommand = &cli.Command{
@@ -55,7 +57,7 @@ func readCredentials(credentials, key string) (handed []byte, err error) {
 			return handed, fmt.Errorf("%s: %w", file.flag, err)
 		}
 		if warning != "" {
-			fmt.Fprintln(os.Stderr, "warning: "+warning)
+			fmt.Fprintln(systemd.Writer(os.Stderr, slog.LevelWarn), "warning: "+warning)
 		}
 		handed = append(append(handed, data...), '\n')
 		clear(data)

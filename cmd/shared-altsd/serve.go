@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/asn1"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -280,14 +281,17 @@ func serve(c *serveConfig) error {
 	return d.run(signals)
 }
 
-func (c *serveConfig) newLogger(w *os.File) *slog.Logger {
+// newLogger returns the daemon's log, which goes to f.
+func (c *serveConfig) newLogger(f *os.File) *slog.Logger {
 	var level slog.Level
 	level.UnmarshalText([]byte(c.logLevel)) // the option admits only names that slog knows
 	o := &slog.HandlerOptions{Level: level}
-	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(systemd.NewHandler(f, func(w io.Writer) slog.Handler {
+		if c.logFormat == "json" {
+			return slog.NewJSONHandler(w, o)
+		}
+		return slog.NewTextHandler(w, o)
+	}))
 }
 
 // newDaemon loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.

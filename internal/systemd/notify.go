@@ -1,4 +1,4 @@
-// Package systemd is what a service has to do with systemd: notifications and inherited sockets.
+// Package systemd is what a service has to do with systemd: notifications, inherited sockets, the journal's priorities.
 package systemd
 
 import (
