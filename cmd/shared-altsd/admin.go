@@ -47,10 +47,9 @@ type admin struct {
 	started  time.Time
 	places   chan struct{} // of statuses under way
 
-	mu         sync.Mutex
-	server     *service.Server // nil until start
-	reloadFail string          // why the last reload failed, empty if it did not
-	draining   bool
+	mu       sync.Mutex
+	server   *service.Server // nil until start
+	draining bool
 }
 
 func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *reloader, log *slog.Logger) *admin {
@@ -59,7 +58,7 @@ func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *re
 		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
 		expiry: expiry.NewAnnouncer(log, built, judgeExpiry), places: make(chan struct{}, 2),
 	}
-	a.metrics = metrics.New(version.Number(), a.state)
+	a.metrics = metrics.New(version.Number())
 	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
 	return a
 }
@@ -80,12 +79,6 @@ func (a *admin) finish(r service.Record) {
 // reloaded counts a reload that has ended.
 func (a *admin) reloaded(err error) {
 	a.metrics.Reload(err)
-	a.mu.Lock()
-	a.reloadFail = ""
-	if err != nil {
-		a.reloadFail = err.Error()
-	}
-	a.mu.Unlock()
 	a.announce()
 }
 
@@ -99,7 +92,7 @@ func (a *admin) run(ctx context.Context, server *service.Server, l net.Listener)
 	var served chan error
 	if l != nil {
 		served = make(chan error, 1)
-		go func() { served <- a.metrics.Serve(ctx, l) }()
+		go func() { served <- a.metrics.Serve(ctx, l, a.state) }()
 	}
 	a.announce()
 	tick := time.NewTicker(announceInterval)
@@ -218,8 +211,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			Key: leaf.PublicKeyAlgorithm.String(), DnsNames: leaf.DNSNames, NotBeforeUnix: leaf.NotBefore.Unix(),
 			NotAfterUnix: leaf.NotAfter.Unix(), Fingerprint: hex.EncodeToString(fingerprint[:]),
 		},
-		AccountSource: service.AccountSource, Privileged: privileged, Initiator: &adminpb.Counters{},
-		Responder: &adminpb.Counters{}, Reloads: &adminpb.Reloads{},
+		AccountSource: service.AccountSource, Privileged: privileged,
 	}
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
@@ -238,19 +230,17 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	if a.draining {
 		resp.State = "draining"
 	}
-	failure := a.reloadFail
 	a.mu.Unlock()
-	succeeded, failed, last, ok := a.metrics.Reloads()
-	resp.Reloads = &adminpb.Reloads{Succeeded: succeeded, Failed: failed, LastSuccessUnix: last.Unix(), LastOk: ok}
+	reloads := a.metrics.Reloads()
+	resp.Reloads = &adminpb.Reloads{Succeeded: reloads.Succeeded, Failed: reloads.Failed,
+		LastSuccessUnix: reloads.LastSuccess.Unix(), LastOk: reloads.Err == nil}
 	stats, _ := a.snapshot()
 	resp.Connections = uint32(stats.Connections)
-	for side, counters := range map[service.Role]*adminpb.Counters{service.Initiator: resp.Initiator,
-		service.Responder: resp.Responder} {
-		counters.Accepted, counters.Refused = a.metrics.Handshakes(side == service.Initiator)
-		counters.InFlight, counters.Waiting = uint32(stats.InFlight[side]), uint32(stats.Waiting[side])
-	}
+	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)
 	if privileged {
-		resp.Reloads.LastError = failure
+		if reloads.Err != nil {
+			resp.Reloads.LastError = reloads.Err.Error()
+		}
 		for _, r := range stats.Last {
 			resp.LastFailures = append(resp.LastFailures, &adminpb.Failure{
 				Unix: r.Time.Unix(), HandshakeId: r.ID, Initiator: r.Role == service.Initiator, Account: r.Local, Peer: r.Peer,
@@ -259,6 +249,13 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		}
 	}
 	return resp, nil
+}
+
+// counters returns the handshakes of one role, those that have ended and those of now.
+func (a *admin) counters(role service.Role, now service.Stats) *adminpb.Counters {
+	accepted, refused := a.metrics.Handshakes(role == service.Initiator)
+	return &adminpb.Counters{Accepted: accepted, Refused: refused,
+		InFlight: uint32(now.InFlight[role]), Waiting: uint32(now.Waiting[role])}
 }
 
 // Reload brings the files, or a credential handed over, into force and gives the outcome.

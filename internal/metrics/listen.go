@@ -48,12 +48,12 @@ func CheckListener(l net.Listener) error {
 	return fmt.Errorf("metrics on %v: only a loopback address or a UNIX socket is allowed", l.Addr())
 }
 
-// Serve answers GET /metrics on l until ctx ends.
-func (s *Set) Serve(ctx context.Context, l net.Listener) error {
+// Serve answers GET /metrics on l until ctx ends, with what state returns at each request.
+func (s *Set) Serve(ctx context.Context, l net.Listener, state func() State) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", ContentType)
-		s.Write(w) // an error is the scraper's having gone
+		s.Write(w, state()) // an error is the scraper's having gone
 	})
 	server := &http.Server{
 		Handler:           mux,

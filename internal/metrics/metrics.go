@@ -54,16 +54,20 @@ type State struct {
 type Set struct {
 	version string
 	started time.Time
-	state   func() State
 
 	mu         sync.Mutex
 	handshakes map[handshakeKey]uint64
 	durations  map[durationKey]*histogram
 	refusals   map[refusalKey]uint64
 	uids       map[uint32]bool
-	reloads    [2]uint64 // failed, succeeded
-	reloadOK   bool
-	reloadLast time.Time // the last one that succeeded; the start counts as one
+	reloads    Reloads
+}
+
+// Reloads are what became of the reloads.
+type Reloads struct {
+	Succeeded, Failed uint64
+	LastSuccess       time.Time // the start counts as one
+	Err               error     // of the last one, nil if it succeeded
 }
 
 type handshakeKey struct {
@@ -79,11 +83,11 @@ type refusalKey struct {
 	uid       string
 }
 
-// New gives an empty Set of a daemon that has just come up with all its files in force; state is called at each scrape.
-func New(version string, state func() State) *Set {
+// New returns an empty Set of a daemon that has just come up with all its files in force.
+func New(version string) *Set {
 	now := time.Now()
 	s := &Set{
-		version: version, started: now, state: state, reloadOK: true, reloadLast: now,
+		version: version, started: now, reloads: Reloads{LastSuccess: now},
 		handshakes: make(map[handshakeKey]uint64),
 		durations:  make(map[durationKey]*histogram),
 		refusals:   make(map[refusalKey]uint64),
@@ -142,28 +146,27 @@ func (s *Set) Handshakes(initiator bool) (succeeded, refused uint64) {
 func (s *Set) Reload(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reloadOK = err == nil
+	s.reloads.Err = err
 	if err == nil {
-		s.reloads[1]++
-		s.reloadLast = time.Now()
+		s.reloads.Succeeded++
+		s.reloads.LastSuccess = time.Now()
 	} else {
-		s.reloads[0]++
+		s.reloads.Failed++
 	}
 }
 
-// Reloads gives how many reloads succeeded and failed, when the last success was, and whether the last one failed.
-func (s *Set) Reloads() (succeeded, failed uint64, last time.Time, ok bool) {
+// Reloads returns what became of the reloads.
+func (s *Set) Reloads() Reloads {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reloads[1], s.reloads[0], s.reloadLast, s.reloadOK
+	return s.reloads
 }
 
-// Started is when the Set was made.
+// Started returns when the Set was made.
 func (s *Set) Started() time.Time { return s.started }
 
-// Write writes everything in Prometheus' text format.
-func (s *Set) Write(w io.Writer) error {
-	state := s.state()
+// Write writes everything that is counted, and state, in Prometheus' text format.
+func (s *Set) Write(w io.Writer, state State) error {
 	e := newExposition(w)
 	e.family("shared_altsd_build_info", "gauge", "1, with what the daemon was built from as labels.")
 	e.sample("shared_altsd_build_info", 1, label{"version", s.version}, label{"goversion", runtime.Version()})
@@ -234,13 +237,13 @@ func (s *Set) writeCounted(e exposition) {
 		e.sample("shared_altsd_refusals_total", float64(s.refusals[k]), role(k.initiator), label{"uid", k.uid})
 	}
 	e.family("shared_altsd_reloads_total", "counter", "Reloads of certificates, CAs and revocation lists, by result.")
-	e.sample("shared_altsd_reloads_total", float64(s.reloads[0]), label{"result", "failed"})
-	e.sample("shared_altsd_reloads_total", float64(s.reloads[1]), label{"result", "succeeded"})
+	e.sample("shared_altsd_reloads_total", float64(s.reloads.Failed), label{"result", "failed"})
+	e.sample("shared_altsd_reloads_total", float64(s.reloads.Succeeded), label{"result", "succeeded"})
 	e.single("shared_altsd_last_reload_successful", "gauge",
 		"1 if the last reload, or the start, brought everything into force.",
-		number(s.reloadOK))
+		number(s.reloads.Err == nil))
 	e.single("shared_altsd_last_reload_success_seconds", "gauge",
-		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloadLast.Unix()))
+		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloads.LastSuccess.Unix()))
 }
 
 // writeProcess gives the metrics of the process under the names that every Prometheus client uses.

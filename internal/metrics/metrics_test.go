@@ -20,10 +20,10 @@ import (
 )
 
 // scrape gives each sample of a Set by its name and labels as written, and checks the format on the way.
-func scrape(t *testing.T, s *Set) map[string]float64 {
+func scrape(t *testing.T, s *Set, state State) map[string]float64 {
 	t.Helper()
 	var b strings.Builder
-	if err := s.Write(&b); err != nil {
+	if err := s.Write(&b, state); err != nil {
 		t.Fatal(err)
 	}
 	return parse(t, b.String())
@@ -84,14 +84,7 @@ func expect(t *testing.T, got map[string]float64, want map[string]float64) {
 
 func TestSet(t *testing.T) {
 	end := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
-	s := New("v1.2.3", func() State {
-		return State{
-			InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
-			VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
-			Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotAfter: end},
-				{Kind: "crl", Name: "/etc/x\"y\\z\n", NotAfter: end}},
-		}
-	})
+	s := New("v1.2.3")
 	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 3 * time.Millisecond})
 	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 5 * time.Millisecond})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.UnknownCA.String(), Duration: time.Minute})
@@ -101,7 +94,12 @@ func TestSet(t *testing.T) {
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
 	s.Reload(nil)
 	s.Reload(errors.New("no"))
-	expect(t, scrape(t, s), map[string]float64{
+	expect(t, scrape(t, s, State{
+		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
+		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
+		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotAfter: end},
+			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotAfter: end}},
+	}), map[string]float64{
 		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`:          2,
 		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          0,
 		`shared_altsd_handshakes_total{role="responder",result="refused_here",reason="unknown_ca"}`:    1,
@@ -139,20 +137,20 @@ func TestSet(t *testing.T) {
 			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
 		}
 	}
-	if ok, failed, last, good := s.Reloads(); ok != 1 || failed != 1 || last.IsZero() || good {
-		t.Errorf("Reloads: %d %d %v %v", ok, failed, last, good)
+	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || r.Err == nil {
+		t.Errorf("Reloads: %+v", r)
 	}
 }
 
 // Any number of local accounts makes a bounded number of samples.
 func TestUIDsAreBounded(t *testing.T) {
-	s := New("", func() State { return State{} })
+	s := New("")
 	for uid := range uint32(3 * maxUIDs) {
 		s.Handshake(Handshake{UID: uid, Reason: reason.Overloaded.String()})
 	}
 	s.Handshake(Handshake{UID: 0, Reason: reason.Overloaded.String()})
 	n := 0
-	got := scrape(t, s)
+	got := scrape(t, s, State{})
 	for k := range got {
 		if strings.HasPrefix(k, "shared_altsd_refusals_total") {
 			n++
@@ -215,10 +213,10 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New("v1", func() State { return State{} })
+	s := New("v1")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l) }()
+	go func() { done <- s.Serve(ctx, l, func() State { return State{Connections: 7} }) }()
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -249,6 +247,7 @@ func TestServe(t *testing.T) {
 	expect(t, parse(t, get()), map[string]float64{
 		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`: 100,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                      400,
+		`shared_altsd_connections`:                                                            7,
 	})
 	if resp, err := client.Post("http://localhost/metrics", "", nil); err != nil || resp.StatusCode != 405 {
 		t.Errorf("POST: %v %v", resp, err)
