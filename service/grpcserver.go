@@ -54,10 +54,13 @@ func (s *Server) newGRPCServer() *grpc.Server {
 		}},
 		Metadata: "grpc/gcp/handshaker.proto",
 	}, s)
-	if s.cfg.Register != nil {
-		s.cfg.Register(server)
-	}
 	return server
+}
+
+// RegisterService adds a service of the daemon's own beside the handshaker, on the same sockets (CallerFromContext). It
+// must be called before Serve.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
 }
 
 // peerCreds are the transport credentials of the UNIX socket: the kernel's word, no bytes exchanged.
@@ -109,7 +112,7 @@ func callerInfoOf(ctx context.Context) (info callerInfo, ok bool) {
 	return info, ok
 }
 
-// CallerFromContext returns who called a method of a service that Config.Register added; ok is false if ctx is not one
+// CallerFromContext returns who called a method of a service that RegisterService added; ok is false if ctx is not one
 // of such a call. A caller whom the socket refuses is not let through.
 func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
 	info, ok := callerInfoOf(ctx)

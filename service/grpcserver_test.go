@@ -44,9 +44,9 @@ func (noStream) Context() context.Context { return context.Background() }
 
 // Streams of the services beside the handshaker count as well, and do not hold up the daemon's stop.
 func TestRule24StreamsOfAllServices(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 3, Handshakes: 2}, Register: func(r grpc.ServiceRegistrar) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 3, Handshakes: 2}}, func(r grpc.ServiceRegistrar) {
 		grpc_health_v1.RegisterHealthServer(r, health.NewServer())
-	}})
+	})
 	conn := dial(t, d.socket, "")
 	watch := func() (grpc.ServerStreamingClient[grpc_health_v1.HealthCheckResponse], error) {
 		w, err := grpc_health_v1.NewHealthClient(conn).Watch(testContext(t), new(grpc_health_v1.HealthCheckRequest))

@@ -116,7 +116,7 @@ type daemon struct {
 }
 
 // startDaemon runs the service for the machine name; the accounts are named after the daemon's own user if c has none.
-func startDaemon(t testing.TB, name string, c Config) *daemon {
+func startDaemon(t testing.TB, name string, c Config, services ...func(grpc.ServiceRegistrar)) *daemon {
 	t.Helper()
 	d := &daemon{records: make(chan Record, 4096), logs: new(logBuffer)}
 	if c.Machine == nil {
@@ -132,6 +132,9 @@ func startDaemon(t testing.TB, name string, c Config) *daemon {
 	var err error
 	if d.Server, err = New(c); err != nil {
 		t.Fatal(err)
+	}
+	for _, register := range services {
+		register(d)
 	}
 	d.socket = d.listen(t, nil)
 	t.Cleanup(func() {

@@ -43,8 +43,6 @@ type Config struct {
 	Logger *slog.Logger
 	// OnFinish, if set, is called at the end of each handshake, for metrics. It must not block.
 	OnFinish func(Record)
-	// Register, if set, adds services of the daemon's own beside the handshaker, on the same sockets (CallerFromContext).
-	Register func(grpc.ServiceRegistrar)
 }
 
 const (

@@ -5,14 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -20,8 +16,8 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
-	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
@@ -30,154 +26,37 @@ import (
 // maxHandedCredentials bounds a credential handed over by reload, bytes; a request has at most 128 KiB.
 const maxHandedCredentials = 100 << 10
 
-// announceInterval is how often expiry and the clock are looked at.
-const announceInterval = time.Minute
-
-// An admin is what the daemon says of itself: the admin service and gRPC's health service on the socket, the metrics,
-// and the announcements of expiry.
+// An admin is what the daemon says of itself on its sockets: the admin service, and gRPC's health service.
 type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
 	accounts service.AccountDatabase
 	reloader *reloader
 	metrics  *metrics.Set
+	server   *service.Server
 	health   *health.Server
-	expiry   *expiry.Announcer
-	built    time.Time
-	started  time.Time
 	places   chan struct{} // of statuses under way
-
-	mu       sync.Mutex
-	server   *service.Server // nil until start
-	draining bool
+	draining atomic.Bool
 }
 
-func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *reloader, log *slog.Logger) *admin {
-	built := version.Built()
-	a := &admin{
-		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
-		expiry: expiry.NewAnnouncer(log, built, judgeExpiry), places: make(chan struct{}, 2),
-	}
-	a.metrics = metrics.New(version.Number())
-	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
+// addAdmin adds the two services to server, which does not serve yet.
+func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader,
+	set *metrics.Set) *admin {
+	a := &admin{machine: machine, accounts: accounts, reloader: r, metrics: set, server: server,
+		health: health.NewServer(), places: make(chan struct{}, 2)}
+	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
+	adminpb.RegisterAdminServer(server, a)
+	grpc_health_v1.RegisterHealthServer(server, a.health)
 	return a
-}
-
-// register adds the services to a server of the local socket.
-func (a *admin) register(r grpc.ServiceRegistrar) {
-	adminpb.RegisterAdminServer(r, a)
-	grpc_health_v1.RegisterHealthServer(r, a.health)
-}
-
-// finish counts a handshake that has ended.
-func (a *admin) finish(r service.Record) {
-	a.metrics.Handshake(metrics.Handshake{
-		Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
-	})
-}
-
-// reloaded counts a reload that has ended.
-func (a *admin) reloaded(err error) {
-	a.metrics.Reload(err)
-	a.announce()
-}
-
-func (a *admin) announce() { a.expiry.Announce(a.items(), time.Now()) }
-
-// run announces expiry and serves the metrics on l, if that is not nil, until ctx ends.
-func (a *admin) run(ctx context.Context, server *service.Server, l net.Listener) error {
-	a.mu.Lock()
-	a.server = server
-	a.mu.Unlock()
-	var served chan error
-	if l != nil {
-		served = make(chan error, 1)
-		go func() { served <- a.metrics.Serve(ctx, l, a.state) }()
-	}
-	a.announce()
-	tick := time.NewTicker(announceInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			a.announce()
-		case err := <-served:
-			return err
-		case <-ctx.Done():
-			if served != nil {
-				return <-served
-			}
-			return nil
-		}
-	}
 }
 
 // drain tells health checks that the daemon is about to stop.
 func (a *admin) drain() {
-	a.mu.Lock()
-	a.draining = true
-	a.mu.Unlock()
+	a.draining.Store(true)
 	a.health.Shutdown()
 }
 
-// items are what handshakes depend on for a time.
-func (a *admin) items() []expiry.Item { return expiryItems(a.machine.Credential(), a.machine.Trust()) }
-
-// expiryItems names a CA with its serial number, since its successor may have the same subject, and each thing once: no
-// two series of a metric may have the same labels.
-func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.Item {
-	var items []expiry.Item
-	seen := make(map[expiry.Item]bool)
-	add := func(kind, name string, notBefore, notAfter time.Time) {
-		if key := (expiry.Item{Kind: kind, Name: name}); !seen[key] {
-			seen[key] = true
-			items = append(items, expiry.Item{Kind: kind, Name: name, NotBefore: notBefore, NotAfter: notAfter})
-		}
-	}
-	for i, c := range credential.Certificates {
-		if i == 0 {
-			add(expiry.Leaf, strings.Join(c.DNSNames, " "), c.NotBefore, c.NotAfter)
-		} else {
-			add(expiry.Chain, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
-		}
-	}
-	for _, c := range t.CAs() {
-		add(expiry.CA, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
-	}
-	for _, l := range t.CRLs() {
-		add(expiry.CRL, l.Source+" of "+l.Issuer, l.ThisUpdate, l.NextUpdate)
-	}
-	return items
-}
-
-// state is what a scrape reads.
-func (a *admin) state() metrics.State {
-	items := a.items()
-	m := a.machine.Stats()
-	s := metrics.State{
-		Expiries: items, ClockWrong: expiry.ClockFault(items, time.Now(), a.built) != "",
-		Signatures: m.Signatures, VerifiedFull: m.Verified, VerifiedCached: m.Cached, VerifiedFailed: m.Failed,
-		CacheEntries: m.CacheSize,
-	}
-	if st, ok := a.snapshot(); ok {
-		s.InFlightInitiator, s.InFlightResponder = st.InFlight[service.Initiator], st.InFlight[service.Responder]
-		s.WaitingInitiator, s.WaitingResponder = st.Waiting[service.Initiator], st.Waiting[service.Responder]
-		s.Connections, s.Streams = st.Connections, st.Streams
-	}
-	return s
-}
-
-func (a *admin) snapshot() (service.Stats, bool) {
-	a.mu.Lock()
-	server := a.server
-	a.mu.Unlock()
-	if server == nil {
-		return service.Stats{}, false
-	}
-	return server.Snapshot(), true
-}
-
-// caller says who asks, and whether he may see what concerns other accounts: root and the daemon itself may.
+// caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may.
 func caller(ctx context.Context) (c service.Caller, privileged bool, err error) {
 	c, ok := service.CallerFromContext(ctx)
 	if !ok {
@@ -186,7 +65,7 @@ func caller(ctx context.Context) (c service.Caller, privileged bool, err error) 
 	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
 }
 
-// Status says what the daemon is doing.
+// Status returns what the daemon is doing.
 func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.StatusResponse, error) {
 	c, privileged, err := caller(ctx)
 	if err != nil {
@@ -200,12 +79,13 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	now := time.Now()
-	credential, items := a.machine.Credential(), a.items()
+	credential, trust := a.machine.Credential(), a.machine.Trust()
 	leaf := credential.Leaf
-	faults, soon := ownFaults(credential, a.machine.Name(), a.machine.Trust(), now)
+	faults, soon := ownFaults(credential, a.machine.Name(), trust, now)
 	fingerprint := sha256.Sum256(leaf.Raw)
 	resp := &adminpb.StatusResponse{
-		Version: version.Number(), State: "serving", StartedUnix: a.started.Unix(), NowUnix: now.Unix(), Machine: a.machine.Name(),
+		Version: version.Number(), State: "serving", StartedUnix: a.metrics.Started().Unix(), NowUnix: now.Unix(),
+		Machine: a.machine.Name(),
 		Certificate: &adminpb.Certificate{
 			Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Serial: fmt.Sprintf("%x", leaf.SerialNumber),
 			Key: leaf.PublicKeyAlgorithm.String(), DnsNames: leaf.DNSNames, NotBeforeUnix: leaf.NotBefore.Unix(),
@@ -221,20 +101,18 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	} else {
 		resp.CallerAccount = account.Name
 	}
-	for _, i := range items {
+	for _, i := range expiryItems(credential, trust) {
 		resp.Expiries = append(resp.Expiries, &adminpb.Expiry{
 			Kind: i.Kind, Name: i.Name, NotBeforeUnix: i.NotBefore.Unix(), NotAfterUnix: i.NotAfter.Unix(),
 		})
 	}
-	a.mu.Lock()
-	if a.draining {
+	if a.draining.Load() {
 		resp.State = "draining"
 	}
-	a.mu.Unlock()
 	reloads := a.metrics.Reloads()
 	resp.Reloads = &adminpb.Reloads{Succeeded: reloads.Succeeded, Failed: reloads.Failed,
 		LastSuccessUnix: reloads.LastSuccess.Unix(), LastOk: reloads.Err == nil}
-	stats, _ := a.snapshot()
+	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)
 	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)
 	if privileged {
@@ -258,7 +136,7 @@ func (a *admin) counters(role service.Role, now service.Stats) *adminpb.Counters
 		InFlight: uint32(now.InFlight[role]), Waiting: uint32(now.Waiting[role])}
 }
 
-// Reload brings the files, or a credential handed over, into force and gives the outcome.
+// Reload brings the files, or a credential handed over, into force and returns the outcome.
 func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminpb.ReloadResponse, error) {
 	defer clear(req.GetCredentials())
 	_, privileged, err := caller(ctx)

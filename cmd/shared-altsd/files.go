@@ -139,9 +139,9 @@ func (l *loaded) warn(warning string) {
 	}
 }
 
-// identity tells one state of the files from another without reading them: where each path leads, and what inode, size
+// state tells one state of the files from another without reading them: where each path leads, and what inode, size
 // and times are there. It changes when a file is written, replaced, or reached by another symlink.
-func (f *certFiles) identity() string {
+func (f *certFiles) state() string {
 	paths := append([]string{f.credentials}, f.crls...)
 	if f.key != "" {
 		paths = append(paths, f.key)

@@ -22,22 +22,22 @@ const (
 
 // A reloader brings changed files into force: all of them together for the next handshake, or none.
 type reloader struct {
-	files   *certFiles
+	files   certFiles
 	machine *certbind.Machine
 	log     *slog.Logger
-	// observe, if set, is told the outcome of each reload that read the files to the end.
-	observe func(error)
+	observe func(error) // is told the outcome of each reload that read the files to the end
 
 	mu      sync.Mutex
-	seen    string    // identity of the files at the last poll
-	tried   string    // identity of the files that were last read to the end, whether they came into force or not
+	seen    string    // state of the files at the last poll
+	tried   string    // state of the files that were last read to the end, whether they came into force or not
 	failed  time.Time // when a set was refused, zero if the last one came into force
 	lastErr string
 }
 
-// newReloader watches files, whose state identity has come into force already.
-func newReloader(files *certFiles, identity string, machine *certbind.Machine, log *slog.Logger) *reloader {
-	return &reloader{files: files, machine: machine, log: log, seen: identity, tried: identity}
+// newReloader watches files that machine was made of in the given state.
+func newReloader(files certFiles, state string, machine *certbind.Machine, log *slog.Logger,
+	observe func(error)) *reloader {
+	return &reloader{files: files, machine: machine, log: log, observe: observe, seen: state, tried: state}
 }
 
 // errChanging says that the files changed while they were being read; the next polls try again.
@@ -46,7 +46,7 @@ var errChanging = errors.New("the files changed while they were read: they are t
 // poll is called at every pollInterval. Files that changed are read once two polls have seen the same, so that a set
 // that is just being written is not read by halves.
 func (r *reloader) poll() {
-	now := r.files.identity()
+	now := r.files.state()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	atRest := now == r.seen
@@ -68,23 +68,23 @@ func (r *reloader) Reload(credential []byte) error {
 
 func (r *reloader) reload(credential []byte) error {
 	err := r.tryReload(credential)
-	if r.observe != nil && !errors.Is(err, errChanging) {
+	if !errors.Is(err, errChanging) {
 		r.observe(err)
 	}
 	return err
 }
 
 func (r *reloader) tryReload(credential []byte) error {
-	identity := r.files.identity()
-	files := *r.files
+	state := r.files.state()
+	files := r.files
 	if credential != nil {
 		files.given = credential
 	}
 	next, err := files.load(r.machine.Name())
-	if err == nil && r.files.identity() != identity {
+	if err == nil && r.files.state() != state {
 		err = errChanging
 	} else {
-		r.tried = identity
+		r.tried = state
 	}
 	if err == nil {
 		err = r.noWorse(next)
@@ -126,7 +126,7 @@ func (r *reloader) noWorse(next *loaded) error {
 	return errors.New(faultWithFlag(*fault).String())
 }
 
-// staleList gives the file of a revocation list that is past its next update, "" if there is none.
+// staleList returns the file of a revocation list that is past its next update, "" if there is none.
 func staleList(t *certbind.Trust, now time.Time) string {
 	for _, l := range t.CRLs() {
 		if now.After(l.NextUpdate) {

@@ -201,7 +201,7 @@ func TestReloadAtRest(t *testing.T) {
 	if err := os.Symlink("one", link); err != nil {
 		t.Fatal(err)
 	}
-	f := &certFiles{credentials: filepath.Join(link, "cert.pem"), key: filepath.Join(link, "key.pem"),
+	f := certFiles{credentials: filepath.Join(link, "cert.pem"), key: filepath.Join(link, "key.pem"),
 		cas: []caFile{{file: write(t, filepath.Join(dir, "ca.pem"), ca.PEM())}}}
 	l, err := f.load("")
 	if err != nil {
@@ -211,9 +211,9 @@ func TestReloadAtRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newReloader(f, f.identity(), m, slog.New(slog.DiscardHandler))
 	var outcomes []error
-	r.observe = func(err error) { outcomes = append(outcomes, err) }
+	observe := func(err error) { outcomes = append(outcomes, err) }
+	r := newReloader(f, f.state(), m, slog.New(slog.DiscardHandler), observe)
 	serial := func() string { return m.Credential().Leaf.SerialNumber.String() }
 
 	r.poll()

@@ -19,6 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
@@ -251,14 +252,16 @@ func (c *serveConfig) limitOptions(group string) []cli.Option {
 
 // A daemon is a running serve.
 type daemon struct {
-	config  *serveConfig
-	log     *slog.Logger
-	notify  *systemd.Notifier
-	machine *certbind.Machine
-	server  *service.Server
-	files   *reloader
-	admin   *admin
-	sockets *sockets
+	config    *serveConfig
+	log       *slog.Logger
+	notify    *systemd.Notifier
+	metrics   *metrics.Set
+	machine   *certbind.Machine
+	announcer *announcer
+	reloader  *reloader
+	server    *service.Server
+	admin     *admin
+	sockets   *sockets
 }
 
 // serve runs the daemon until a signal ends it.
@@ -297,7 +300,7 @@ func (c *serveConfig) newLogger(f *os.File) *slog.Logger {
 // newDaemon loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
 func newDaemon(c *serveConfig, log *slog.Logger, notify *systemd.Notifier) (_ *daemon, err error) {
 	d := &daemon{config: c, log: log, notify: notify}
-	identity := c.files.identity()
+	state := c.files.state()
 	l, err := c.files.load(c.files.machineName)
 	if err != nil {
 		return nil, err
@@ -308,11 +311,14 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *systemd.Notifier) (_ *d
 	if err != nil {
 		return nil, err
 	}
-	d.files = newReloader(&c.files, identity, d.machine, log)
+	d.metrics = metrics.New(version.Number())
+	d.announcer = newAnnouncer(d.machine, log)
+	d.reloader = newReloader(c.files, state, d.machine, log, func(err error) {
+		d.metrics.Reload(err)
+		d.announcer.announce()
+	})
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.files.allowDomain,
 		Groups: c.publishGroups})
-	d.admin = newAdmin(d.machine, accounts, d.files, log)
-	d.files.observe = d.admin.reloaded
 	d.server, err = service.New(service.Config{
 		Machine:             d.machine,
 		Accounts:            accounts,
@@ -324,12 +330,12 @@ func newDaemon(c *serveConfig, log *slog.Logger, notify *systemd.Notifier) (_ *d
 		HandshakeTimeout:    c.handshake,
 		Limits:              c.limits,
 		Logger:              log,
-		OnFinish:            d.admin.finish,
-		Register:            d.admin.register,
+		OnFinish:            countIn(d.metrics),
 	})
 	if err != nil {
 		return nil, withFlag(err)
 	}
+	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.metrics)
 	if d.sockets, err = listen(c, log); err != nil {
 		return nil, err
 	}
@@ -359,16 +365,20 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 	failed := make(chan error, len(d.sockets.local)+1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() {
-		if err := d.admin.run(ctx, d.server, d.sockets.metrics); err != nil {
-			failed <- err
-		}
-	}()
+	if d.sockets.metrics != nil {
+		go func() {
+			if err := d.metrics.Serve(ctx, d.sockets.metrics, d.state); err != nil {
+				failed <- err
+			}
+		}()
+	}
 	for _, s := range d.sockets.local {
 		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
 	}
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
+	announce := time.NewTicker(announceInterval)
+	defer announce.Stop()
 	rotate := time.NewTicker(d.config.statement)
 	defer rotate.Stop()
 	var watchdog <-chan time.Time
@@ -377,11 +387,14 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 		defer t.Stop()
 		watchdog = t.C
 	}
+	d.announcer.announce()
 	d.notify.Ready("serving as " + d.machine.Name())
 	for {
 		select {
 		case <-poll.C:
-			d.files.poll()
+			d.reloader.poll()
+		case <-announce.C:
+			d.announcer.announce()
 		case <-rotate.C:
 			if err := d.machine.RotateStatic(); err != nil {
 				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
@@ -404,7 +417,7 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *daemon) hangup() {
 	d.notify.Reloading()
-	if err := d.files.Reload(nil); err != nil {
+	if err := d.reloader.Reload(nil); err != nil {
 		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
 		return
 	}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/expiry"
+	"github.com/shared-altsd/shared-altsd/internal/metrics"
+	"github.com/shared-altsd/shared-altsd/internal/version"
+	"github.com/shared-altsd/shared-altsd/service"
+)
+
+// countIn returns what counts in set a handshake that has ended.
+func countIn(set *metrics.Set) func(service.Record) {
+	return func(r service.Record) {
+		set.Handshake(metrics.Handshake{
+			Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
+		})
+	}
+}
+
+// state is what a scrape of the metrics reads.
+func (d *daemon) state() metrics.State {
+	items := expiryItems(d.machine.Credential(), d.machine.Trust())
+	m, s := d.machine.Stats(), d.server.Snapshot()
+	return metrics.State{
+		InFlightInitiator: s.InFlight[service.Initiator], InFlightResponder: s.InFlight[service.Responder],
+		WaitingInitiator: s.Waiting[service.Initiator], WaitingResponder: s.Waiting[service.Responder],
+		Connections: s.Connections, Streams: s.Streams,
+		Expiries: items, ClockWrong: expiry.ClockFault(items, time.Now(), version.Built()) != "",
+		Signatures: m.Signatures, VerifiedFull: m.Verified, VerifiedCached: m.Cached, VerifiedFailed: m.Failed,
+		CacheEntries: m.CacheSize,
+	}
+}
