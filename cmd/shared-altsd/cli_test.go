@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,7 +172,7 @@ func TestStartFailures(t *testing.T) {
 	for _, tt := range []struct{ name, credentials, key, ca, want string }{
 		{"no file", filepath.Join(dir, "none.pem"), "", caFile, "give the right path"},
 		{"a directory", dir, "", caFile, "not a plain file"},
-		{"too large", file("large.pem", make([]byte, maxCredentialsSize+1), 0o600), "", caFile, "more than 1048576 bytes"},
+		{"too large", file("large.pem", make([]byte, 1<<20+1), 0o600), "", caFile, "more than 1048576 bytes"},
 		{"key for everybody", file("open.pem", good.PEM(), 0o644), "", caFile, "chmod 0600"},
 		{"key apart for everybody", file("cert.pem", good.CertPEM, 0o644), file("open.key", good.KeyPEM, 0o604), caFile,
 			"chmod 0600"},
@@ -198,6 +199,31 @@ func TestStartFailures(t *testing.T) {
 				t.Error("there is a socket")
 			}
 		})
+	}
+}
+
+// Each flag that internal/daemon names, in an error or as a cure, is one of serve.
+func TestFlagsThatTheDaemonNames(t *testing.T) {
+	files, err := filepath.Glob("../../internal/daemon/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sources: %v", err)
+	}
+	flags := regexp.MustCompile(`--[a-z][a-z-]+`)
+	seen := map[string]bool{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range flags.FindAllString(string(data), -1) {
+			seen[flag] = true
+			if !slices.ContainsFunc(allOptions(serveCommand), func(o cli.Option) bool { return "--"+o.Name == flag }) {
+				t.Errorf("%s names %s, which serve does not have", file, flag)
+			}
+		}
+	}
+	if !seen["--credentials"] || !seen["--crl-stale-ok"] {
+		t.Errorf("found only %v", seen)
 	}
 }
 

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/shared-altsd/shared-altsd/internal/cli"
+import (
+	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/daemon"
+)
 
 // configFile is the config file, which serve and check read; group is where their help has --config.
 func configFile(group string) *cli.ConfigFile {
@@ -8,6 +11,6 @@ func configFile(group string) *cli.ConfigFile {
 		Group:   group,
 		Help:    "Read flags of serve from FILE as well: lines 'name = value', '#' comments. The command line wins.",
 		Options: func() []cli.Option { return new(serveConfig).options() },
-		Read:    readBounded,
+		Read:    daemon.ReadFile,
 	}
 }

@@ -26,15 +26,15 @@ func TestConfigFile(t *testing.T) {
 	if code != 0 {
 		t.Fatal(stderr)
 	}
-	got := fmt.Sprintln(c.socketMode, c.sockets, c.files.allowDomain, c.files.cas, c.logLevel, c.logFormat)
+	got := fmt.Sprintln(c.SocketMode, c.Sockets, c.Files.AllowDomainAccounts, c.Files.CAs, c.logLevel, c.logFormat)
 	want := "-rw------- [{/a#b []} {/c [{1 2}]}] true [{[a.test] /x = y}] debug text\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	// What the command line says of a repeatable flag replaces all that the file says of it.
 	c, code, stderr = configured(text, "--socket", "/d")
-	if code != 0 || len(c.sockets) != 1 || c.sockets[0].path != "/d" {
-		t.Errorf("sockets: %v %s", c.sockets, stderr)
+	if code != 0 || len(c.Sockets) != 1 || c.Sockets[0].Path != "/d" {
+		t.Errorf("sockets: %v %s", c.Sockets, stderr)
 	}
 }
 

@@ -1,7 +1,8 @@
 // Shared-altsd is a handshaker service for gRPC's ALTS on ordinary machines: one daemon a machine, one certificate a
 // machine, and every local account an identity of its own, account@machine.
 //
-// This package is thin: flags, files and wiring. The work is done in service, noiseproto and certbind.
+// This package is thin: flags, words and calls. The daemon is put together in internal/daemon, and its work is done in
+// service, noiseproto and certbind.
 package main
 
 import (

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -179,101 +177,4 @@ func TestReloadRevocation(t *testing.T) {
 		t.Errorf("after the revocation: %v", err)
 	}
 	p.a.log.waitAfter(t, 0, "revoked")
-}
-
-// A set that is written in several steps is not read by halves: it comes into force once, when it is at rest, by a
-// symlink that moves as well.
-func TestReloadAtRest(t *testing.T) {
-	dir := testprog.Dir(t)
-	ca := newCA(t, testca.Options{})
-	var issued []*testca.Issued
-	for _, name := range []string{"one", "two"} {
-		sub := filepath.Join(dir, name)
-		if err := os.Mkdir(sub, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		i := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
-		write(t, filepath.Join(sub, "cert.pem"), i.CertPEM)
-		write(t, filepath.Join(sub, "key.pem"), i.KeyPEM)
-		issued = append(issued, i)
-	}
-	link := filepath.Join(dir, "live")
-	if err := os.Symlink("one", link); err != nil {
-		t.Fatal(err)
-	}
-	f := certFiles{credentials: filepath.Join(link, "cert.pem"), key: filepath.Join(link, "key.pem"),
-		cas: []caFile{{file: write(t, filepath.Join(dir, "ca.pem"), ca.PEM())}}}
-	l, err := f.load("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: l.credential, Name: l.name, Trust: l.trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var outcomes []error
-	observe := func(err error) { outcomes = append(outcomes, err) }
-	r := newReloader(f, f.state(), m, slog.New(slog.DiscardHandler), observe)
-	serial := func() string { return m.Credential().Leaf.SerialNumber.String() }
-
-	r.poll()
-	if len(outcomes) != 0 {
-		t.Error("read again though nothing changed")
-	}
-	if err := os.Symlink("two", link+".new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(link+".new", link); err != nil {
-		t.Fatal(err)
-	}
-	r.poll()
-	if len(outcomes) != 0 {
-		t.Error("read before the files were at rest")
-	}
-	r.poll()
-	r.poll()
-	if len(outcomes) != 1 || outcomes[0] != nil || serial() != issued[1].Cert.SerialNumber.String() {
-		t.Errorf("after the link moved: %v, serial %s", outcomes, serial())
-	}
-	// The key first, and half of it, written in place.
-	next := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
-	key := filepath.Join(dir, "two", "key.pem")
-	for _, n := range []int{len(next.KeyPEM) / 2, len(next.KeyPEM)} {
-		if err := os.WriteFile(key, next.KeyPEM[:n], 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r.poll()
-	}
-	write(t, filepath.Join(dir, "two", "cert.pem"), next.CertPEM)
-	r.poll()
-	if len(outcomes) != 1 {
-		t.Errorf("read by halves: %v", outcomes)
-	}
-	r.poll()
-	if len(outcomes) != 2 || outcomes[1] != nil || serial() != next.Cert.SerialNumber.String() {
-		t.Errorf("at rest: %v, serial %s", outcomes, serial())
-	}
-	// A set that was refused is tried again as it is after a while, and a credential that was handed over stays in use.
-	write(t, key, issued[0].KeyPEM)
-	r.poll()
-	r.poll()
-	r.poll()
-	if len(outcomes) != 3 || outcomes[2] == nil || serial() != next.Cert.SerialNumber.String() {
-		t.Errorf("a bad key: %v, serial %s", outcomes, serial())
-	}
-	r.failed = r.failed.Add(-retryInterval)
-	r.poll()
-	if len(outcomes) != 4 || outcomes[3] == nil {
-		t.Errorf("a bad key, later: %v", outcomes)
-	}
-	given := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
-	if err := r.Reload(given.PEM()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Reload(nil); err != nil || serial() != given.Cert.SerialNumber.String() {
-		t.Errorf("a credential handed over: %v, serial %s", err, serial())
-	}
-	if err := r.Reload([]byte("nonsense")); err == nil || serial() != given.Cert.SerialNumber.String() {
-		t.Errorf("nonsense handed over: %v, serial %s", err, serial())
-	}
 }

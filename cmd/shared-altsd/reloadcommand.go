@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 )
 
@@ -52,7 +53,7 @@ func readCredentials(credentials, key string) (handed []byte, err error) {
 			continue
 		}
 		// A key in a file that others may read or write is refused here as it is by serve.
-		data, warning, err := readKeyFile(file.path)
+		data, warning, err := daemon.ReadKeyFile(file.path)
 		if err != nil {
 			return handed, fmt.Errorf("%s: %w", file.flag, err)
 		}
@@ -62,9 +63,9 @@ func readCredentials(credentials, key string) (handed []byte, err error) {
 		handed = append(append(handed, data...), '\n')
 		clear(data)
 	}
-	if len(handed) > maxHandedCredentials {
+	if len(handed) > daemon.MaxHandedCredentials {
 		return handed, fmt.Errorf("--credentials: more than %d bytes: this is not the file that was meant",
-			maxHandedCredentials)
+			daemon.MaxHandedCredentials)
 	}
 	return handed, nil
 }

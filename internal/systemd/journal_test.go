@@ -92,7 +92,8 @@ func TestNoPrioritiesElsewhere(t *testing.T) {
 func TestWriter(t *testing.T) {
 	f, variable := stream(t)
 	t.Setenv("JOURNAL_STREAM", variable)
-	if n, err := fmt.Fprintf(Writer(f, slog.LevelError), "serve: %s\n", "no file"); n != len("serve: no file\n") || err != nil {
+	n, err := fmt.Fprintf(Writer(f, slog.LevelError), "serve: %s\n", "no file")
+	if n != len("serve: no file\n") || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
 	fmt.Fprintln(Writer(f, slog.LevelWarn), "warning: the key")

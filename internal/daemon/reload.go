@@ -1,7 +1,6 @@
-package main
+package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +21,7 @@ const (
 
 // A reloader brings changed files into force: all of them together for the next handshake, or none.
 type reloader struct {
-	files   certFiles
+	files   Files
 	machine *certbind.Machine
 	log     *slog.Logger
 	observe func(error) // is told the outcome of each reload that read the files to the end
@@ -35,7 +34,7 @@ type reloader struct {
 }
 
 // newReloader watches files that machine was made of in the given state.
-func newReloader(files certFiles, state string, machine *certbind.Machine, log *slog.Logger,
+func newReloader(files Files, state string, machine *certbind.Machine, log *slog.Logger,
 	observe func(error)) *reloader {
 	return &reloader{files: files, machine: machine, log: log, observe: observe, seen: state, tried: state}
 }
@@ -116,7 +115,7 @@ func (r *reloader) tryReload(credential []byte) error {
 // also refuses lists that are out of date already, where those in force are not.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
-	if stale := staleList(next.trust, now); stale != "" && !r.files.crlStaleOK && staleList(r.machine.Trust(), now) == "" {
+	if stale := staleList(next.trust, now); stale != "" && !r.files.CRLStaleOK && staleList(r.machine.Trust(), now) == "" {
 		return fmt.Errorf("the revocation list %s is past its next update: fetch a new one from the CA", stale)
 	}
 	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
@@ -143,24 +142,4 @@ func firstFault(faults []certbind.Fault) *certbind.Fault {
 		}
 	}
 	return nil
-}
-
-// credentialAttrs are what the log says of a certificate.
-func credentialAttrs(l *loaded) []any {
-	leaf := l.credential.Leaf
-	return []any{"machine", l.name, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "expires",
-		leaf.NotAfter.UTC().Format(time.RFC3339)}
-}
-
-// logFaults says at once what peers will say later; what ends soon is the announcer's part. The daemon runs all the
-// same: the clock may be set, or the files mended, while it does.
-func logFaults(log *slog.Logger, l *loaded) {
-	faults, _ := ownFaults(l.credential, l.name, l.trust, time.Now())
-	for _, f := range faults {
-		level := slog.LevelError
-		if f.Warning {
-			level = slog.LevelWarn
-		}
-		log.Log(context.Background(), level, "this machine's certificate: "+f.What, "cure", f.Cure)
-	}
 }

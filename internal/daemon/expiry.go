@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -29,8 +29,8 @@ func (a *announcer) announce() {
 	a.log.Announce(expiryItems(a.machine.Credential(), a.machine.Trust()), time.Now())
 }
 
-// expiryItems returns what handshakes depend on for a time. It names a CA with its serial number, since its successor may
-// have the same subject, and each thing once: no two series of a metric may have the same labels.
+// expiryItems returns what handshakes depend on for a time. It names a CA with its serial number, since its successor
+// may have the same subject, and each thing once: no two series of a metric may have the same labels.
 func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.Item {
 	var items []expiry.Item
 	seen := make(map[expiry.Item]bool)

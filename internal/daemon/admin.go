@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -23,8 +23,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
-// maxHandedCredentials bounds a credential handed over by reload, bytes; a request has at most 128 KiB.
-const maxHandedCredentials = 100 << 10
+// MaxHandedCredentials bounds a credential handed over by reload, bytes; a request has at most 128 KiB.
+const MaxHandedCredentials = 100 << 10
 
 // An admin is what the daemon says of itself on its sockets: the admin service, and gRPC's health service.
 type admin struct {
@@ -145,10 +145,10 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 		return nil, err
 	case !privileged:
 		return nil, status.Error(codes.PermissionDenied, "only root and the daemon's own account may reload: use sudo")
-	case len(req.GetCredentials()) > maxHandedCredentials:
+	case len(req.GetCredentials()) > MaxHandedCredentials:
 		return nil, status.Errorf(codes.InvalidArgument,
 			"the credentials have more than %d bytes: this is not the file that was meant",
-			maxHandedCredentials)
+			MaxHandedCredentials)
 	}
 	var credential []byte
 	if len(req.GetCredentials()) > 0 {

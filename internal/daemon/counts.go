@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"time"
@@ -19,7 +19,7 @@ func countIn(set *metrics.Set) func(service.Record) {
 }
 
 // state is what a scrape of the metrics reads.
-func (d *daemon) state() metrics.State {
+func (d *Daemon) state() metrics.State {
 	items := expiryItems(d.machine.Credential(), d.machine.Trust())
 	m, s := d.machine.Stats(), d.server.Snapshot()
 	return metrics.State{

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"time"
@@ -8,9 +8,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/version"
 )
 
-// ownFaults returns what peers would refuse in this machine's certificates now and, as warnings, what will soon end, for
-// check, status and the log, whose announcer says the second by the same judge. Of a plainly wrong clock it names that
-// alone: every other word about time would follow from it, and send its reader the wrong way.
+// ownFaults returns what peers would refuse in this machine's certificates now and, as warnings, what will soon end,
+// for check, status and the log, whose announcer says the second by the same judge. Of a plainly wrong clock it names
+// that alone: every other word about time would follow from it, and send its reader the wrong way.
 func ownFaults(c *certbind.Credential, name string, t *certbind.Trust, now time.Time) (faults, soon []certbind.Fault) {
 	items := expiryItems(c, t)
 	if fault := expiry.ClockFault(items, now, version.Built()); fault != "" {

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
@@ -25,8 +27,8 @@ type servedSocket struct {
 	uids service.UIDRanges
 }
 
-// listen takes over the sockets of the service manager and binds those of --socket that are not among them.
-func listen(c *serveConfig, log *slog.Logger) (_ *sockets, err error) {
+// listen takes over the sockets of the service manager and binds those of the configuration that are not among them.
+func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 	given, err := systemd.Sockets()
 	if err != nil {
 		return nil, err
@@ -41,16 +43,16 @@ func listen(c *serveConfig, log *slog.Logger) (_ *sockets, err error) {
 			s.close(log)
 		}
 	}()
-	if s.metrics, err = c.metrics.listen(forMetrics); err != nil {
+	if s.metrics, err = listenMetrics(c.Metrics, forMetrics); err != nil {
 		return nil, err
 	}
-	specs := c.sockets
+	specs := c.Sockets
 	if len(specs) == 0 && len(inherited) == 0 {
-		specs = []socketSpec{{path: localsock.DefaultPath}}
+		specs = []Socket{{Path: localsock.DefaultPath}}
 	}
 	limits := map[string]service.UIDRanges{}
 	for _, spec := range specs {
-		limits[spec.path] = spec.uids
+		limits[spec.Path] = spec.UIDs
 	}
 	taken := map[string]bool{}
 	for _, in := range inherited {
@@ -72,16 +74,44 @@ func listen(c *serveConfig, log *slog.Logger) (_ *sockets, err error) {
 		s.local = append(s.local, servedSocket{l, uids})
 	}
 	for _, spec := range specs {
-		if taken[spec.path] {
+		if taken[spec.Path] {
 			continue
 		}
-		l, err := localsock.Listen(spec.path, c.socketMode, c.socketGroup)
+		l, err := localsock.Listen(spec.Path, c.SocketMode, c.SocketGroup)
 		if err != nil {
 			return nil, fmt.Errorf("--socket: %w", err)
 		}
-		s.local = append(s.local, servedSocket{l, spec.uids})
+		s.local = append(s.local, servedSocket{l, spec.UIDs})
 	}
 	return s, nil
+}
+
+// listenMetrics returns the listener for metrics: given, which is the service manager's, or that of addr; nil for none.
+func listenMetrics(addr MetricsAddr, given net.Listener) (net.Listener, error) {
+	switch {
+	case given != nil && addr.Network != "":
+		given.Close()
+		return nil, errors.New("--metrics is given, and the service manager passes a socket for metrics as well: use one " +
+			"of them")
+	case given != nil, addr.Network == "":
+		return given, nil
+	case addr.Network == "unix":
+		// Its place is made safe like that of the other sockets; who may read is up to the directory.
+		l, err := localsock.Listen(addr.Address, 0o666, -1)
+		if err != nil {
+			return nil, fmt.Errorf("--metrics: %w", err)
+		}
+		return l, nil
+	}
+	l, err := net.Listen(addr.Network, addr.Address)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("--metrics: this service may open no TCP port (RestrictAddressFamilies=): enable "+
+			"shared-altsd-metrics.socket, through which systemd opens it, in the place of --metrics: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	return l, nil
 }
 
 // metricsName is the FileDescriptorName= of a socket unit for metrics.

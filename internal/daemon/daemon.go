@@ -1,0 +1,190 @@
+// Package daemon is the running daemon: it reads the files, binds the sockets, reloads, and says what it is doing.
+//
+// It is the program's own, so that its errors and cures name the flags of serve.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/metrics"
+	"github.com/shared-altsd/shared-altsd/internal/systemd"
+	"github.com/shared-altsd/shared-altsd/internal/version"
+	"github.com/shared-altsd/shared-altsd/service"
+)
+
+// A Daemon is the service of one machine, with all that it has open.
+type Daemon struct {
+	config    Config
+	log       *slog.Logger
+	notify    *systemd.Notifier
+	metrics   *metrics.Set
+	machine   *certbind.Machine
+	announcer *announcer
+	reloader  *reloader
+	server    *service.Server
+	admin     *admin
+	sockets   *sockets
+}
+
+// Serve runs a daemon until a signal ends it. It changes what belongs to the whole process: core dumps, umask, signals,
+// and the variables by which systemd speaks to it.
+func Serve(c Config) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	log := newLogger(os.Stderr, c.LogLevel, c.LogJSON)
+	notify, err := systemd.NewNotifier()
+	if err != nil {
+		return err
+	}
+	// From here on a SIGHUP that comes early must not end the daemon.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	d, err := New(c, log, notify)
+	if err != nil {
+		return err
+	}
+	return d.Run(signals)
+}
+
+// New loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
+func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err error) {
+	d := &Daemon{config: c, log: log, notify: notify}
+	state := c.Files.state()
+	l, err := c.Files.load(c.Files.MachineName)
+	if err != nil {
+		return nil, err
+	}
+	d.machine, err = certbind.NewMachine(certbind.MachineConfig{
+		Credential: l.credential, Name: l.name, Trust: l.trust, Window: c.StatementLifetime, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.metrics = metrics.New(version.Number())
+	d.announcer = newAnnouncer(d.machine, log)
+	d.reloader = newReloader(c.Files, state, d.machine, log, func(err error) {
+		d.metrics.Reload(err)
+		d.announcer.announce()
+	})
+	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
+		Groups: c.PublishGroups})
+	d.server, err = service.New(service.Config{
+		Machine:             d.machine,
+		Accounts:            accounts,
+		PublishGroups:       c.PublishGroups,
+		AllowDomainAccounts: c.Files.AllowDomainAccounts,
+		SecureNaming:        c.SecureNaming,
+		ServerAccounts:      c.ServerAccounts,
+		MinVersion:          byte(c.MinVersion),
+		HandshakeTimeout:    c.HandshakeTimeout,
+		Limits:              c.Limits,
+		Logger:              log,
+		OnFinish:            countIn(d.metrics),
+	})
+	if err != nil {
+		return nil, withFlag(err)
+	}
+	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.metrics)
+	if d.sockets, err = listen(&c, log); err != nil {
+		return nil, err
+	}
+	d.logStart(l)
+	return d, nil
+}
+
+// Run serves until one of signals or a failure ends it. All that happens from time to time happens in its loop, so that
+// the watchdog of the service manager sees it when that loop hangs.
+func (d *Daemon) Run(signals <-chan os.Signal) error {
+	defer d.sockets.close(d.log)
+	failed := make(chan error, len(d.sockets.local)+1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if d.sockets.metrics != nil {
+		go func() {
+			if err := d.metrics.Serve(ctx, d.sockets.metrics, d.state); err != nil {
+				failed <- err
+			}
+		}()
+	}
+	for _, s := range d.sockets.local {
+		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
+	}
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	announce := time.NewTicker(announceInterval)
+	defer announce.Stop()
+	rotate := time.NewTicker(d.config.StatementLifetime)
+	defer rotate.Stop()
+	var watchdog <-chan time.Time
+	if interval := systemd.WatchdogInterval(); interval > 0 {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		watchdog = t.C
+	}
+	d.announcer.announce()
+	d.notify.Ready("serving as " + d.machine.Name())
+	for {
+		select {
+		case <-poll.C:
+			d.reloader.poll()
+		case <-announce.C:
+			d.announcer.announce()
+		case <-rotate.C:
+			if err := d.machine.RotateStatic(); err != nil {
+				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
+			}
+		case <-watchdog:
+			d.notify.Watchdog()
+		case err := <-failed:
+			return fmt.Errorf("serving a socket: %w", err)
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				d.hangup()
+				continue
+			}
+			d.drain(s, signals)
+			return nil
+		}
+	}
+}
+
+// hangup is what SIGHUP does, with word to the service manager before and after.
+func (d *Daemon) hangup() {
+	d.notify.Reloading()
+	if err := d.reloader.Reload(nil); err != nil {
+		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
+		return
+	}
+	d.notify.Ready("serving as " + d.machine.Name())
+}
+
+// drain takes no new handshakes and lets those in flight finish, until DrainTimeout is over or a second signal comes.
+func (d *Daemon) drain(s os.Signal, signals <-chan os.Signal) {
+	d.notify.Stopping()
+	d.admin.drain()
+	d.log.Info("stopping", "signal", s.String(), "waits up to", d.config.DrainTimeout.String())
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.DrainTimeout)
+	defer cancel()
+	go func() {
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				cancel()
+				return
+			}
+		}
+	}()
+	if err := d.server.Shutdown(ctx); err != nil {
+		d.log.Warn("stopped with handshakes in flight, which were cut", "cause", err)
+		return
+	}
+	d.log.Info("stopped")
+}

@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"encoding/asn1"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/cli"
+)
+
+// Files names all that is read from disk about certificates, with the policy that belongs to it.
+type Files struct {
+	Credentials, Key    string
+	CAs                 []CAFile
+	CRLs                []string
+	MachineName         string
+	RequireEKU          asn1.ObjectIdentifier
+	AllowDomainAccounts bool
+	CRLStaleOK          bool
+	// given is a PEM with key and chain that was handed over while the daemon ran, in the place of the first two.
+	given []byte
+}
+
+// A CAFile is a file of CA certificates, and the names that they may vouch for, none for any.
+type CAFile struct {
+	Names []string
+	File  string // "system" for the system's pool
+}
+
+// loaded is what the files hold, as one: it comes into force together or not at all.
+type loaded struct {
+	credential *certbind.Credential
+	trust      *certbind.Trust
+	name       string
+	warnings   []string
+}
+
+// load reads everything. The certificate must prove name, if name is not empty: at a reload that is the name in force,
+// so that a new certificate with more names changes nothing.
+func (f *Files) load(name string) (*loaded, error) {
+	l := &loaded{}
+	if f.Credentials == "" {
+		return nil, cli.Usagef("--credentials is missing: give the PEM file with this machine's certificate chain and key " +
+			"('shared-altsd dev-ca' makes one to try with)")
+	}
+	if len(f.CAs) == 0 {
+		return nil, cli.Usagef("--ca is missing: give the PEM file with the CA whose machines may talk to this one")
+	}
+	var err error
+	if l.credential, err = f.loadCredential(l); err != nil {
+		return nil, err
+	}
+	fqdn := ""
+	if name == "" && len(l.credential.Leaf.DNSNames) > 1 {
+		fqdn = hostFQDN()
+	}
+	if l.name, err = l.credential.MachineName(name, fqdn); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Credentials, withFlag(err))
+	}
+	if l.trust, err = f.loadTrust(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (f *Files) loadCredential(l *loaded) (*certbind.Credential, error) {
+	if f.given != nil {
+		c, err := certbind.ParseCredential(f.given, nil)
+		return c, withFlag(err)
+	}
+	certPEM, warning, err := ReadKeyFile(f.Credentials)
+	if err != nil {
+		return nil, fmt.Errorf("--credentials: %w", err)
+	}
+	defer clear(certPEM)
+	l.warn(warning)
+	var keyPEM []byte
+	if f.Key != "" {
+		if keyPEM, warning, err = ReadKeyFile(f.Key); err != nil {
+			return nil, fmt.Errorf("--key: %w", err)
+		}
+		defer clear(keyPEM)
+		l.warn(warning)
+	}
+	c, err := certbind.ParseCredential(certPEM, keyPEM)
+	if err != nil && f.Key != "" {
+		return nil, fmt.Errorf("%s with --key %s: %w", f.Credentials, f.Key, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Credentials, withFlag(err))
+	}
+	return c, nil
+}
+
+func (f *Files) loadTrust() (*certbind.Trust, error) {
+	config := certbind.TrustConfig{RequireEKU: f.RequireEKU, AllowDomainAccounts: f.AllowDomainAccounts,
+		CRLStaleOK: f.CRLStaleOK}
+	for _, ca := range f.CAs {
+		c := certbind.CA{Names: ca.Names, Source: ca.File, System: ca.File == "system"}
+		if !c.System {
+			var err error
+			if c.PEM, err = readTrustFile(ca.File, maxCASize); err != nil {
+				return nil, fmt.Errorf("--ca: %w", err)
+			}
+		}
+		config.CAs = append(config.CAs, c)
+	}
+	for _, file := range f.CRLs {
+		data, err := readTrustFile(file, maxCRLSize)
+		if err != nil {
+			return nil, fmt.Errorf("--crl: %w", err)
+		}
+		config.CRLs = append(config.CRLs, certbind.CRLFile{Data: data, Source: file})
+	}
+	t, err := certbind.NewTrust(config)
+	return t, withFlag(err)
+}
+
+func (l *loaded) warn(warning string) {
+	if warning != "" {
+		l.warnings = append(l.warnings, warning)
+	}
+}
+
+// state tells one state of the files from another without reading them: where each path leads, and what inode, size
+// and times are there. It changes when a file is written, replaced, or reached by another symlink.
+func (f *Files) state() string {
+	paths := append([]string{f.Credentials}, f.CRLs...)
+	if f.Key != "" {
+		paths = append(paths, f.Key)
+	}
+	for _, ca := range f.CAs {
+		if ca.File != "system" {
+			paths = append(paths, ca.File)
+		}
+	}
+	var b strings.Builder
+	for _, path := range paths {
+		real, err := filepath.EvalSymlinks(path)
+		var st syscall.Stat_t
+		if err == nil {
+			err = syscall.Stat(real, &st)
+		}
+		fmt.Fprintf(&b, "%q %q %d %d %d %v %v %v\n", path, real, st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, err)
+	}
+	return b.String()
+}
+
+// hostFQDN returns the host's name with its domain, as far as the host knows it without help from afar for long.
+func hostFQDN() string {
+	name, err := os.Hostname()
+	if err != nil || strings.Contains(name, ".") {
+		return name
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if full, err := net.DefaultResolver.LookupCNAME(ctx, name); err == nil {
+		return strings.TrimSuffix(full, ".")
+	}
+	return name
+}
