@@ -88,7 +88,7 @@ func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
 	return d, nil
 }
 
-// release gives d back. The connection is closed when nobody has used it for daemonIdle.
+// release returns d back. The connection is closed when nobody has used it for daemonIdle.
 func (d *daemonConn) release() {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()

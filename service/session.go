@@ -366,7 +366,7 @@ func (h *session) end(f *failure) *failure {
 	return f
 }
 
-// hold gives back what the session holds, for something else.
+// hold returns back what the session holds, for something else.
 func (h *session) hold(something holding) {
 	switch h.holds {
 	case aStream:

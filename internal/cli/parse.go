@@ -83,7 +83,7 @@ func suggest(options []Option, prefix, name string) string {
 	return "see --help"
 }
 
-// resolve gives each option its values: those of the first source that has any, else the default.
+// resolve returns each option its values: those of the first source that has any, else the default.
 func resolve(options []Option, sources ...[]setting) error {
 	for _, o := range options {
 		var values []setting

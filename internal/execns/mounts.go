@@ -68,7 +68,7 @@ func scratchDir() (string, error) {
 	return "", errors.New("none of /tmp, /run, /mnt and /var is there: create /tmp")
 }
 
-// addDMI gives a machine without DMI a product name: /sys/class is remade in memory, with its entries mounted back.
+// addDMI returns a machine without DMI a product name: /sys/class is remade in memory, with its entries mounted back.
 func addDMI(scratch string) error {
 	const class = "/sys/class"
 	original := filepath.Join(scratch, "class")

@@ -43,7 +43,7 @@ func fromTerminal(s syscall.Signal) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// defaultAction gives s back the action that it has in a new process. A struct sigaction of zeros says so on every
+// defaultAction returns s back the action that it has in a new process. A struct sigaction of zeros says so on every
 // architecture; none has one longer than this.
 func defaultAction(s syscall.Signal) {
 	var action [64]byte

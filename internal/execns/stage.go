@@ -66,7 +66,7 @@ func become(command []string) error {
 	return &Error{CannotRun, fmt.Errorf("cannot run %s: %w", command[0], err)}
 }
 
-// dropAmbient gives up the capability that the mounts needed. Root has it by being root, and keeps it.
+// dropAmbient returns up the capability that the mounts needed. Root has it by being root, and keeps it.
 func dropAmbient() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("dropping ambient capabilities: %w", err)

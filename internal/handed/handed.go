@@ -103,7 +103,6 @@ type Socket struct {
 	fd    int
 	id    uint64
 	ready chan struct{}
-	local netip.AddrPort
 	peer  netip.AddrPort
 }
 
@@ -145,11 +144,7 @@ func (s *Socket) check() error {
 	if err != nil {
 		return ErrNotTCP
 	}
-	local, err := unix.Getsockname(s.fd)
-	if err != nil {
-		return ErrNotTCP
-	}
-	s.peer, s.local = addrPort(peer), addrPort(local)
+	s.peer = addrPort(peer)
 	return nil
 }
 
@@ -165,9 +160,6 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 
 // Peer is the address at the other end.
 func (s *Socket) Peer() netip.AddrPort { return s.peer }
-
-// Local is our address.
-func (s *Socket) Local() netip.AddrPort { return s.local }
 
 // Read reads between 1 and len(b) bytes, waiting for them as wait says. It returns io.EOF at the peer's end.
 func (s *Socket) Read(b []byte, wait Wait) (int, error) {
@@ -224,7 +216,7 @@ func (s *Socket) control(op int, mask uint32) error {
 	return err
 }
 
-// Close gives up our descriptor; the giver's stays open, and so does the connection.
+// Close returns up our descriptor; the giver's stays open, and so does the connection.
 func (s *Socket) Close() {
 	// The registration belongs to the shared open file description: it would outlive our descriptor.
 	_ = s.control(unix.EPOLL_CTL_DEL, 0)

@@ -166,7 +166,7 @@ func receive(c *net.UnixConn, b []byte) (n, fd int, err error) {
 	return n, -1, err
 }
 
-// descriptors gives all descriptors in oob, so that those that nobody asked for can be closed.
+// descriptors returns all descriptors in oob, so that those that nobody asked for can be closed.
 func descriptors(oob []byte) (fds []int) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -227,7 +227,7 @@ func Peek(c syscall.Conn) (byte, error) {
 	return b[0], nil
 }
 
-// Alive tells whether a connection on which nobody has to speak is still open and silent.
+// Alive reports whether a connection on which nobody has to speak is still open and silent.
 func Alive(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {

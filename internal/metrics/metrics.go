@@ -246,7 +246,7 @@ func (s *Set) writeCounted(e exposition) {
 		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloads.LastSuccess.Unix()))
 }
 
-// writeProcess gives the metrics of the process under the names that every Prometheus client uses.
+// writeProcess returns the metrics of the process under the names that every Prometheus client uses.
 func (s *Set) writeProcess(e exposition) {
 	e.single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
 		float64(s.started.UnixMilli())/1000)

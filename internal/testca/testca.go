@@ -95,7 +95,7 @@ func NewCA(o Options) (*CA, error) { return newCA(o, nil) }
 // Intermediate makes a CA that ca signs.
 func (ca *CA) Intermediate(o Options) (*CA, error) { return newCA(o, ca) }
 
-// CrossSign gives a certificate of ca over the name and key of other: another path to the same CA.
+// CrossSign returns a certificate of ca over the name and key of other: another path to the same CA.
 func (ca *CA) CrossSign(other *CA) (*CA, error) {
 	return newCA(Options{Name: other.Cert.Subject.CommonName, Key: other.Key}, ca)
 }
@@ -175,10 +175,10 @@ func (ca *CA) Issue(l Leaf) (*Issued, error) {
 	return devca.NewIssued(cert, key, ca.chainPEM())
 }
 
-// PEM gives the CA's own certificate.
+// PEM returns the CA's own certificate.
 func (ca *CA) PEM() []byte { return devca.CertPEM(ca.Cert) }
 
-// chainPEM gives the CA's certificate and those above it, without the root.
+// chainPEM returns the CA's certificate and those above it, without the root.
 func (ca *CA) chainPEM() []byte {
 	var out []byte
 	for ; ca.parent != nil; ca = ca.parent {
@@ -249,7 +249,7 @@ func rsaKey(bits int) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// HugeRSA gives an RSA public key of that many bits, with the exponent given, that nobody has the private key of. What
+// HugeRSA returns an RSA public key of that many bits, with the exponent given, that nobody has the private key of. What
 // it costs to check a signature with it does not depend on that.
 func HugeRSA(bits, exponent int) *rsa.PublicKey {
 	n := new(big.Int).Lsh(big.NewInt(1), uint(bits))

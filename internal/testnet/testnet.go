@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Pair gives both ends of a TCP connection over loopback (IPv4), which are closed when the test ends.
+// Pair returns both ends of a TCP connection over loopback (IPv4), which are closed when the test ends.
 func Pair(t testing.TB) (client, server *net.TCPConn) {
 	t.Helper()
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
