@@ -34,9 +34,8 @@ func TestStartupLog(t *testing.T) {
 	flags := single(t)
 	p := start(t, append(flags, "--log-format", "json")...)
 	p.log.waitAfter(t, 0, "shared-altsd starts")
-	all, _ := p.log.get()
 	var line struct{ Msg, Version, Machine, Serial, Expires, Sockets, CAs, Users string }
-	for _, l := range all {
+	for _, l := range p.log.All() {
 		if strings.Contains(l, "shared-altsd starts") {
 			if err := json.Unmarshal([]byte(l), &line); err != nil {
 				t.Fatal(err)
@@ -50,7 +49,7 @@ func TestStartupLog(t *testing.T) {
 	if _, err := time.Parse(time.RFC3339, line.Expires); err != nil {
 		t.Error(err)
 	}
-	first := p.log.count()
+	first := p.log.Count()
 	if _, _, err := talk(t, p.socket, p.socket); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +106,7 @@ func TestDrain(t *testing.T) {
 			if err != nil {
 				t.Errorf("the handshake in flight, %s: %v", name, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testprog.Patience):
 			t.Fatalf("the handshake in flight does not end, %s:\n%s", name, p.log)
 		}
 	}
@@ -230,7 +229,7 @@ func TestSocketActivation(t *testing.T) {
 		p := activate(t, "x", "1", "--socket", own)
 		p.told.waitAfter(t, 0, "READY=1")
 		p.log.waitAfter(t, 0, "shared-altsd starts")
-		if all, _ := p.log.get(); !strings.Contains(strings.Join(all, "\n"), "sockets="+own+" ") {
+		if !strings.Contains(p.log.String(), "sockets="+own+" ") {
 			t.Errorf("it serves other sockets than its own:\n%s", p.log)
 		}
 	})
@@ -250,8 +249,7 @@ func TestJournalPriorities(t *testing.T) {
 		p.log.waitAfter(t, 0, "handshake failed")
 		p.stop()
 		warned := false
-		all, _ := p.log.get()
-		for _, line := range all {
+		for _, line := range p.log.All() {
 			warned = warned || strings.HasPrefix(line, "<4>") && strings.Contains(line, "handshake failed")
 			if !strings.HasPrefix(line, want) && !strings.HasPrefix(line, "<4>") {
 				t.Errorf("%s: %q", format, line)

@@ -1,84 +1,34 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
-	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
-// patience bounds every wait for something that should happen at once: only a broken program uses it up.
-const patience = 60 * time.Second
+func TestMain(m *testing.M) { os.Exit(testprog.Main(m)) }
 
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-func TestMain(m *testing.M) {
-	// Otherwise each process with the race detector waits a second at its end.
-	os.Setenv("GORACE", "atexit_sleep_ms=0")
-	code := m.Run()
-	os.RemoveAll(built.dir)
-	os.Exit(code)
-}
-
-// program builds the program, once, with the race detector where the tests have it, and gives its path. Other
-// accounts may run it.
+// program gives the path of the program, which other accounts may run.
 func program(t testing.TB) string {
 	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "altsd-test-"); built.err != nil {
-			return
-		}
-		args := []string{"build", "-o", filepath.Join(built.dir, "shared-altsd")}
-		if race.Enabled {
-			args = append(args, "-race")
-		}
-		out, err := exec.Command("go", append(args, ".")...).CombinedOutput()
-		if err != nil {
-			built.err = fmt.Errorf("go build: %w\n%s", err, out)
-			return
-		}
-		built.err = os.Chmod(built.dir, 0o755)
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	path, err := testprog.Path()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return filepath.Join(built.dir, "shared-altsd")
+	return path
 }
 
 // altsd runs the program to its end.
 func altsd(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program(t), args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		t.Fatalf("%q: %v %v", args, err, ctx.Err())
-	}
-	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+	return testprog.Run(t, args...)
 }
 
 func newCA(t testing.TB, o testca.Options) *testca.CA {
@@ -111,63 +61,24 @@ func write(t testing.TB, path string, data []byte) string {
 	return path
 }
 
-// A process is a running serve, whose log and words to the service manager can be waited for.
+// A process is a running serve, whatever goes wrong with which fails the test.
 type process struct {
-	t      testing.TB
-	cmd    *exec.Cmd
-	socket string
-	log    *lines
-	told   *lines // what it sent to NOTIFY_SOCKET
-	ended  chan struct{}
+	*testprog.Process
+	t         testing.TB
+	socket    string
+	log, told lines
 }
 
-// lines collects lines for those who wait for one.
-type lines struct {
-	mu   sync.Mutex
-	all  []string
-	more chan struct{} // closed and replaced at each line
-}
-
-func (l *lines) add(line string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, line)
-	close(l.more)
-	l.more = make(chan struct{})
-}
-
-func (l *lines) get() ([]string, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all, l.more
-}
+type lines struct{ *testprog.Lines }
 
 // waitAfter waits for a line that holds text, from line number first on, and gives the number after it.
-func (l *lines) waitAfter(t testing.TB, first int, text string) int {
+func (l lines) waitAfter(t testing.TB, first int, text string) int {
 	t.Helper()
-	for timeout := time.After(patience); ; {
-		all, more := l.get()
-		for i := first; i < len(all); i++ {
-			if strings.Contains(all[i], text) {
-				return i + 1
-			}
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			t.Fatalf("no line with %q after line %d in:\n%s", text, first, strings.Join(all, "\n"))
-		}
+	next, err := l.WaitText(first, text)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func (l *lines) count() int {
-	all, _ := l.get()
-	return len(all)
-}
-
-func (l *lines) String() string {
-	all, _ := l.get()
-	return strings.Join(all, "\n")
+	return next
 }
 
 // start runs serve with the flags given and a socket in a directory of its own, and waits until it is ready.
@@ -181,64 +92,22 @@ func start(t testing.TB, args ...string) *process {
 
 func launch(t testing.TB, socket string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, socket: socket, log: &lines{more: make(chan struct{})},
-		told: &lines{more: make(chan struct{})}, ended: make(chan struct{})}
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(testprog.Dir(t), "notify"),
-		Net: "unixgram"})
+	p, err := testprog.Launch(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Dir(manager.LocalAddr().String()), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(manager.LocalAddr().String(), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			n, err := manager.Read(buf)
-			if err != nil {
-				return
-			}
-			p.told.add(string(buf[:n]))
-		}
-	}()
-	if cmd.Env == nil {
-		cmd.Env = os.Environ()
-	}
-	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+manager.LocalAddr().String())
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		s := bufio.NewScanner(stderr)
-		for s.Scan() {
-			p.log.add(s.Text())
-		}
-		cmd.Wait()
-		manager.Close()
-		// Whoever waits for a line that will not come any more should see it end.
-		p.told.add("(the daemon has ended)\n" + p.log.String())
-		close(p.ended)
-	}()
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-p.ended
-		if strings.Contains(p.log.String(), "DATA RACE") {
-			t.Error(p.log)
+		p.Kill()
+		if err := testprog.Faults(p.Log.String()); err != nil {
+			t.Error(err)
 		}
 	})
-	return p
+	return &process{p, t, socket, lines{p.Log}, lines{p.Told}}
 }
 
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
+	if err := p.Cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -252,12 +121,11 @@ func (p *process) stop() int {
 
 func (p *process) wait() int {
 	p.t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		p.t.Fatalf("the daemon does not end:\n%s", p.log)
+	code, err := p.Wait()
+	if err != nil {
+		p.t.Fatal(err)
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return code
 }
 
 // me is the account that the tests run as, as the daemons see it.

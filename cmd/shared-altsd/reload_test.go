@@ -72,12 +72,11 @@ func (p *pair) inForce(t *testing.T) string {
 // hangup sends SIGHUP and waits for its outcome, which the service manager is told of.
 func (p *process) hangup() string {
 	p.t.Helper()
-	first := p.told.count()
+	first := p.told.Count()
 	p.signal(syscall.SIGHUP)
 	begun := p.told.waitAfter(p.t, first, "RELOADING=1\nMONOTONIC_USEC=")
 	done := p.told.waitAfter(p.t, begun, "READY=1")
-	all, _ := p.told.get()
-	return all[done-1]
+	return p.told.All()[done-1]
 }
 
 func TestReloadBySignal(t *testing.T) {

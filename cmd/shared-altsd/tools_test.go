@@ -158,7 +158,7 @@ func TestReloadCommand(t *testing.T) {
 	if second == first {
 		t.Error("the certificate handed over is not in force")
 	}
-	before := p.log.count()
+	before := p.log.Count()
 	write(t, filepath.Join(dir, "ca.pem"), append(ca.PEM(), newCA(t, testca.Options{}).PEM()...))
 	p.log.waitAfter(t, before, "msg=reloaded")
 	if serial() != second {
@@ -338,7 +338,7 @@ func TestMetricsFlag(t *testing.T) {
 	initiator := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
 	responder := `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`
 	body := scrape()
-	for end := time.Now().Add(patience); time.Now().Before(end); body = scrape() {
+	for end := time.Now().Add(testprog.Patience); time.Now().Before(end); body = scrape() {
 		if strings.Contains(body, initiator) && strings.Contains(body, responder) {
 			break
 		}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // The tests of the second implementation itself: primitives by published vectors, and the suite against itself.
@@ -230,7 +231,7 @@ func TestHostileResponder(t *testing.T) {
 	suite(t, w, func(address string) {
 		dialler.Go(func() {
 			for {
-				conn, err := net.DialTimeout("tcp", address, patience)
+				conn, err := net.DialTimeout("tcp", address, testprog.Patience)
 				if err != nil {
 					return // the suite is over
 				}
@@ -252,7 +253,7 @@ func TestHostileResponder(t *testing.T) {
 func (d *daemon) serves(t *testing.T, w *world) {
 	t.Helper()
 	select {
-	case <-d.ended:
+	case <-d.run.Ended:
 		t.Fatal("the daemon has ended")
 	default:
 	}

@@ -21,12 +21,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/race"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 const (
-	// patience bounds every wait for something that should happen soon: only a broken program uses it up.
-	patience = 90 * time.Second
 	// python is Debian's, for which Debian's python3-cryptography is installed.
 	python    = "/usr/bin/python3"
 	sourceDir = "../python"
@@ -58,76 +56,45 @@ type world struct {
 	daemons map[string]*daemon
 }
 
-var made struct {
-	once  sync.Once
-	world *world
-	err   error
-}
-
 func TestMain(m *testing.M) {
-	// Go keeps the outcome of a test until a file changes that the test has looked at: these are used by other processes.
-	for _, dir := range []string{sourceDir, "../../cmd", "../../service", "../../noiseproto", "../../certbind",
-		"../../internal"} {
-		if err := filepath.WalkDir(dir, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: the sources are not all there:", err)
-			os.Exit(1)
-		}
+	// Go keeps the outcome of a test until a file changes that the test has looked at: these are run by Python.
+	if err := filepath.WalkDir(sourceDir, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: the sources are not all there:", err)
+		os.Exit(1)
 	}
-	code := m.Run()
-	if made.world != nil {
-		if err := made.world.end(); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: at the end of the tests:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(testprog.Main(m, shared.End))
 }
 
-// theWorld gives what the tests share, made when the first of them asks.
+var shared = testprog.Shared[*world]{Make: newWorld, Close: (*world).end}
+
+// theWorld gives what the tests share.
 func theWorld(t *testing.T) *world {
 	t.Helper()
 	needPython(t)
-	made.once.Do(func() {
-		dir, err := os.MkdirTemp("", "altsd-conformance-")
-		if err != nil {
-			made.err = err
-			return
-		}
-		made.world = &world{dir: dir, program: filepath.Join(dir, "shared-altsd"), pki: filepath.Join(dir, "pki"),
-			daemons: map[string]*daemon{}}
-		made.err = made.world.build()
-	})
-	if made.err != nil {
-		t.Fatal(made.err)
-	}
-	return made.world
+	return shared.Get(t)
 }
 
-func (w *world) build() error {
-	args := []string{"build", "-o", w.program}
-	if race.Enabled {
-		args = append(args, "-race")
+func newWorld() (_ *world, err error) {
+	w := &world{daemons: map[string]*daemon{}}
+	if w.program, err = testprog.Path(); err != nil {
+		return nil, err
 	}
-	build := exec.Command("go", append(args, "../../cmd/shared-altsd")...)
-	for _, cmd := range []*exec.Cmd{build, peer("make-pki", w.pki)} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", cmd, err, out)
-		}
+	if w.dir, err = os.MkdirTemp("", "altsd-conformance-"); err != nil {
+		return nil, err
 	}
-	return nil
+	w.pki = filepath.Join(w.dir, "pki")
+	if out, err := peer("make-pki", w.pki).CombinedOutput(); err != nil {
+		return w, fmt.Errorf("altsd_peer make-pki: %w: %s", err, out)
+	}
+	return w, nil
 }
 
 // end stops the daemons and looks at what they have logged.
 func (w *world) end() (err error) {
 	for kind, d := range w.daemons {
-		err = errors.Join(err, d.stop())
-		log, readErr := os.ReadFile(d.log)
-		err = errors.Join(err, readErr)
-		for _, bad := range []string{"panic", "DATA RACE", "fatal error", "goroutine "} {
-			if at := bytes.Index(log, []byte(bad)); at >= 0 {
-				err = errors.Join(err, fmt.Errorf("the log of the daemon %s holds %q: %s", kind, bad,
-					log[max(0, at-200):min(len(log), at+2000)]))
-			}
+		d.conn.Close()
+		if failed := errors.Join(d.run.Stop(), testprog.Faults(d.run.Log.String())); failed != nil {
+			err = errors.Join(err, fmt.Errorf("the daemon %s: %w", kind, failed))
 		}
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
@@ -135,10 +102,8 @@ func (w *world) end() (err error) {
 
 // A daemon is shared-altsd serve with a certificate of the PKI.
 type daemon struct {
-	socket, log string
-	cmd         *exec.Cmd
-	ended       chan struct{}
-	conn        *grpc.ClientConn
+	run  *testprog.Process
+	conn *grpc.ClientConn
 }
 
 // daemon gives the running daemon whose key is of the kind.
@@ -149,75 +114,20 @@ func (w *world) daemon(t *testing.T, kind string) *daemon {
 	if d := w.daemons[kind]; d != nil {
 		return d
 	}
-	d := &daemon{socket: filepath.Join(w.dir, kind+".socket"), log: filepath.Join(w.dir, kind+".log"),
-		ended: make(chan struct{})}
-	if err := d.start(w, kind); err != nil {
+	file, socket := func(name string) string { return filepath.Join(w.pki, name) }, filepath.Join(w.dir, kind+".socket")
+	run, err := testprog.Start(exec.Command(w.program, "serve", "--socket", socket, "--credentials",
+		file("daemon-"+kind+".pem"), "--key", file("daemon-"+kind+".key"), "--ca", file("ca.pem"), "--ca",
+		"limited.test="+file("ca-limited.pem"), "--crl", file("crl.pem"), "--secure-naming", "off", "--handshake-timeout",
+		"30s"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.daemons[kind] = d
-	return d
-}
-
-// start returns when the daemon says that it is ready.
-func (d *daemon) start(w *world, kind string) error {
-	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: d.socket + ".ready", Net: "unixgram"})
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer ready.Close()
-	log, err := os.Create(d.log)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	file := func(name string) string { return filepath.Join(w.pki, name) }
-	d.cmd = exec.Command(w.program, "serve", "--socket", d.socket, "--credentials", file("daemon-"+kind+".pem"),
-		"--key", file("daemon-"+kind+".key"), "--ca", file("ca.pem"), "--ca", "limited.test="+file("ca-limited.pem"),
-		"--crl", file("crl.pem"), "--secure-naming", "off", "--handshake-timeout", "30s")
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.socket+".ready", "LISTEN_FDS=", "WATCHDOG_USEC=",
-		"GORACE=atexit_sleep_ms=0")
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
-		return err
-	}
-	go func() {
-		_ = d.cmd.Wait() // stop reports how it ended
-		close(d.ended)
-		ready.Close() // ends the wait below
-	}()
-	if err := ready.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	for buf := make([]byte, 4096); ; {
-		n, err := ready.Read(buf)
-		if err != nil {
-			said, _ := os.ReadFile(d.log)
-			return errors.Join(fmt.Errorf("the daemon %s did not start: %s", kind, said), d.stop())
-		}
-		if bytes.HasPrefix(buf[:n], []byte("READY=1")) {
-			break
-		}
-	}
-	d.conn, err = grpc.NewClient("unix:"+d.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	return err
-}
-
-func (d *daemon) stop() error {
-	if d.conn != nil {
-		d.conn.Close()
-	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which its state then shows
-	select {
-	case <-d.ended:
-	case <-time.After(patience):
-		_ = d.cmd.Process.Kill()
-		<-d.ended
-		return errors.New("the daemon did not end when it was told to")
-	}
-	if !d.cmd.ProcessState.Success() {
-		return fmt.Errorf("the daemon ended with %v", d.cmd.ProcessState)
-	}
-	return nil
+	w.daemons[kind] = &daemon{run, conn}
+	return w.daemons[kind]
 }
 
 var errHungUp = errors.New("the peer hung up")
@@ -225,7 +135,7 @@ var errHungUp = errors.New("the peer hung up")
 // relay does what an application's ALTS library does, from the raw service: it carries one handshake between conn and
 // the daemon.
 func (d *daemon) relay(conn net.Conn, client bool) (*altspb.HandshakerResult, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testprog.Patience)
 	defer cancel()
 	s, err := d.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, altspb.FullMethod)
 	if err != nil {
@@ -310,7 +220,7 @@ func (d *daemon) relay(conn net.Conn, client bool) (*altspb.HandshakerResult, er
 // hangUp closes a connection so that what was sent still arrives, although bytes may be left unread.
 func hangUp(conn *net.TCPConn) {
 	_ = conn.CloseWrite()
-	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	_ = conn.SetReadDeadline(time.Now().Add(testprog.Patience))
 	_, _ = io.Copy(io.Discard, conn)
 	conn.Close()
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // An application process: grpc-go with its own ALTS credentials, as client and server, under an account of its own. It
@@ -243,7 +244,7 @@ func dialServer(o *order) (*grpc.ClientConn, error) {
 }
 
 func who(c *grpc.ClientConn, r *report) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testprog.Patience)
 	defer cancel()
 	var p peer.Peer
 	reply := new(wrapperspb.StringValue)
@@ -350,7 +351,7 @@ func openRaw(o *order) (*rawStream, error) {
 	}
 	timeout := o.Timeout
 	if timeout == 0 {
-		timeout = patience
+		timeout = testprog.Patience
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	s, err := c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, altspb.FullMethod,
@@ -486,7 +487,7 @@ func (p *process) wait(t testing.TB, ch <-chan report) report {
 		return r
 	case <-p.ended:
 		t.Fatalf("the application of %s has ended", p.name)
-	case <-time.After(2 * patience):
+	case <-time.After(2 * testprog.Patience):
 		t.Fatalf("the application of %s does not answer", p.name)
 	}
 	return report{}
@@ -506,7 +507,7 @@ func (p *process) end() {
 	p.in.Close()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(testprog.Patience):
 		p.cmd.Process.Kill()
 		<-p.ended
 	}

@@ -20,9 +20,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/splitter"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // wantWhom checks that each side of a call saw the other.
@@ -139,7 +139,7 @@ func TestKilledAndRestarted(t *testing.T) {
 
 	d.killed = true
 	d.signal(t, syscall.SIGKILL)
-	<-d.ended
+	<-d.run.Ended
 	again := order{Op: "again", Key: t.Name()}
 	for range 3 {
 		wantWhom(t, client.do(t, again), alice, bob, w.alpha, d)
@@ -151,7 +151,7 @@ func TestKilledAndRestarted(t *testing.T) {
 	if err := d.start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testprog.Patience)
 	for { // the server's library backs off by itself
 		r := client.do(t, call)
 		if r.Code == codes.OK {
@@ -201,7 +201,7 @@ func TestDrain(t *testing.T) {
 	d.signal(t, syscall.SIGTERM)
 	d.find(t, mark, "stopping", func(r *record) bool { return r.Msg == "stopping" })
 	// The line comes just before the daemon stops to take new ones.
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testprog.Patience); ; {
 		r := w.as(t, bob).do(t, order{Op: "raw", Socket: d.socket, Requests: [][]byte{clientStart(nil)}})
 		if r.Code == codes.Unavailable {
 			break
@@ -270,16 +270,13 @@ func TestIdleConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if race.Enabled {
-		d.program = filepath.Join(w.dir, "shared-altsd-norace")
-		if err := buildProgram(d.program, false); err != nil {
-			t.Fatal(err)
-		}
+	if d.program, err = testprog.Plain(); err != nil {
+		t.Fatal(err)
 	}
 	if err := d.start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testprog.Patience)
 	defer cancel()
 	connect := func() *grpc.ClientConn {
 		c, err := grpc.NewClient("unix:"+d.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -320,7 +317,7 @@ func TestIdleConnections(t *testing.T) {
 // residentMemory gives VmRSS in KiB.
 func residentMemory(t testing.TB, d *daemon) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.run.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +337,7 @@ func residentMemory(t testing.TB, d *daemon) int {
 // processorTime gives what the daemon has used, user and system together, in the kernel's ticks of 10 ms.
 func processorTime(t testing.TB, d *daemon) time.Duration {
 	t.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/stat", d.run.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	d.find(t, mark, "the count of refusals", func(l *record) bool { return l.Suppressed == 3 && l.Reason == badRequest })
 	logged := 0
-	for _, line := range d.log[mark:] {
+	for _, line := range d.run.Log.All()[mark:] {
 		if strings.Contains(line, "before any start request") {
 			logged++
 		}

@@ -3,14 +3,13 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 const (
-	// patience bounds every wait for something that should happen at once: only a broken program uses it up.
-	patience = 60 * time.Second
 	// soon bounds a refusal on both sides: a second on a machine that has nothing else to do.
 	soon = 5 * time.Second
 	// roleVariable makes the test binary one of the programs that the tests run.
@@ -27,31 +26,16 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, enterWorld(os.Args[1:]))
 		os.Exit(1)
 	}
-	code := m.Run()
-	if made.world != nil {
-		if err := made.world.end(); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: at the end of the tests:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(testprog.Main(m, shared.End))
 }
 
-var made struct {
-	once  sync.Once
-	world *world
-	err   error
-}
+var shared = testprog.Shared[*world]{Make: newWorld, Close: (*world).end}
 
-// theWorld gives what the tests share, made when the first of them asks.
+// theWorld gives what the tests share.
 func theWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run programs as several accounts: run the tests of this package as root")
 	}
-	made.once.Do(func() { made.world, made.err = newWorld() })
-	if made.err != nil {
-		t.Fatal(made.err)
-	}
-	return made.world
+	return shared.Get(t)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -156,7 +157,7 @@ func (r *rogue) dial(addr string) (o outcome) {
 		return outcome{code: -1, err: err}
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testprog.Patience))
 	if r.until != nil {
 		go func() {
 			<-r.until
@@ -257,7 +258,7 @@ func (r *rogue) listen(t testing.TB) (addr string, done <-chan outcome) {
 			return
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(testprog.Patience))
 		ch <- r.serve(c)
 	}()
 	t.Cleanup(func() { l.Close() })

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
@@ -25,8 +23,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shared-altsd/shared-altsd/internal/race"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // An account of the test.
@@ -126,48 +124,36 @@ func (w *world) narrowSocket() string { return filepath.Join(w.dir, "narrow-limi
 
 func newWorld() (_ *world, err error) {
 	w := &world{processes: map[uint32]*process{}, used: map[string]int{}}
+	if w.program, err = testprog.Path(); err != nil {
+		return nil, err
+	}
 	if w.dir, err = os.MkdirTemp("/tmp", "altsd-e2e-"); err != nil {
 		return nil, err
 	}
-	w.program, w.self = filepath.Join(w.dir, "shared-altsd"), filepath.Join(w.dir, "app")
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.end())
-		}
-	}()
+	w.self = filepath.Join(w.dir, "app")
+	return w, w.make()
+}
+
+func (w *world) make() error {
 	if err := os.Chmod(w.dir, 0o755); err != nil {
-		return nil, err
-	}
-	if err := buildProgram(w.program, race.Enabled); err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for name, data := range map[string][]byte{
 		"app": self, "passwd": []byte(passwd()), "group": []byte("root:x:0:\n"),
 		"nsswitch.conf": []byte("passwd: files\ngroup: files\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := w.makeCAs(); err != nil {
-		return nil, err
+		return err
 	}
-	return w, w.startDaemons()
-}
-
-func buildProgram(path string, race bool) error {
-	args := []string{"build", "-o", path}
-	if race {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "../../cmd/shared-altsd")...).CombinedOutput(); err != nil {
-		return fmt.Errorf("building shared-altsd: %w\n%s", err, out)
-	}
-	return nil
+	return w.startDaemons()
 }
 
 // file writes a file of the world and gives its path.
@@ -247,8 +233,7 @@ func (w *world) machineWith(name string, issued *testca.Issued, flags ...string)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{world: w, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program,
-		more: make(chan struct{})}
+	d := &daemon{world: w, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program}
 	d.args = append([]string{"serve", "--socket", d.socket, "--credentials", credentials,
 		"--log-level", "debug", "--log-format", "json"}, flags...)
 	w.mu.Lock()
@@ -396,133 +381,74 @@ type daemon struct {
 	socket  string
 	program string
 	args    []string
-	cmd     *exec.Cmd
-	ended   chan struct{}
-	killed  bool // by a test, so that its exit status says nothing
-
-	mu   sync.Mutex
-	log  []string
-	more chan struct{} // closed and replaced at each line
+	run     *testprog.Process
+	earlier string // the log of what ran before it
+	killed  bool   // by a test, so that its exit status says nothing
 }
 
 // start returns when the daemon says that it is ready.
-func (d *daemon) start() error {
-	path := d.socket + ".notify"
-	os.Remove(path)
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer manager.Close()
+func (d *daemon) start() (err error) {
+	d.earlier, d.killed = d.said(), false
 	// With a mount namespace of its own, the test binary turns into the daemon, which keeps its process ID.
-	d.cmd = exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
-	d.cmd.Env = append(os.Environ(), roleVariable+"=daemon", "NOTIFY_SOCKET="+path, "LISTEN_FDS=", "WATCHDOG_USEC=",
-		"GORACE=")
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	stderr, err := d.cmd.StderrPipe()
-	if err != nil {
-		return err
+	cmd := exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
+	cmd.Env = append(os.Environ(), roleVariable+"=daemon", "LISTEN_FDS=", "WATCHDOG_USEC=")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if d.run, err = testprog.Start(cmd); err != nil {
+		return fmt.Errorf("the daemon of %s, in a mount namespace of its own: %w", d.machine, err)
 	}
-	if err := d.cmd.Start(); err != nil {
-		return fmt.Errorf("starting the daemon of %s in a mount namespace of its own: %w", d.machine, err)
-	}
-	ended := make(chan struct{})
-	d.ended, d.killed = ended, false
-	go func() {
-		for s := bufio.NewScanner(stderr); s.Scan(); {
-			d.mu.Lock()
-			d.log = append(d.log, s.Text())
-			close(d.more)
-			d.more = make(chan struct{})
-			d.mu.Unlock()
-		}
-		d.cmd.Wait()
-		close(ended)
-		manager.Close()
-	}()
-	manager.SetReadDeadline(time.Now().Add(patience))
-	for buf := make([]byte, 4096); ; {
-		n, err := manager.Read(buf)
-		if err != nil {
-			return fmt.Errorf("the daemon of %s does not start: %w\n%s", d.machine, err, d.said())
-		}
-		if bytes.HasPrefix(buf[:n], []byte("READY=1")) {
-			return nil
-		}
-	}
+	return nil
 }
 
 func (d *daemon) signal(t testing.TB, s os.Signal) {
 	t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil {
+	if err := d.run.Cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // end stops the daemon, if it runs, and gives what it has done wrong in its life.
 func (d *daemon) end() error {
-	if d.ended == nil {
+	if d.run == nil {
 		return nil
 	}
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.ended:
-	case <-time.After(patience):
-		d.cmd.Process.Kill()
-		<-d.ended
-		return fmt.Errorf("the daemon of %s does not end on SIGTERM", d.machine)
-	}
-	if code := d.cmd.ProcessState.ExitCode(); code != 0 && !d.killed {
-		return fmt.Errorf("the daemon of %s ended with exit status %d:\n%s", d.machine, code, d.said())
+	if err := d.run.Stop(); err != nil && !d.killed {
+		return fmt.Errorf("the daemon of %s: %w", d.machine, err)
 	}
 	return d.faults()
 }
 
 // faults looks for what no log may hold.
 func (d *daemon) faults() error {
-	all := d.said()
-	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "goroutine "} {
-		if strings.Contains(all, bad) {
-			return fmt.Errorf("the daemon of %s logged %q:\n%s", d.machine, bad, all)
-		}
+	log := d.said()
+	if err := testprog.Faults(log); err != nil {
+		return fmt.Errorf("the daemon of %s: %w", d.machine, err)
 	}
-	if found := d.world.leaks(all); found != nil {
+	if found := d.world.leaks(log); found != nil {
 		return fmt.Errorf("the log of the daemon of %s holds %s", d.machine, strings.Join(found, " and "))
 	}
 	return nil
 }
 
 func (d *daemon) said() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return strings.Join(d.log, "\n")
+	if d.run == nil {
+		return ""
+	}
+	return d.earlier + d.run.Log.String() + "\n"
 }
 
 // mark gives a place in the log, for find.
-func (d *daemon) mark() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.log)
-}
+func (d *daemon) mark() int { return d.run.Log.Count() }
 
 // find waits for a line of the log after mark.
 func (d *daemon) find(t testing.TB, mark int, what string, match func(*record) bool) *record {
 	t.Helper()
-	for timeout := time.After(patience); ; {
-		d.mu.Lock()
-		lines, more := d.log[mark:], d.more
-		d.mu.Unlock()
-		for _, line := range lines {
-			r := new(record)
-			if json.Unmarshal([]byte(line), r) == nil && match(r) {
-				return r
-			}
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			t.Errorf("no line of %s in the log of %s, which said:\n%s", what, d.machine, strings.Join(lines, "\n"))
-			return nil
-		}
+	var r *record
+	if _, err := d.run.Log.Wait(mark, what, func(line string) bool {
+		r = new(record)
+		return json.Unmarshal([]byte(line), r) == nil && match(r)
+	}); err != nil {
+		t.Errorf("%s: %v", d.machine, err)
+		return nil
 	}
+	return r
 }

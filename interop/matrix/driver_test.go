@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // The libraries of this file cannot be installed where the tests run. Their tests send a daemon the very requests that
@@ -59,7 +60,7 @@ func newDriver(t *testing.T, d *daemon, lib library, client bool) *driver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testprog.Patience)
 	t.Cleanup(cancel)
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.FullMethod)
 	if err != nil {
@@ -185,7 +186,7 @@ func shake(t *testing.T, client, server *driver, segment int, extra []byte) {
 	}
 	toServer = client.begin(nil)
 	sent := false
-	for deadline := time.Now().Add(patience); len(toServer)+len(toClient) > 0; {
+	for deadline := time.Now().Add(testprog.Patience); len(toServer)+len(toClient) > 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the handshake does not end")
 		}

@@ -1,10 +1,13 @@
 package matrix
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 const (
@@ -47,7 +50,7 @@ func TestMatrix(t *testing.T) {
 				want += " - -"
 			}
 			if got := c.ask("greet"); got != want {
-				t.Errorf("%s: %q, not %q\nalpha: %s\nbeta: %s", name, got, want, w.alpha.said(), w.beta.said())
+				t.Errorf("%s: %q, not %q\nalpha: %s\nbeta: %s", name, got, want, w.alpha.run.Log, w.beta.run.Log)
 				continue
 			}
 			r.up = rate(t, c, name, "upload", digest)
@@ -68,8 +71,7 @@ func TestMatrix(t *testing.T) {
 	}
 
 	for _, d := range []*daemon{w.alpha, w.beta} {
-		d.stop()
-		if err := d.start(); err != nil {
+		if err := errors.Join(d.run.Stop(), d.start()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,7 +81,7 @@ func TestMatrix(t *testing.T) {
 			t.Errorf("%s, a channel that was there before the daemons ended: %q, not %q", name, got, p.want)
 		}
 		begun, got := time.Now(), ""
-		for got != p.want && time.Since(begun) < patience {
+		for got != p.want && time.Since(begun) < testprog.Patience {
 			p.client.ask("new")
 			got = p.client.ask("greet")
 		}
@@ -123,7 +125,7 @@ func rate(t *testing.T, c *process, name, command, digest string) float64 {
 // quickest counts: the machine may be busy, but what waits for a deadline always does.
 func refused(t *testing.T, name string, c *process, texts ...string) time.Duration {
 	t.Helper()
-	least := patience
+	least := testprog.Patience
 	for range 3 {
 		c.ask("new")
 		begun := time.Now()

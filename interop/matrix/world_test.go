@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,10 +19,8 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
-
-// patience is how long anything may take before a test gives up. It is generous: the machine may be busy.
-const patience = 90 * time.Second
 
 // A world is two machines that trust each other, alpha.test and beta.test, and a third, gamma.test, which trusts them
 // and is not trusted by them. Each is a daemon of its own on this machine.
@@ -48,36 +45,25 @@ type account struct {
 // on gives the account's identity on a machine.
 func (a account) on(d *daemon) string { return a.name + "@" + d.name + ".test" }
 
-// TestMain makes the world when a test asks for it, and ends it.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if made != nil {
-		made.end()
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(testprog.Main(m, shared.End)) }
 
-var (
-	made    *world
-	madeErr error
-	making  sync.Once
-)
+var shared = testprog.Shared[*world]{Make: newWorld, Close: (*world).end}
 
 func theWorld(t *testing.T) *world {
 	t.Helper()
-	making.Do(func() { made, madeErr = newWorld() })
-	if madeErr != nil {
-		t.Fatal(madeErr)
-	}
-	return made
+	return shared.Get(t)
 }
 
 func newWorld() (*world, error) {
+	program, err := testprog.Plain()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "altsd-matrix-")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, program: filepath.Join(dir, "shared-altsd"), self: filepath.Join(dir, "peer")}
+	w := &world{dir: dir, program: program, self: filepath.Join(dir, "peer")}
 	return w, w.build()
 }
 
@@ -87,9 +73,6 @@ func (w *world) build() error {
 	}
 	if err := w.chooseAccounts(); err != nil {
 		return err
-	}
-	if out, err := exec.Command("go", "build", "-o", w.program, "../../cmd/shared-altsd").CombinedOutput(); err != nil {
-		return fmt.Errorf("building shared-altsd: %w: %s", err, out)
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -111,13 +94,13 @@ func (w *world) build() error {
 		return err
 	}
 	for name, ca := range map[string]*testca.CA{"alpha": known, "beta": known, "gamma": unknown} {
-		d := &daemon{name: name, socket: filepath.Join(w.dir, name+".socket"), dir: w.dir, program: w.program, args: []string{
-			"--ca", trusted, "--server-accounts", w.server.name}}
+		d := &daemon{name: name, socket: filepath.Join(w.dir, name+".socket"), credentials: filepath.Join(w.dir, name+".pem"),
+			program: w.program, args: []string{"--ca", trusted, "--server-accounts", w.server.name}}
 		issued, err := ca.Issue(testca.Leaf{Hosts: []string{name + ".test"}})
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(d.file("pem"), issued.PEM(), 0o600); err != nil {
+		if err := os.WriteFile(d.credentials, issued.PEM(), 0o600); err != nil {
 			return err
 		}
 		if err := d.start(); err != nil {
@@ -165,25 +148,24 @@ func (w *world) chooseAccounts() error {
 	return nil
 }
 
-func (w *world) end() {
+func (w *world) end() error {
+	var errs []error
 	for _, d := range []*daemon{w.alpha, w.beta, w.gamma} {
 		if d != nil {
-			d.stop()
+			errs = append(errs, d.run.Stop())
 		}
 	}
-	os.RemoveAll(w.dir)
+	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
 
 // A daemon is shared-altsd serve, as an administrator would run it.
 type daemon struct {
 	name, socket string
-	dir, program string
+	credentials  string
+	program      string
 	args         []string
-	cmd          *exec.Cmd
-	ended        chan struct{}
+	run          *testprog.Process
 }
-
-func (d *daemon) file(kind string) string { return filepath.Join(d.dir, d.name+"."+kind) }
 
 // variant starts another daemon of the same machine, with other flags, for the length of a test.
 func (d *daemon) variant(t *testing.T, args ...string) *daemon {
@@ -193,63 +175,21 @@ func (d *daemon) variant(t *testing.T, args ...string) *daemon {
 	if err := v.start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(v.stop)
+	t.Cleanup(func() {
+		if err := v.run.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	return &v
 }
 
 // start returns when the daemon says that it is ready.
-func (d *daemon) start() error {
-	os.Remove(d.file("ready"))
-	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: d.file("ready"), Net: "unixgram"})
-	if err != nil {
-		return err
+func (d *daemon) start() (err error) {
+	args := []string{"serve", "--socket", d.socket, "--credentials", d.credentials}
+	if d.run, err = testprog.Start(exec.Command(d.program, append(args, d.args...)...)); err != nil {
+		return fmt.Errorf("the daemon of %s.test: %w", d.name, err)
 	}
-	defer ready.Close()
-	log, err := os.OpenFile(d.file("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	args := []string{"serve", "--socket", d.socket, "--credentials", d.file("pem")}
-	d.cmd = exec.Command(d.program, append(args, d.args...)...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.file("ready"), "LISTEN_FDS=", "WATCHDOG_USEC=")
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
-		return err
-	}
-	d.ended = make(chan struct{})
-	go func() {
-		d.cmd.Wait()
-		close(d.ended)
-		ready.Close() // ends the wait below
-	}()
-	ready.SetReadDeadline(time.Now().Add(patience))
-	for buf := make([]byte, 4096); ; {
-		n, err := ready.Read(buf)
-		if err != nil {
-			d.stop()
-			return fmt.Errorf("the daemon of %s.test did not start: %s", d.name, d.said())
-		}
-		if bytes.HasPrefix(buf[:n], []byte("READY=1")) {
-			return nil
-		}
-	}
-}
-
-func (d *daemon) stop() {
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.ended:
-	case <-time.After(patience):
-		d.cmd.Process.Kill()
-		<-d.ended
-	}
-}
-
-// said gives the end of the daemon's log.
-func (d *daemon) said() string {
-	log, _ := os.ReadFile(d.file("log"))
-	return string(log[max(0, len(log)-3000):])
+	return nil
 }
 
 // A kind is a gRPC library, in the way that it is used with shared-altsd.
@@ -408,7 +348,7 @@ func run(t *testing.T, w *world, a account, d *daemon, name string, argv []strin
 	t.Cleanup(func() {
 		p.in.Close()
 		p.cmd.Process.Signal(syscall.SIGTERM)
-		stuck := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+		stuck := time.AfterFunc(testprog.Patience, func() { p.cmd.Process.Kill() })
 		defer stuck.Stop()
 		for range p.out {
 		}
@@ -430,7 +370,7 @@ func (p *process) line() string {
 			p.t.Fatalf("%s ended", p.name)
 		}
 		return s
-	case <-time.After(patience):
+	case <-time.After(testprog.Patience):
 		p.t.Fatalf("%s says nothing", p.name)
 	}
 	return ""
