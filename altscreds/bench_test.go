@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 // The benchmarks are to be read as ratios within one run: every sub-benchmark does the same work over other
@@ -47,10 +48,9 @@ func variants(b *testing.B, keyType string) []variant {
 // resumed.
 func mutualTLS(keyType string) (client, server *tls.Config) {
 	pool := x509.NewCertPool()
-	pool.AddCert(testCA().Cert)
+	pool.AddCert(testmachine.CA().Cert)
 	cert := func(host string) []tls.Certificate {
-		issued := must(testCA().Issue(testca.Leaf{Hosts: []string{host}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
-			KeyType: keyType}))
+		issued := must(testmachine.CA().Issue(testca.Leaf{Hosts: []string{host}, IPs: loopback, KeyType: keyType}))
 		return []tls.Certificate{must(tls.X509KeyPair(issued.CertPEM, issued.KeyPEM))}
 	}
 	client = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: cert("node1.example.com")}

@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
-	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -32,9 +33,6 @@ func (a account) Lookup(_ context.Context, uid uint32) (service.Account, error) 
 	return service.Account{UID: uid, Name: a.name, Groups: a.groups}, nil
 }
 
-// testCA is the one CA of most tests.
-var testCA = sync.OnceValue(func() *testca.CA { return must(testca.NewCA(testca.Options{})) })
-
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -47,21 +45,12 @@ type daemonOptions struct {
 	user    string // "alice"
 	groups  []string
 	keyType string
-	issuer  *testca.CA // of the machine's certificate; testCA
+	issuer  *testca.CA // of the machine's certificate
 	service service.Config
 }
 
-// machine makes the identity of a machine whose certificate is also good for localhost and loopback.
-func machine(name string, o daemonOptions) *certbind.Machine {
-	if o.issuer == nil {
-		o.issuer = testCA()
-	}
-	issued := must(o.issuer.Issue(testca.Leaf{Hosts: []string{name}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyType: o.keyType}))
-	trust := must(certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(), Source: "test CA"}}}))
-	cred := must(certbind.ParseCredential(issued.CertPEM, issued.KeyPEM))
-	return must(certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust}))
-}
+// loopback is what the usual machine's certificate is good for besides its name.
+var loopback = []net.IP{net.IPv4(127, 0, 0, 1)}
 
 // startDaemon serves a daemon of the machine, with everybody as the one user, at the path of a UNIX socket.
 func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()) {
@@ -69,28 +58,14 @@ func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()
 	if o.user == "" {
 		o.user = "alice"
 	}
-	o.service.Machine = machine(name, o)
+	o.service.Machine = testmachine.New(tb, name, testmachine.Options{Issuer: o.issuer,
+		Leaf: testca.Leaf{IPs: loopback, KeyType: o.keyType}})
 	o.service.Accounts = account{o.user, o.groups}
 	if o.service.Logger == nil {
 		o.service.Logger = slog.New(slog.DiscardHandler)
 	}
 	srv := must(service.New(o.service))
-	l := must(net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}))
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l, nil) }()
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel() // cut
-			srv.Shutdown(ctx)
-			if err := <-served; err != nil {
-				tb.Errorf("Serve: %v", err)
-			}
-		})
-	}
-	tb.Cleanup(stop)
-	return stop
+	return testnet.Serve(tb, path, func(l *net.UnixListener) error { return srv.Serve(l, nil) }, srv.Shutdown)
 }
 
 // daemon starts a daemon and returns its socket.

@@ -21,14 +21,14 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 // serverTLS returns an ordinary TLS server and a client that trusts it.
 func serverTLS() (client, server *tls.Config) {
 	pool := x509.NewCertPool()
-	pool.AddCert(testCA().Cert)
-	issued := must(testCA().Issue(testca.Leaf{Hosts: []string{"node2.example.com"}, IPs: []net.IP{net.IPv4(127, 0, 0,
-		1)}}))
+	pool.AddCert(testmachine.CA().Cert)
+	issued := must(testmachine.CA().Issue(testca.Leaf{Hosts: []string{"node2.example.com"}, IPs: loopback}))
 	return &tls.Config{RootCAs: pool},
 		&tls.Config{Certificates: []tls.Certificate{must(tls.X509KeyPair(issued.CertPEM, issued.KeyPEM))}}
 }

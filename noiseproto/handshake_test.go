@@ -12,6 +12,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 func sides(t testing.TB) (alpha, beta *side) {
@@ -908,14 +909,7 @@ func TestLargestIdentity(t *testing.T) {
 // The binding as the handshake meets it: the second time a peer comes it is in the cache, and one under another CA,
 // or with another's identity, is refused.
 func TestBinding(t *testing.T) {
-	ca, err := testCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := testca.NewCA(testca.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := testca.MustCA(t, testca.Options{})
 	alice, bob := newSide(t, "alpha.example.com", "alice"), newSide(t, "beta.example.com", "bob")
 	for n := range 2 {
 		i, r := alice.start(t, true), bob.start(t, false)
@@ -929,7 +923,7 @@ func TestBinding(t *testing.T) {
 		}
 	}
 	// An identity under another CA, and alice's identity with another key.
-	mallory := sideOf(t, newMachine(t, "mallory.example.com", other, ca), "alice")
+	mallory := sideOf(t, testmachine.New(t, "mallory.example.com", testmachine.Options{Issuer: other}), "alice")
 	i, r := mallory.start(t, true), bob.start(t, false)
 	st := r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.UnknownCA, "")
 	i.refused(t, st, reason.UnknownCA, "the peer's daemon refused")

@@ -3,12 +3,11 @@ package noiseproto
 import (
 	"crypto/subtle"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
-	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 // keyTable is a Verifier with no certificates: the identity is the static key and the name that it speaks for. It is
@@ -30,39 +29,10 @@ type side struct {
 	attest   func() *certbind.Attestation // a new copy each time
 }
 
-// testCA is the CA of all sides that newSide makes.
-var testCA = sync.OnceValues(func() (*testca.CA, error) { return testca.NewCA(testca.Options{}) })
-
-// newSide makes a machine with its certificate, which trusts testCA, and takes an account of it.
+// newSide makes a machine with its certificate and takes an account of it.
 func newSide(t testing.TB, machine, account string) *side {
 	t.Helper()
-	ca, err := testCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sideOf(t, newMachine(t, machine, ca, ca), account)
-}
-
-// newMachine makes a machine whose certificate issuer has signed and that trusts the CA trusted.
-func newMachine(t testing.TB, name string, issuer, trusted *testca.CA) *certbind.Machine {
-	t.Helper()
-	issued, err := issuer.Issue(testca.Leaf{Hosts: []string{name}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cred, err := certbind.ParseCredential(issued.PEM(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: trusted.PEM(), Source: "ca.pem"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return sideOf(t, testmachine.New(t, machine, testmachine.Options{}), account)
 }
 
 func sideOf(t testing.TB, m *certbind.Machine, account string) *side {

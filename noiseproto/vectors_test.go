@@ -17,6 +17,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 var update = flag.Bool("update", false, "write testdata/vectors.json: what it has no keys and certificates for is made")
@@ -132,11 +133,8 @@ func vectorTrust(t *testing.T, der []byte) *certbind.Trust {
 
 // newVector makes certificates and statements of the key type; everything else follows from fixed bytes.
 func newVector(t *testing.T, keyType string) *vector {
-	ca, err := testca.NewCA(testca.Options{Name: "vectors " + keyType,
+	ca := testca.MustCA(t, testca.Options{Name: "vectors " + keyType,
 		NotBefore: vectorTime.AddDate(-1, 0, 0), NotAfter: vectorTime.AddDate(20, 0, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
 	v := &vector{Name: keyType, Trust: ca.Cert.Raw, Seed: pattern(0x20, 64), Randomness: pattern(0x80, 32),
 		Prologue: []byte("shared-altsd\x01")}
 	rpc := [2]uint32{2, 1}
@@ -151,26 +149,15 @@ func newVector(t *testing.T, keyType string) *vector {
 		if keyType == testca.RSA2048 && s == &v.Responder {
 			keyType = testca.RSA3072 // testca has one key of each size
 		}
-		issued, err := ca.Issue(testca.Leaf{Hosts: []string{s.Machine}, KeyType: keyType,
-			NotBefore: vectorTime.AddDate(0, -1, 0), NotAfter: vectorTime.AddDate(0, 2, 0)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		cred, err := certbind.ParseCredential(issued.PEM(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key := x25519Key(t, s.StaticPrivate)
-		s.StaticPublic = key.PublicKey().Bytes()
-		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: s.Machine,
-			Trust: vectorTrust(t, v.Trust),
-			Now:   func() time.Time { return vectorTime },
-			NewStatic: func() (pub, priv [32]byte, err error) {
-				return [32]byte(s.StaticPublic), [32]byte(s.StaticPrivate), nil
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.StaticPublic = x25519Key(t, s.StaticPrivate).PublicKey().Bytes()
+		m := testmachine.New(t, s.Machine, testmachine.Options{Issuer: ca,
+			Leaf: testca.Leaf{KeyType: keyType, NotBefore: vectorTime.AddDate(0, -1, 0), NotAfter: vectorTime.AddDate(0, 2, 0)},
+			Config: certbind.MachineConfig{
+				Trust: vectorTrust(t, v.Trust),
+				Now:   func() time.Time { return vectorTime },
+				NewStatic: func() (pub, priv [32]byte, err error) {
+					return [32]byte(s.StaticPublic), [32]byte(s.StaticPrivate), nil
+				}}})
 		a, err := m.Attest(s.Account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +166,7 @@ func newVector(t *testing.T, keyType string) *vector {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Certificate, s.Identity, s.Statement, s.Signature = issued.Cert.Raw, a.Identity, id.Statement, id.Signature
+		s.Certificate, s.Identity, s.Statement, s.Signature = m.Credential().Leaf.Raw, a.Identity, id.Statement, id.Signature
 		s.SignatureInput = certbind.SignatureInput(id.Statement)
 		s.EphemeralPublic = x25519Key(t, s.EphemeralPrivate).PublicKey().Bytes()
 	}
@@ -211,24 +198,9 @@ func (v *vector) handshake(t *testing.T, initiator bool) *Handshake {
 // vectorVerifier is a third machine, with the trust given.
 func vectorVerifier(t *testing.T, trust *certbind.Trust) *certbind.Machine {
 	t.Helper()
-	ca, err := testca.NewCA(testca.Options{NotBefore: vectorTime.AddDate(-1, 0, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := ca.Issue(testca.Leaf{Hosts: []string{"judge.example.com"}, NotBefore: vectorTime.Add(-time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cred, err := certbind.ParseCredential(issued.PEM(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: "judge.example.com",
-		Trust: trust, Now: func() time.Time { return vectorTime }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return testmachine.New(t, "judge.example.com", testmachine.Options{
+		Leaf:   testca.Leaf{NotBefore: vectorTime.Add(-time.Hour)},
+		Config: certbind.MachineConfig{Trust: trust, Now: func() time.Time { return vectorTime }}})
 }
 
 // fill computes what follows from the keys: the package writes the frames, the reference implementation reads each and

@@ -24,6 +24,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -43,41 +46,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var testCA = sync.OnceValue(func() *testca.CA {
-	ca, err := testca.NewCA(testca.Options{})
-	if err != nil {
-		panic(err)
-	}
-	return ca
-})
-
 func testMachine(t testing.TB, name string, leaf testca.Leaf) *certbind.Machine {
 	t.Helper()
-	return machineOf(t, testCA(), name, leaf)
+	return machineOf(t, testmachine.CA(), name, leaf)
 }
 
-// machineOf makes a machine whose certificate the CA issued, and which trusts testCA.
+// machineOf makes a machine whose certificate the CA issued.
 func machineOf(t testing.TB, ca *testca.CA, name string, leaf testca.Leaf) *certbind.Machine {
 	t.Helper()
-	leaf.Hosts = append(leaf.Hosts, name)
-	issued, err := ca.Issue(leaf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cred, err := certbind.ParseCredential(issued.PEM(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(),
-		Source: "test CA"}}, AllowDomainAccounts: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return testmachine.New(t, name, testmachine.Options{Leaf: leaf, Issuer: ca, AllowDomainAccounts: true})
 }
 
 // accountsFunc stands in for user databases that a test cannot have.
@@ -137,42 +114,14 @@ func startDaemon(t testing.TB, name string, c Config, services ...func(grpc.Serv
 		register(d)
 	}
 	d.socket = d.listen(t, nil)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(ctx)
-	})
 	return d
 }
 
 // listen opens a further socket, that every user can reach.
 func (d *daemon) listen(t testing.TB, allowed UIDRanges) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "altsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(path, 0o666)); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- d.Serve(l, allowed) }()
-	t.Cleanup(func() {
-		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	t.Cleanup(func() { // before the wait above
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(ctx)
-	})
+	path := filepath.Join(testprog.Dir(t), "s")
+	testnet.Serve(t, path, func(l *net.UnixListener) error { return d.Serve(l, allowed) }, d.Shutdown)
 	return path
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
 
 // holds tells in which form text has any 16 bytes of the key in a row that begin at a multiple of 8, "" if in none.
@@ -76,37 +77,25 @@ func TestNoKeyBytesInLogs(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug - 4, AddSource: true}))
 	secrets := map[string][]byte{}
 	machine := func(name string, keyType string) *certbind.Machine {
-		issued, err := testCA().Issue(testca.Leaf{Hosts: []string{name}, KeyType: keyType})
+		key, err := testca.NewKey(keyType)
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch k := issued.Key.(type) {
+		switch k := key.(type) {
 		case *rsa.PrivateKey:
 			secrets["certificate key of "+name] = k.Primes[0].Bytes()
 		case ed25519.PrivateKey:
 			secrets["certificate key of "+name] = k.Seed()
 		}
-		cred, err := certbind.ParseCredential(issued.PEM(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		trust, err := certbind.NewTrust(certbind.TrustConfig{CAs: []certbind.CA{{PEM: testCA().PEM(), Source: "test CA"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := certbind.NewMachine(certbind.MachineConfig{Credential: cred, Name: name, Trust: trust, Logger: logger,
-			NewStatic: func() (pub, priv [32]byte, err error) {
+		return testmachine.New(t, name, testmachine.Options{Leaf: testca.Leaf{Key: key},
+			Config: certbind.MachineConfig{Logger: logger, NewStatic: func() (pub, priv [32]byte, err error) {
 				k, err := ecdh.X25519().GenerateKey(rand.Reader)
 				if err != nil {
 					return pub, priv, err
 				}
 				secrets[fmt.Sprintf("static key %d", len(secrets))] = k.Bytes()
 				return [32]byte(k.PublicKey().Bytes()), [32]byte(k.Bytes()), nil
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
+			}}})
 	}
 	serve := func(name, keyType, account string) *daemon {
 		server, err := New(Config{Machine: machine(name, keyType), Accounts: named(account), Logger: logger})

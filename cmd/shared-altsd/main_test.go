@@ -31,23 +31,8 @@ func altsd(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	return testprog.Run(t, args...)
 }
 
-func newCA(t testing.TB, o testca.Options) *testca.CA {
-	t.Helper()
-	ca, err := testca.NewCA(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca
-}
-
-func issue(t testing.TB, ca *testca.CA, l testca.Leaf) *testca.Issued {
-	t.Helper()
-	issued, err := ca.Issue(l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issued
-}
+// Where the CA fails the test ends.
+var newCA, issue = testca.MustCA, testca.MustIssue
 
 // write puts data at a path by rename, as a careful renewal does, and gives the path.
 func write(t testing.TB, path string, data []byte) string {

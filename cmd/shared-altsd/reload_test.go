@@ -48,11 +48,7 @@ func (p *pair) writeCredential(t *testing.T, i *testca.Issued) {
 
 func (p *pair) writeCRL(t *testing.T, ca *testca.CA, revoked ...*big.Int) {
 	t.Helper()
-	der, err := ca.CRL(revoked, testca.CRLOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, p.path("crl"), der)
+	write(t, p.path("crl"), testca.MustCRL(t, ca, revoked, testca.CRLOptions{}))
 }
 
 // inForce says whose certificate a shows to b.

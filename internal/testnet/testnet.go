@@ -1,8 +1,11 @@
-// Package testnet has the connections over loopback that tests of several packages need.
+// Package testnet has the connections and sockets that tests of several packages need.
 package testnet
 
 import (
+	"context"
 	"net"
+	"os"
+	"sync"
 	"testing"
 )
 
@@ -43,3 +46,31 @@ func (s Segments) Write(b []byte) (n int, err error) {
 
 // Read reads one piece at most.
 func (s Segments) Read(b []byte) (int, error) { return s.Conn.Read(b[:min(s.Size, len(b))]) }
+
+// Serve has a server serve a UNIX socket, which every account may connect to, until stop is called or the test ends.
+// Its shutdown is given no time.
+func Serve(t testing.TB, path string, serve func(*net.UnixListener) error, shutdown func(context.Context) error) (stop func()) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- serve(l) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			shutdown(ctx) // reports what it had to cut
+			if err := <-served; err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}

@@ -81,8 +81,8 @@ func Run(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// Dir returns a directory, removed when the test ends, that passes rule 23 and is short enough for a socket, whatever
-// TMPDIR is.
+// Dir returns a directory, removed when the test ends, that passes rule 23, that every account may enter and that is
+// short enough for a socket, whatever TMPDIR is.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "altsd-")
@@ -90,5 +90,8 @@ func Dir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
