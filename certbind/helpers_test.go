@@ -1,7 +1,6 @@
 package certbind
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -12,36 +11,13 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
 const alpha = "alpha.example.com"
 
-func newCA(t testing.TB, o testca.Options) *testca.CA {
-	t.Helper()
-	ca, err := testca.NewCA(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca
-}
-
-func intermediate(t testing.TB, ca *testca.CA, o testca.Options) *testca.CA {
-	t.Helper()
-	i, err := ca.Intermediate(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
-
-func issue(t testing.TB, ca *testca.CA, l testca.Leaf) *testca.Issued {
-	t.Helper()
-	i, err := ca.Issue(l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
+// Where the CA fails the test ends.
+var newCA, intermediate, issue = testca.MustCA, testca.MustIntermediate, testca.MustIssue
 
 func crlOf(t testing.TB, ca *testca.CA, o testca.CRLOptions, revoked ...*x509.Certificate) CRLFile {
 	t.Helper()
@@ -49,11 +25,7 @@ func crlOf(t testing.TB, ca *testca.CA, o testca.CRLOptions, revoked ...*x509.Ce
 	for _, c := range revoked {
 		serials = append(serials, c.SerialNumber)
 	}
-	der, err := ca.CRL(serials, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return CRLFile{Data: der, Source: "test.crl"}
+	return CRLFile{Data: testca.MustCRL(t, ca, serials, o), Source: "test.crl"}
 }
 
 func trusting(cas ...*testca.CA) TrustConfig {
@@ -82,50 +54,23 @@ func credential(t testing.TB, i *testca.Issued) *Credential {
 	return c
 }
 
-// A claim is an identity in the making: everything good, for a test to make one thing bad.
+// A claim is what a peer may send, and when.
 type claim struct {
-	Statement
-	id   Identity
+	*testclaim.Claim
 	now  time.Time
 	used [32]byte // the static key that Noise authenticated
 }
 
 // newClaim makes a good claim of alice at the leaf's first DNS name. intermediates are sent after the leaf.
 func newClaim(i *testca.Issued, intermediates ...*testca.CA) *claim {
-	now := time.Now().Truncate(time.Second)
-	c := &claim{now: now}
-	c.StaticKey = [32]byte{1, 2, 3}
-	c.used = c.StaticKey
-	c.Leaf = sha256.Sum256(i.Cert.Raw)
-	c.Machine = alpha
-	if len(i.Cert.DNSNames) > 0 {
-		c.Machine = i.Cert.DNSNames[0]
-	}
-	c.Account = "alice"
-	c.Attributes = []Attribute{{"uid", "1000"}}
-	c.NotBefore, c.NotAfter = now.Add(-5*time.Minute), now.Add(time.Hour)
-	c.id.Certificates = [][]byte{i.Cert.Raw}
-	for _, ca := range intermediates {
-		c.id.Certificates = append(c.id.Certificates, ca.Cert.Raw)
-	}
-	return c
+	c := testclaim.New(i, intermediates...)
+	return &claim{c, c.NotBefore.Add(5 * time.Minute), c.StaticKey}
 }
 
-// sign marshals the claim's statement and signs it with the issued key.
-func (c *claim) sign(t testing.TB, i *testca.Issued) []byte {
-	t.Helper()
-	var err error
-	if c.id.Statement, err = c.Statement.Marshal(); err != nil {
-		t.Fatal(err)
-	}
-	if c.id.Signature, err = signStatement(i.Key, c.id.Statement); err != nil {
-		c.id.Signature = []byte{1} // a key without a scheme: verification must not come so far
-	}
-	b, err := c.id.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+// sign gives the identity, signed with the issued key.
+func (c *claim) sign(i *testca.Issued) []byte {
+	c.Key = i.Key
+	return c.Identity()
 }
 
 func wantCode(t testing.TB, err error, want reason.Code) {

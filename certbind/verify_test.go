@@ -26,61 +26,53 @@ func TestRule09SchemeByKey(t *testing.T) {
 		i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: k})
 		other[k] = i.Key
 		c := newClaim(i)
-		id := c.sign(t, i)
-		if _, err := trust.verify(id, c.used, c.now); err != nil {
+		id := c.Sign()
+		if _, err := trust.verify(id.Encode(), c.used, c.now); err != nil {
 			t.Errorf("%s: %v", k, err)
 		}
 		// Every bit of the input counts: a statement one bit off, signed as before.
-		c.id.Statement[len(c.id.Statement)-1] ^= 1
-		id, err := c.id.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = trust.verify(id, c.used, c.now)
+		id.Statement[len(id.Statement)-1] ^= 1
+		_, err := trust.verify(id.Encode(), c.used, c.now)
 		wantCode(t, err, reason.StatementInvalid)
 	}
 	// Signatures with the right key and another scheme.
-	digest := func(c *claim) []byte { d := sha256.Sum256(SignatureInput(c.id.Statement)); return d[:] }
+	digest := func(statement []byte) []byte { d := sha256.Sum256(SignatureInput(statement)); return d[:] }
 	for name, tc := range map[string]struct {
 		keyType string
-		sign    func(c *claim, key crypto.Signer) ([]byte, error)
+		sign    func(statement []byte, key crypto.Signer) ([]byte, error)
 	}{
-		"PSS with a salt of 20": {testca.RSA2048, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c), &rsa.PSSOptions{SaltLength: 20, Hash: crypto.SHA256})
+		"PSS with a salt of 20": {testca.RSA2048, func(st []byte, key crypto.Signer) ([]byte, error) {
+			return key.Sign(rand.Reader, digest(st), &rsa.PSSOptions{SaltLength: 20, Hash: crypto.SHA256})
 		}},
-		"PSS with the longest salt": {testca.RSA2048, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c),
+		"PSS with the longest salt": {testca.RSA2048, func(st []byte, key crypto.Signer) ([]byte, error) {
+			return key.Sign(rand.Reader, digest(st),
 				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256})
 		}},
-		"PKCS #1 v1.5": {testca.RSA2048, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c), crypto.SHA256)
+		"PKCS #1 v1.5": {testca.RSA2048, func(st []byte, key crypto.Signer) ([]byte, error) {
+			return key.Sign(rand.Reader, digest(st), crypto.SHA256)
 		}},
-		"P-384 with SHA-256": {testca.P384, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c), crypto.SHA256)
+		"P-384 with SHA-256": {testca.P384, func(st []byte, key crypto.Signer) ([]byte, error) {
+			return key.Sign(rand.Reader, digest(st), crypto.SHA256)
 		}},
-		"without context": {testca.P256, func(c *claim, key crypto.Signer) ([]byte, error) {
-			d := sha256.Sum256(c.id.Statement)
+		"without context": {testca.P256, func(st []byte, key crypto.Signer) ([]byte, error) {
+			d := sha256.Sum256(st)
 			return key.Sign(rand.Reader, d[:], crypto.SHA256)
 		}},
-		"Ed25519 of the digest": {testca.Ed25519, func(c *claim, key crypto.Signer) ([]byte, error) {
-			return key.Sign(rand.Reader, digest(c), crypto.Hash(0))
+		"Ed25519 of the digest": {testca.Ed25519, func(st []byte, key crypto.Signer) ([]byte, error) {
+			return key.Sign(rand.Reader, digest(st), crypto.Hash(0))
 		}},
-		"another key": {testca.P256, func(c *claim, _ crypto.Signer) ([]byte, error) {
-			return signStatement(other[testca.P256], c.id.Statement)
+		"another key": {testca.P256, func(st []byte, _ crypto.Signer) ([]byte, error) {
+			return signStatement(other[testca.P256], st)
 		}},
 	} {
 		i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: tc.keyType})
 		c := newClaim(i)
-		c.sign(t, i)
+		id := c.Sign()
 		var err error
-		if c.id.Signature, err = tc.sign(c, i.Key); err != nil {
+		if id.Signature, err = tc.sign(id.Statement, i.Key); err != nil {
 			t.Fatal(err)
 		}
-		id, err := c.id.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err = trust.verify(id, c.used, c.now); reason.Of(err) != reason.StatementInvalid {
+		if _, err = trust.verify(id.Encode(), c.used, c.now); reason.Of(err) != reason.StatementInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -119,7 +111,7 @@ func TestRule10Window(t *testing.T) {
 			i := issue(t, ca, tc.leaf)
 			c := newClaim(i)
 			c.NotBefore, c.NotAfter = now.Add(tc.notBefore), now.Add(tc.notAfter)
-			_, err := trust.verify(c.sign(t, i), c.used, now)
+			_, err := trust.verify(c.sign(i), c.used, now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -181,10 +173,10 @@ func TestRule11CostlyCertificates(t *testing.T) {
 			// Whether a signature was looked at is seen by the order of the checks: the static key, of step 3, is
 			// wrong too, and must not be what is refused; no signature is verified before step 6.
 			c := newClaim(good)
-			c.id.Certificates = tc.certs
+			c.Certificates = tc.certs
 			c.Leaf = sha256.Sum256(tc.certs[0])
 			c.used[31] ^= 1
-			id := c.sign(t, good)
+			id := c.sign(good)
 			trust := newTrust(t, trusting(ca))
 			before := cpu(t)
 			_, err := trust.verify(id, c.used, c.now)
@@ -201,7 +193,7 @@ func TestRule11CostlyCertificates(t *testing.T) {
 		i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}, KeyType: testca.RSA4096})
 		c := newClaim(i, sub)
 		before := cpu(t)
-		_, err := newTrust(t, trusting(root)).verify(c.sign(t, i), c.used, c.now)
+		_, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, c.now)
 		wantCode(t, err, reason.Accepted)
 		used := cpu(t) - before
 		if used > 2*time.Second {
@@ -219,10 +211,10 @@ func TestRule11CostlyCertificates(t *testing.T) {
 			key := testca.HugeRSA(bits, 65537)
 			sub := issue(t, stranger, testca.Leaf{IsCA: true, CommonName: name, PublicKey: key,
 				KeyUsage: x509.KeyUsageCertSign})
-			c.id.Certificates = append(c.id.Certificates, sub.Cert.Raw)
+			c.Certificates = append(c.Certificates, sub.Cert.Raw)
 		}
 		before := cpu(t)
-		_, err := newTrust(t, trusting(ca)).verify(c.sign(t, i), c.used, c.now)
+		_, err := newTrust(t, trusting(ca)).verify(c.sign(i), c.used, c.now)
 		used := cpu(t) - before
 		wantCode(t, err, reason.UnknownCA)
 		if used > time.Second {
@@ -258,17 +250,17 @@ func TestRule11Order(t *testing.T) {
 	c.NotAfter = c.now.Add(-time.Second)
 	c.Machine = "other.example.com"
 	c.Account = "Alice"
-	c.Attributes = []Attribute{{"user", "root"}}
+	c.Attributes = [][2]string{{"user", "root"}}
 	for _, s := range steps {
-		_, err := trust.verify(c.sign(t, wrong), c.used, c.now)
+		_, err := trust.verify(c.sign(wrong), c.used, c.now)
 		if reason.Of(err) != s.want {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 		s.mend()
 	}
 	right := issue(t, stranger, testca.Leaf{Hosts: []string{alpha}})
-	c.Leaf, c.id.Certificates = sha256.Sum256(right.Cert.Raw), [][]byte{right.Cert.Raw}
-	if _, err := trust.verify(c.sign(t, right), c.used, c.now); err != nil {
+	c.Leaf, c.Certificates = sha256.Sum256(right.Cert.Raw), [][]byte{right.Cert.Raw}
+	if _, err := trust.verify(c.sign(right), c.used, c.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -341,7 +333,7 @@ func TestRule12Leaf(t *testing.T) {
 			tc.leaf.Hosts = []string{alpha}
 			i := issue(t, issuer, tc.leaf)
 			c := newClaim(i, sent...)
-			_, err := newTrust(t, cfg).verify(c.sign(t, i), c.used, c.now)
+			_, err := newTrust(t, cfg).verify(c.sign(i), c.used, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -380,7 +372,7 @@ func TestRule13LimitedCAs(t *testing.T) {
 	} {
 		i := issue(t, tc.ca, testca.Leaf{Hosts: []string{tc.host}})
 		c := newClaim(i)
-		_, err := trust.verify(c.sign(t, i), c.used, c.now)
+		_, err := trust.verify(c.sign(i), c.used, c.now)
 		wantCode(t, err, tc.want)
 		if tc.want == reason.UnknownCA && !strings.Contains(err.Error(), "not for machine") {
 			t.Errorf("%s: the error does not tell of the limit: %v", tc.host, err)
@@ -392,7 +384,7 @@ func TestRule13LimitedCAs(t *testing.T) {
 		"a.example.org": reason.UnknownCA} {
 		c := newClaim(i)
 		c.Machine = host
-		_, err := trust.verify(c.sign(t, i), c.used, c.now)
+		_, err := trust.verify(c.sign(i), c.used, c.now)
 		wantCode(t, err, want)
 	}
 }
@@ -406,7 +398,7 @@ func TestRule13SystemPool(t *testing.T) {
 		{PEM: ca.PEM(), Source: "ca"}, {System: true, Names: []string{"example.com"}, Source: "system"}}})
 	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}})
 	c := newClaim(i)
-	if _, err := trust.verify(c.sign(t, i), c.used, c.now); err != nil {
+	if _, err := trust.verify(c.sign(i), c.used, c.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -460,7 +452,7 @@ func TestChain(t *testing.T) {
 			if tc.send {
 				c = newClaim(i, tc.sub)
 			}
-			_, err := newTrust(t, trusting(tc.roots...)).verify(c.sign(t, i), c.used, c.now)
+			_, err := newTrust(t, trusting(tc.roots...)).verify(c.sign(i), c.used, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -468,7 +460,7 @@ func TestChain(t *testing.T) {
 		old := newCA(t, testca.Options{NotBefore: now.Add(-2 * time.Hour), NotAfter: past})
 		i := issue(t, old, testca.Leaf{Hosts: []string{alpha}})
 		c := newClaim(i)
-		_, err := newTrust(t, trusting(old)).verify(c.sign(t, i), c.used, c.now)
+		_, err := newTrust(t, trusting(old)).verify(c.sign(i), c.used, c.now)
 		wantCode(t, err, reason.CertificateExpired)
 	})
 	t.Run("the earliest end counts", func(t *testing.T) {
@@ -476,7 +468,7 @@ func TestChain(t *testing.T) {
 		sub := intermediate(t, root, testca.Options{NotAfter: end})
 		i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}})
 		c := newClaim(i, sub)
-		o, err := newTrust(t, trusting(root)).verify(c.sign(t, i), c.used, c.now)
+		o, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, c.now)
 		wantCode(t, err, reason.Accepted)
 		if !o.peer.NotAfter.Equal(end) {
 			t.Fatalf("got %v, want %v", o.peer.NotAfter, end)
@@ -541,7 +533,7 @@ func TestRule14Revocation(t *testing.T) {
 			cfg.CRLs, cfg.CRLStaleOK = tc.crls, tc.staleOK
 			trust := newTrust(t, cfg)
 			c := newClaim(tc.leaf, tc.sub)
-			id := c.sign(t, tc.leaf)
+			id := c.sign(tc.leaf)
 			for range 2 { // the second time with what the lists remember
 				_, err := trust.verify(id, c.used, c.now)
 				wantCode(t, err, tc.want)
@@ -553,7 +545,7 @@ func TestRule14Revocation(t *testing.T) {
 		cfg := trusting(root)
 		cfg.CRLs = []CRLFile{crlOf(t, sub, testca.CRLOptions{NextUpdate: end})}
 		c := newClaim(leaf, sub)
-		o, err := newTrust(t, cfg).verify(c.sign(t, leaf), c.used, c.now)
+		o, err := newTrust(t, cfg).verify(c.sign(leaf), c.used, c.now)
 		wantCode(t, err, reason.Accepted)
 		if !o.peer.NotAfter.Equal(end) {
 			t.Fatalf("got %v, want %v", o.peer.NotAfter, end)
@@ -569,7 +561,7 @@ func TestRule14Revocation(t *testing.T) {
 		cfg := trusting(root, second)
 		cfg.CRLs = []CRLFile{crlOf(t, root, none, sub.Cert)}
 		c := newClaim(leaf, sub, cross)
-		id := c.sign(t, leaf)
+		id := c.sign(leaf)
 		_, err = newTrust(t, cfg).verify(id, c.used, c.now)
 		wantCode(t, err, reason.Accepted)
 		cfg.CRLs = append(cfg.CRLs, crlOf(t, second, stale))
@@ -679,7 +671,7 @@ func TestRule19PeerName(t *testing.T) {
 			i := issue(t, ca, testca.Leaf{Hosts: tc.sans, CommonName: alpha})
 			c := newClaim(i)
 			c.Machine = tc.claim
-			_, err := trust.verify(c.sign(t, i), c.used, c.now)
+			_, err := trust.verify(c.sign(i), c.used, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -698,15 +690,15 @@ func TestErrorsHoldNoPeerText(t *testing.T) {
 	}{
 		"machine":         {i, func(c *claim) { c.Machine = evil }},
 		"account":         {i, func(c *claim) { c.Account = evil }},
-		"attribute name":  {i, func(c *claim) { c.Attributes = []Attribute{{evil, ""}} }},
-		"attribute value": {i, func(c *claim) { c.Attributes = []Attribute{{"x", evil}} }},
-		"group":           {i, func(c *claim) { c.Attributes = []Attribute{{"groups", "EVIL"}} }},
+		"attribute name":  {i, func(c *claim) { c.Attributes = [][2]string{{evil, ""}} }},
+		"attribute value": {i, func(c *claim) { c.Attributes = [][2]string{{"x", evil}} }},
+		"group":           {i, func(c *claim) { c.Attributes = [][2]string{{"groups", "EVIL"}} }},
 		"subject":         {stranger, func(*claim) {}},
-		"certificate":     {i, func(c *claim) { c.id.Certificates[0] = []byte(evil) }},
+		"certificate":     {i, func(c *claim) { c.Certificates[0] = []byte(evil) }},
 	} {
 		c := newClaim(tc.i)
 		tc.edit(c)
-		_, err := trust.verify(c.sign(t, tc.i), c.used, c.now)
+		_, err := trust.verify(c.sign(tc.i), c.used, c.now)
 		if err == nil || strings.Contains(err.Error(), "EVIL") {
 			t.Errorf("%s: %v", name, err)
 		}

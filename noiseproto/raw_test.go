@@ -3,15 +3,15 @@ package noiseproto
 import (
 	"encoding/binary"
 	"slices"
+
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
 // The encodings of docs/protocol.md, sections 4 and 6, by hand: what they are given may be out of every bound.
 
-func opaque8(b []byte, v string) []byte { return append(append(b, byte(len(v))), v...) }
+func opaque8(b []byte, v string) []byte { return testclaim.Opaque8(b, []byte(v)) }
 
-func opaque16(b, v []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
-}
+var opaque16 = testclaim.Opaque16
 
 func rawOffer(p Params) []byte {
 	return slices.Concat(rawList(p.ApplicationProtocols), rawList(p.RecordProtocols),

@@ -2,7 +2,6 @@ package noiseproto
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -16,7 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
-	"github.com/shared-altsd/shared-altsd/internal/wire"
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
 // A verification is identities and what a verifier says of each, docs/protocol.md, section 5.5. Certificates and
@@ -87,15 +86,7 @@ func oid(t *testing.T, dotted string) asn1.ObjectIdentifier {
 	return out
 }
 
-// A claim is an identity in the making: all good, for a case to make one thing bad.
-type claim struct {
-	certbind.Statement
-	fields func([][]byte) [][]byte // changes the statement's fields before it is signed
-	id     certbind.Identity
-	sign   *testca.Issued
-	edit   func(*certbind.Identity)     // changes the identity once it is signed
-	raw    func(identity []byte) []byte // changes the identity's bytes
-}
+type claim = testclaim.Claim
 
 const (
 	vectorEKU  = "1.3.6.1.4.1.32473.1"
@@ -104,12 +95,6 @@ const (
 
 // newVerification makes CAs, lists, and an identity for each case.
 func newVerification(t *testing.T) *verification {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	past, future := vectorTime.AddDate(0, -1, 0), vectorTime.AddDate(0, 2, 0)
 	options := func(o testca.Options) testca.Options {
 		if o.NotBefore.IsZero() {
@@ -120,16 +105,8 @@ func newVerification(t *testing.T) *verification {
 		}
 		return o
 	}
-	newCA := func(o testca.Options) *testca.CA {
-		ca, err := testca.NewCA(options(o))
-		must(err)
-		return ca
-	}
-	under := func(ca *testca.CA, o testca.Options) *testca.CA {
-		ca, err := ca.Intermediate(options(o))
-		must(err)
-		return ca
-	}
+	newCA := func(o testca.Options) *testca.CA { return testca.MustCA(t, options(o)) }
+	under := func(ca *testca.CA, o testca.Options) *testca.CA { return testca.MustIntermediate(t, ca, options(o)) }
 	issue := func(ca *testca.CA, l testca.Leaf) *testca.Issued {
 		if l.NotBefore.IsZero() {
 			l.NotBefore = past
@@ -140,9 +117,7 @@ func newVerification(t *testing.T) *verification {
 		if l.Hosts == nil {
 			l.Hosts = []string{vectorName}
 		}
-		i, err := ca.Issue(l)
-		must(err)
-		return i
+		return testca.MustIssue(t, ca, l)
 	}
 	root, limited, outdated := newCA(testca.Options{Name: "root"}), newCA(testca.Options{Name: "limited"}),
 		newCA(testca.Options{Name: "outdated"})
@@ -155,9 +130,7 @@ func newVerification(t *testing.T) *verification {
 		{root.Cert.Raw, []string{}}, {limited.Cert.Raw, []string{"limited.example.com"}}, {outdated.Cert.Raw, []string{}},
 		{expiredRoot.Cert.Raw, []string{}}}}
 	list := func(ca *testca.CA, next time.Time, serials ...*big.Int) {
-		der, err := ca.CRL(serials, testca.CRLOptions{ThisUpdate: past, NextUpdate: next})
-		must(err)
-		f.Lists = append(f.Lists, der)
+		f.Lists = append(f.Lists, testca.MustCRL(t, ca, serials, testca.CRLOptions{ThisUpdate: past, NextUpdate: next}))
 	}
 	list(root, future, revoked.Cert.SerialNumber, revokedCA.Cert.SerialNumber)
 	list(outdated, vectorTime.Add(-time.Second), staleRevoked.Cert.SerialNumber)
@@ -165,35 +138,34 @@ func newVerification(t *testing.T) *verification {
 	policy := verifyCase{}
 	add := func(name string, leaf *testca.Issued, edit func(*claim), sent ...*testca.CA) {
 		t.Helper()
-		c := &claim{sign: leaf}
-		c.StaticKey, c.Leaf = [32]byte(f.Static), sha256.Sum256(leaf.Cert.Raw)
-		c.Machine, c.Account = vectorName, "alice"
-		if len(leaf.Cert.DNSNames) > 0 {
-			c.Machine = leaf.Cert.DNSNames[0]
+		c := testclaim.New(leaf, sent...)
+		c.StaticKey = [32]byte(f.Static)
+		if c.Machine == "" {
+			c.Machine = vectorName
 		}
-		c.Attributes = []certbind.Attribute{{Name: "uid", Value: "1000"}}
 		c.NotBefore, c.NotAfter = vectorTime.Add(-5*time.Minute), vectorTime.Add(6*time.Hour)
-		c.id.Certificates = [][]byte{leaf.Cert.Raw}
-		for _, ca := range sent {
-			c.id.Certificates = append(c.id.Certificates, ca.Cert.Raw)
-		}
 		if edit != nil {
 			edit(c)
 		}
 		out := policy
-		out.Name, out.Identity = name, c.bytes(t)
+		out.Name, out.Identity = name, c.Identity()
 		f.Cases = append(f.Cases, out)
 	}
 	statement := func(name string, edit func(*claim)) { add(name, good, edit) }
+	fields := func(edit func([][]byte) [][]byte) func(*claim) {
+		return func(c *claim) {
+			c.Unsigned = func([]byte) []byte { return testclaim.Join(edit(c.Fields())...) }
+		}
+	}
 	field := func(name string, n int, value []byte) {
-		statement(name, func(c *claim) { c.fields = func(f [][]byte) [][]byte { f[n] = value; return f } })
+		statement(name, fields(func(f [][]byte) [][]byte { f[n] = value; return f }))
 	}
 	for _, kind := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048, testca.RSA4096} {
 		add("good: "+kind, issue(root, testca.Leaf{KeyType: kind}), nil)
 	}
 
 	// Step 1, code 2 and 10.
-	raw := func(name string, edit func([]byte) []byte) { statement(name, func(c *claim) { c.raw = edit }) }
+	raw := func(name string, edit func([]byte) []byte) { statement(name, func(c *claim) { c.Encoded = edit }) }
 	raw("identity: empty", func(b []byte) []byte { return nil })
 	raw("identity: no certificates", func(b []byte) []byte { b[0] = 0; return b })
 	raw("identity: five certificates", func(b []byte) []byte { b[0] = 5; return b })
@@ -222,10 +194,8 @@ func newVerification(t *testing.T) *verification {
 	field("statement: format version 2", 0, []byte{2})
 	field("statement: not after in the year 10000", 7, binary.BigEndian.AppendUint64(nil, 253402300800))
 	field("statement: not before 2^63", 6, binary.BigEndian.AppendUint64(nil, 1<<63))
-	statement("statement: a field after", func(c *claim) {
-		c.fields = func(f [][]byte) [][]byte { return append(f, nil) }
-	})
-	statement("statement: a field missing", func(c *claim) { c.fields = func(f [][]byte) [][]byte { return f[:7] } })
+	statement("statement: a field after", fields(func(f [][]byte) [][]byte { return append(f, nil) }))
+	statement("statement: a field missing", fields(func(f [][]byte) [][]byte { return f[:7] }))
 	attribute := func(name, value string) []byte { return opaque16(opaque8(nil, name), []byte(value)) }
 	field("attributes: no name", 5, attribute("", ""))
 	field("attributes: name of 33 bytes", 5, attribute(string(bytes.Repeat([]byte("a"), 33)), ""))
@@ -241,13 +211,13 @@ func newVerification(t *testing.T) *verification {
 
 	// Step 2, code 9.
 	add("certificate: does not parse", good, func(c *claim) {
-		c.edit = func(id *certbind.Identity) { id.Certificates[0] = []byte{0x30, 0} }
+		c.Signed = func(id *testclaim.Identity) { id.Certificates[0] = []byte{0x30, 0} }
 	})
 	add("certificate: a byte after", good, func(c *claim) {
-		c.edit = func(id *certbind.Identity) { id.Certificates[0] = append(bytes.Clone(id.Certificates[0]), 0) }
+		c.Signed = func(id *testclaim.Identity) { id.Certificates[0] = append(bytes.Clone(id.Certificates[0]), 0) }
 	})
 	add("certificate: an unneeded one does not parse", good, func(c *claim) {
-		c.edit = func(id *certbind.Identity) { id.Certificates = append(id.Certificates, []byte{0x30, 0}) }
+		c.Signed = func(id *testclaim.Identity) { id.Certificates = append(id.Certificates, []byte{0x30, 0}) }
 	})
 	add("key: P-521", issue(root, testca.Leaf{KeyType: testca.P521}), nil)
 	add("key: RSA of 8192 bits", issue(root, testca.Leaf{KeyType: testca.RSA8192}), nil)
@@ -395,16 +365,16 @@ func newVerification(t *testing.T) *verification {
 	policy = verifyCase{}
 
 	// Step 7, code 10; and the order of the steps.
-	flip := func(c *claim) { c.edit = func(id *certbind.Identity) { id.Signature[len(id.Signature)-1] ^= 1 } }
+	flip := func(c *claim) { c.Signed = func(id *testclaim.Identity) { id.Signature[len(id.Signature)-1] ^= 1 } }
 	for _, kind := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048} {
 		add("signature: last bit, "+kind, issue(root, testca.Leaf{KeyType: kind}), flip)
 	}
-	statement("signature: by another certificate's key", func(c *claim) { c.sign = revoked })
+	statement("signature: by another certificate's key", func(c *claim) { c.Key = revoked.Key })
 	statement("signature: a byte after", func(c *claim) {
-		c.edit = func(id *certbind.Identity) { id.Signature = append(id.Signature, 0) }
+		c.Signed = func(id *testclaim.Identity) { id.Signature = append(id.Signature, 0) }
 	})
 	statement("signature: statement changed after", func(c *claim) {
-		c.edit = func(id *certbind.Identity) {
+		c.Signed = func(id *testclaim.Identity) {
 			id.Statement = bytes.Replace(id.Statement, []byte("alice"), []byte("adder"), 1)
 		}
 	})
@@ -418,43 +388,7 @@ func newVerification(t *testing.T) *verification {
 	add("order: certificates before static key", issue(root, testca.Leaf{KeyType: testca.P521}), func(c *claim) {
 		c.StaticKey[0] ^= 1
 	})
-	add("order: statement before certificates", issue(root, testca.Leaf{KeyType: testca.P521}), func(c *claim) {
-		c.fields = func(f [][]byte) [][]byte { f[0] = []byte{2}; return f }
-	})
+	add("order: statement before certificates", issue(root, testca.Leaf{KeyType: testca.P521}),
+		fields(func(f [][]byte) [][]byte { f[0] = []byte{2}; return f }))
 	return f
-}
-
-// bytes signs the statement and gives the identity.
-func (c *claim) bytes(t *testing.T) []byte {
-	t.Helper()
-	st, err := c.Statement.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.fields != nil {
-		var fields [][]byte
-		for r := wire.NewReader(st); r.Len() > 0; {
-			fields = append(fields, r.Opaque16("field", 0, 1<<16))
-		}
-		st = nil
-		for _, f := range c.fields(fields) {
-			st = opaque16(st, f)
-		}
-	}
-	c.id.Statement = st
-	// A key that no scheme is for signs nothing: the identity is refused before its signature is looked at.
-	if c.id.Signature, err = (&certbind.Credential{Signer: c.sign.Key}).Sign(st); err != nil {
-		c.id.Signature = []byte{0}
-	}
-	if c.edit != nil {
-		c.edit(&c.id)
-	}
-	b, err := c.id.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.raw != nil {
-		b = c.raw(b)
-	}
-	return b
 }

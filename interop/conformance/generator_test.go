@@ -21,6 +21,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -242,11 +243,7 @@ func (g *generator) seconds() float64 {
 	return float64(g.now.Unix()) + float64(g.now.Nanosecond())/1e9
 }
 
-func opaque8(b, field []byte) []byte { return append(append(b, byte(len(field))), field...) }
-
-func opaque16(b, field []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
-}
+var opaque8, opaque16 = testclaim.Opaque8, testclaim.Opaque16
 
 // mutate changes bytes: flips, cuts, inserts, repeats.
 func (g *generator) mutate(b []byte) []byte {
@@ -299,32 +296,19 @@ func (g *generator) mostlyGood() *claim {
 // A draft is a claim before it is signed.
 type draft struct {
 	claim
-	machine, account    string
-	attributes          []byte
-	version             []byte
-	staticKey, leaf     []byte
-	notBefore, notAfter uint64
-	certificates        [][]byte
-	key                 crypto.Signer
+	fields       [][]byte // of the statement
+	certificates [][]byte
+	key          crypto.Signer
 }
 
 func (g *generator) begin(l leaf) *draft {
-	d := &draft{claim: claim{used: g.static, what: l.name, paths: l.paths},
-		machine: peerName, account: "alice", version: []byte{1}, attributes: opaque16(opaque8(nil, []byte("uid")), []byte("1000")), staticKey: bytes.Clone(g.static[:]), key: l.Key,
-		notBefore: uint64(g.now.Unix() - 300), notAfter: uint64(g.now.Unix() + 3600)}
-	if len(l.Cert.DNSNames) < 3 {
-		d.machine = l.Cert.DNSNames[0]
+	c := testclaim.New(l.Issued, l.chain...)
+	c.StaticKey = g.static
+	c.NotBefore, c.NotAfter = g.now.Truncate(time.Second).Add(-5*time.Minute), g.now.Truncate(time.Second).Add(time.Hour)
+	if end := l.Cert.NotAfter; c.NotAfter.After(end) {
+		c.NotAfter = end
 	}
-	if end := uint64(l.Cert.NotAfter.Unix()); d.notAfter > end {
-		d.notAfter = end
-	}
-	hash := sha256.Sum256(l.Cert.Raw)
-	d.leaf = hash[:]
-	d.certificates = [][]byte{l.Cert.Raw}
-	for _, ca := range l.chain {
-		d.certificates = append(d.certificates, ca.Cert.Raw)
-	}
-	return d
+	return &draft{claim{used: g.static, what: l.name, paths: l.paths}, c.Fields(), c.Certificates, c.Key}
 }
 
 // claim gives an identity with nothing, one thing or a few things wrong.
@@ -341,28 +325,32 @@ func (g *generator) claim() *claim {
 		d.policy = pick(g, g.policies...)
 	}
 	now, end := uint64(base.Unix()), uint64(l.Cert.NotAfter.Unix())
+	key, hash := &d.fields[testclaim.StaticKey], &d.fields[testclaim.Leaf]
 	for range g.IntN(3) {
 		switch pick(g, 0, 1, 2, 2, 2, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 9, 10, 10) {
 		case 0:
-			d.machine = pick(g, peerName, "upper.example.test", "UPPER.example.test", "a.wild.example.test",
-				"*.wild.example.test", "localhost", "10.1.2.3", "other.example.test", limit, "a."+limit, peerName+".", "")
+			d.fields[testclaim.Machine] = []byte(pick(g, peerName, "upper.example.test", "UPPER.example.test",
+				"a.wild.example.test", "*.wild.example.test", "localhost", "10.1.2.3", "other.example.test", limit, "a."+limit,
+				peerName+".", ""))
 		case 1:
-			d.account = pick(g, "bob", "Bob", "-a", "a@b", `a\b`, "@b", strings.Repeat("a", 64), strings.Repeat("a", 65),
-				strings.Repeat("a", 128), strings.Repeat("a", 129), "a\x00", "é", "_", "a$", "")
+			d.fields[testclaim.Account] = []byte(pick(g, "bob", "Bob", "-a", "a@b", `a\b`, "@b", strings.Repeat("a", 64),
+				strings.Repeat("a", 65), strings.Repeat("a", 128), strings.Repeat("a", 129), "a\x00", "é", "_", "a$", ""))
 		case 2:
-			d.attributes = g.attributes()
+			d.fields[testclaim.Attributes] = g.attributes()
 		case 3:
-			d.version = pick(g, []byte{0}, []byte{2}, nil, []byte{0, 1})
+			d.fields[testclaim.Version] = pick(g, []byte{0}, []byte{2}, nil, []byte{0, 1})
 		case 4:
-			d.notBefore = pick(g, now-1, now, now+1, now-86400, now-86399, 0, 1<<63, 253402300799, 253402300800)
+			d.fields[testclaim.NotBefore] = testclaim.Time(pick(g, now-1, now, now+1, now-86400, now-86399, 0, 1<<63,
+				253402300799, 253402300800))
 		case 5:
-			d.notAfter = pick(g, now-1, now, now+1, now-300+86400, now-300+86401, end, end+1, 253402300800, 0)
+			d.fields[testclaim.NotAfter] = testclaim.Time(pick(g, now-1, now, now+1, now-300+86400, now-300+86401, end, end+1,
+				253402300800, 0))
 		case 6:
-			d.staticKey = pick(g, d.leaf, make([]byte, 32), d.staticKey[1:], append([]byte{0}, d.staticKey...))
+			*key = pick(g, *hash, make([]byte, 32), (*key)[1:], append([]byte{0}, *key...))
 		case 7:
-			d.leaf = pick(g, g.static[:], make([]byte, 32), d.leaf[:31], append([]byte{0}, d.leaf...))
+			*hash = pick(g, g.static[:], make([]byte, 32), (*hash)[:31], append([]byte{0}, *hash...))
 		case 8:
-			field := pick(g, &d.staticKey, &d.leaf)
+			field := pick(g, key, hash)
 			*field = g.mutate(*field)
 		case 9:
 			extra := pick(g, g.extra...).Cert.Raw
@@ -380,26 +368,15 @@ func (g *generator) claim() *claim {
 
 // finish signs, and breaks something behind the signature now and then.
 func (g *generator) finish(d *draft) *claim {
-	var st []byte
-	for _, f := range [][]byte{d.version, d.staticKey, d.leaf, []byte(d.machine), []byte(d.account), d.attributes,
-		binary.BigEndian.AppendUint64(nil, d.notBefore), binary.BigEndian.AppendUint64(nil, d.notAfter)} {
-		st = opaque16(st, f)
-	}
+	st := testclaim.Join(d.fields...)
 	if g.chance(20) {
 		st, d.what = g.mutate(st), d.what+", statement mutated"
 	}
-	signature, err := (&certbind.Credential{Signer: d.key}).Sign(st)
-	if err != nil {
-		signature = []byte{0} // a key that no scheme is for
-	}
+	signature := testclaim.Sign(d.key, st)
 	if g.chance(20) {
 		signature, d.what = g.mutate(signature), d.what+", signature mutated"
 	}
-	id := []byte{byte(len(d.certificates))}
-	for _, c := range d.certificates {
-		id = opaque16(id, c)
-	}
-	id = opaque16(opaque16(id, st), signature)
+	id := (&testclaim.Identity{Certificates: d.certificates, Statement: st, Signature: signature}).Encode()
 	if g.chance(30) {
 		id, d.what, d.parser = g.mutate(id), d.what+", identity mutated", true
 	}
@@ -468,7 +445,7 @@ func (g *generator) certificateQuestion() *question {
 	d := g.begin(l)
 	d.what, d.parser, d.certificates = "certificate mutated", true, [][]byte{der}
 	hash := sha256.Sum256(der)
-	d.leaf = hash[:]
+	d.fields[testclaim.Leaf] = hash[:]
 	return g.askIdentity(g.finish(d))
 }
 

@@ -235,11 +235,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	client.do(t, order{Op: "load", Key: t.Name(), N: 4, Socket: w.alpha.socket, Addr: addr,
 		Targets: []string{"bob@changing.test"}})
 	for i := range 4 {
-		issued, err := w.known.Issue(testca.Leaf{Hosts: []string{"changing.test"}, KeyType: []string{testca.P256,
-			testca.Ed25519}[i%2]})
-		if err != nil {
-			t.Fatal(err)
-		}
+		issued := testca.MustIssue(t, w.known, testca.Leaf{Hosts: []string{"changing.test"},
+			KeyType: []string{testca.P256, testca.Ed25519}[i%2]})
 		w.keepSecret("a renewed private key", issued.KeyPEM)
 		mark := d.mark()
 		if _, err := w.file("changing.pem", issued.PEM()); err != nil {

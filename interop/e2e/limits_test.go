@@ -154,30 +154,21 @@ func TestCostlyChains(t *testing.T) {
 			c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(4096, 1<<31-1)})
 		}},
 		{"CA with an RSA key of 60,000 bits", reason.CertificateUnacceptable, func(c *claim) {
-			ca, err := testca.NewCA(testca.Options{Name: "huge"})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			huge, err := c.w.known.Issue(testca.Leaf{CommonName: "huge", IsCA: true, PublicKey: testca.HugeRSA(60_000, 65537)})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			c.issue(ca, testca.Leaf{})
-			c.chain = append(c.chain[:1], huge.Cert.Raw)
+			huge := testca.MustIssue(c.t, c.w.known, testca.Leaf{CommonName: "huge", IsCA: true,
+				PublicKey: testca.HugeRSA(60_000, 65537)})
+			c.issue(testca.MustCA(c.t, testca.Options{Name: "huge"}), testca.Leaf{})
+			c.Certificates = append(c.Certificates[:1], huge.Cert.Raw)
 		}},
 		{"CAs of 8192 bits that sign each other", reason.UnknownCA, func(c *claim) {
 			key, err := testca.NewKey(testca.RSA8192)
 			if err != nil {
 				c.t.Fatal(err)
 			}
-			ca, err := testca.NewCA(testca.Options{Name: "loop", Key: key})
-			if err != nil {
-				c.t.Fatal(err)
-			}
+			ca := testca.MustCA(c.t, testca.Options{Name: "loop", Key: key})
 			c.issue(ca, testca.Leaf{})
-			c.chain = c.chain[:1]
+			c.Certificates = c.Certificates[:1]
 			for range 3 {
-				c.chain = append(c.chain, c.intermediate(ca, testca.Options{Name: "loop", Key: key}).Cert.Raw)
+				c.Certificates = append(c.Certificates, c.intermediate(ca, testca.Options{Name: "loop", Key: key}).Cert.Raw)
 			}
 		}},
 	} {

@@ -16,9 +16,9 @@ import (
 	"github.com/flynn/noise"
 	"google.golang.org/grpc/codes"
 
-	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -83,12 +83,12 @@ func instead(typ byte, b []byte) func(*rogue) {
 
 func hasty(w *world) *daemon { return w.hasty }
 
-func account1(name string) func(*claim) { return func(c *claim) { c.statement.Account = name } }
+func account1(name string) func(*claim) { return func(c *claim) { c.Account = name } }
 
-func machine1(name string) func(*claim) { return func(c *claim) { c.statement.Machine = name } }
+func machine1(name string) func(*claim) { return func(c *claim) { c.Machine = name } }
 
 func attribute(name, value string) func(*claim) {
-	return func(c *claim) { c.statement.Attributes = []certbind.Attribute{{Name: name, Value: value}} }
+	return func(c *claim) { c.Attributes = [][2]string{{name, value}} }
 }
 
 func known(l testca.Leaf) func(*claim) { return func(c *claim) { c.issue(c.w.known, l) } }
@@ -117,16 +117,12 @@ var refusals = []refusal{
 	{name: "CA of the same name with another key", code: reason.UnknownCA,
 		says: "does not lead to a CA that is trusted here",
 		claim: func(c *claim) {
-			ca, err := testca.NewCA(testca.Options{Name: "known"})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			c.issue(ca, testca.Leaf{})
+			c.issue(testca.MustCA(c.t, testca.Options{Name: "known"}), testca.Leaf{})
 		}},
 	{name: "intermediate certificate not sent", code: reason.UnknownCA, says: "or the intermediate certificates there",
 		claim: func(c *claim) {
 			c.issue(c.intermediate(c.w.known, testca.Options{}), testca.Leaf{})
-			c.chain = c.chain[:1]
+			c.Certificates = c.Certificates[:1]
 		}},
 	{name: "intermediate that is no CA", code: reason.UnknownCA, says: "does not lead to a CA that is trusted here",
 		claim: func(c *claim) { c.issue(c.intermediate(c.w.known, testca.Options{NotCA: true}), testca.Leaf{}) }},
@@ -151,7 +147,7 @@ var refusals = []refusal{
 		says:  "the peer's certificate is valid only from",
 		claim: known(testca.Leaf{NotBefore: time.Now().Add(time.Hour)})},
 	{name: "certificate revoked", code: reason.CertificateRevoked, says: "is revoked by",
-		claim: func(c *claim) { c.use(c.w.revokedLeaf); c.statement.Machine = "revoked.test" }},
+		claim: func(c *claim) { c.use(c.w.revokedLeaf); c.Machine = "revoked.test" }},
 	{name: "certificate of an intermediate revoked", code: reason.CertificateRevoked, says: "is revoked by",
 		claim: func(c *claim) { c.issue(c.w.revokedCA, testca.Leaf{}) }},
 	{name: "revocation list out of date", code: reason.RevocationUnknown, says: "was due to be replaced at",
@@ -200,15 +196,17 @@ var refusals = []refusal{
 	{name: "key on P-224", code: reason.CertificateUnacceptable, says: "on a curve other than P-256 and P-384",
 		claim: known(testca.Leaf{KeyType: testca.P224})},
 	{name: "certificate that does not parse", code: reason.CertificateUnacceptable, says: "does not parse as X.509",
-		claim: func(c *claim) { c.chain = [][]byte{randomBytes} }},
+		claim: func(c *claim) { c.Certificates = [][]byte{randomBytes} }},
 	{name: "five certificates", code: reason.Malformed, says: "it has 5 certificates, not 1 to 4",
-		claim: func(c *claim) { c.chain = slices.Repeat(c.chain, 5) }},
+		claim: func(c *claim) { c.Certificates = slices.Repeat(c.Certificates, 5) }},
 	{name: "no certificate", code: reason.Malformed, says: "it has 0 certificates, not 1 to 4",
-		claim: func(c *claim) { c.identity = func(b []byte) []byte { b[0] = 0; return b } }},
+		claim: func(c *claim) { c.Encoded = func(b []byte) []byte { b[0] = 0; return b } }},
 	{name: "certificates of more than 16 KiB", code: reason.Malformed, says: `the field "certificate" has`,
-		claim: func(c *claim) { c.chain = append(c.chain, make([]byte, 6000), make([]byte, 6000), make([]byte, 5000)) }},
+		claim: func(c *claim) {
+			c.Certificates = append(c.Certificates, make([]byte, 6000), make([]byte, 6000), make([]byte, 5000))
+		}},
 	{name: "bytes after the identity", code: reason.Malformed, says: "1 bytes follow its last field",
-		claim: func(c *claim) { c.identity = func(b []byte) []byte { return append(b, 0) } }},
+		claim: func(c *claim) { c.Encoded = func(b []byte) []byte { return append(b, 0) } }},
 
 	// The statement.
 	{name: "statement signed by another key", code: reason.StatementInvalid,
@@ -218,54 +216,54 @@ var refusals = []refusal{
 			if err != nil {
 				c.t.Fatal(err)
 			}
-			c.signer = key
+			c.Key = key
 		}},
 	{name: "signature without its context", code: reason.StatementInvalid,
 		says: "is not that of the key of its certificate",
 		claim: func(c *claim) {
-			c.sign = func(st []byte) []byte {
-				sum := sha256.Sum256(st)
-				sig, err := ecdsa.SignASN1(rand.Reader, c.signer.(*ecdsa.PrivateKey), sum[:])
+			c.Signed = func(id *testclaim.Identity) {
+				sum := sha256.Sum256(id.Statement)
+				var err error
+				id.Signature, err = ecdsa.SignASN1(rand.Reader, c.Key.(*ecdsa.PrivateKey), sum[:])
 				if err != nil {
 					c.t.Fatal(err)
 				}
-				return sig
 			}
 		}},
 	{name: "signature by another scheme of RSA", code: reason.StatementInvalid,
 		says: "is not that of the key of its certificate",
 		claim: func(c *claim) {
 			c.issue(c.w.known, testca.Leaf{KeyType: testca.RSA2048})
-			c.sign = func(st []byte) []byte {
-				sum := sha256.Sum256(certbind.SignatureInput(st))
-				sig, err := rsa.SignPKCS1v15(nil, c.signer.(*rsa.PrivateKey), crypto.SHA256, sum[:])
+			c.Signed = func(id *testclaim.Identity) {
+				sum := sha256.Sum256(testclaim.SignatureInput(id.Statement))
+				var err error
+				id.Signature, err = rsa.SignPKCS1v15(nil, c.Key.(*rsa.PrivateKey), crypto.SHA256, sum[:])
 				if err != nil {
 					c.t.Fatal(err)
 				}
-				return sig
 			}
 		}},
 	{name: "static key that is not the signed one", code: reason.StatementInvalid, says: "is for another static key",
-		claim: func(c *claim) { c.statement.StaticKey[0] ^= 1 }},
+		claim: func(c *claim) { c.StaticKey[0] ^= 1 }},
 	{name: "statement about another certificate", code: reason.StatementInvalid,
 		says:  "is for another certificate than the one it sent",
-		claim: func(c *claim) { c.leaf = func([]byte) [32]byte { return sha256.Sum256(c.w.known.Cert.Raw) } }},
+		claim: func(c *claim) { c.Leaf = sha256.Sum256(c.w.known.Cert.Raw) }},
 	{name: "attestation captured from another machine", code: reason.StatementInvalid,
 		says: "a statement captured from another machine",
 		claim: func(c *claim) {
 			captured := c.w.capture(c.t)
-			c.identity = func([]byte) []byte { return captured }
+			c.Encoded = func([]byte) []byte { return captured }
 		}},
 	{name: "bytes after the statement", code: reason.StatementInvalid, says: "the peer's statement is malformed",
-		claim: func(c *claim) { c.bytes = func(b []byte) []byte { return append(b, 0) } }},
+		claim: func(c *claim) { c.Unsigned = func(b []byte) []byte { return append(b, 0) } }},
 	{name: "statement of an unknown format", code: reason.StatementInvalid, says: "the peer's statement is malformed",
-		claim: func(c *claim) { c.bytes = func(b []byte) []byte { b[2] = 2; return b } }},
+		claim: func(c *claim) { c.Unsigned = func(b []byte) []byte { b[2] = 2; return b } }},
 	{name: "statement expired", code: reason.StatementExpired, says: "the peer's statement has expired at",
-		claim: func(c *claim) { c.statement.NotAfter = time.Now().Add(-time.Minute) }},
+		claim: func(c *claim) { c.NotAfter = time.Now().Add(-time.Minute) }},
 	{name: "statement not yet valid", code: reason.StatementExpired, says: "the peer's statement is valid only from",
-		claim: func(c *claim) { c.statement.NotBefore = time.Now().Add(10 * time.Minute) }},
+		claim: func(c *claim) { c.NotBefore = time.Now().Add(10 * time.Minute) }},
 	{name: "statement for more than 24 hours", code: reason.StatementExpired, says: "is made for longer than 24h0m0s",
-		claim: func(c *claim) { c.statement.NotAfter = c.statement.NotBefore.Add(24*time.Hour + time.Second) }},
+		claim: func(c *claim) { c.NotAfter = c.NotBefore.Add(24*time.Hour + time.Second) }},
 	{name: "statement that outlives the certificate", code: reason.StatementExpired, says: "outlives its certificate",
 		claim: known(testca.Leaf{NotAfter: time.Now().Add(10 * time.Minute)})},
 
@@ -276,7 +274,7 @@ var refusals = []refusal{
 	{name: "wildcard claimed", code: reason.MachineNameMismatch, says: "the peer's machine name is not acceptable",
 		claim: func(c *claim) {
 			c.issue(c.w.known, testca.Leaf{Hosts: []string{"*.test"}})
-			c.statement.Machine = "*.test"
+			c.Machine = "*.test"
 		}},
 	{name: "certificate without a DNS name", code: reason.MachineNameMismatch,
 		says:  "which is none of the DNS names of its certificate",
@@ -288,7 +286,7 @@ var refusals = []refusal{
 	{name: "localhost claimed", code: reason.MachineNameMismatch, says: "the peer's machine name is not acceptable",
 		claim: func(c *claim) {
 			c.issue(c.w.known, testca.Leaf{Hosts: []string{"localhost"}})
-			c.statement.Machine = "localhost"
+			c.Machine = "localhost"
 		}},
 	{name: "machine name with capitals", code: reason.MachineNameMismatch,
 		says:  "the peer's machine name is not acceptable",
@@ -301,7 +299,7 @@ var refusals = []refusal{
 	{name: "name that a constraint of the CA excludes", code: reason.MachineNameMismatch,
 		says: "a name constraint of a CA of the chain", claim: func(c *claim) {
 			c.issue(c.w.inside, testca.Leaf{Hosts: []string{"eve.secret.inside.test"}})
-			c.statement.Machine = "eve.secret.inside.test"
+			c.Machine = "eve.secret.inside.test"
 		}},
 
 	// Rule 17: names of accounts.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto"
 	"crypto/mlkem"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,14 +10,13 @@ import (
 	"errors"
 	"io"
 	"net"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/flynn/noise"
 
-	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -129,13 +127,6 @@ func (o *outcome) answer(c net.Conn, want byte) ([]byte, bool) {
 	return body, typ == want && o.err == nil
 }
 
-func opaque16(b ...[]byte) (out []byte) {
-	for _, f := range b {
-		out = append(binary.BigEndian.AppendUint16(out, uint16(len(f))), f...)
-	}
-	return out
-}
-
 // split takes the first opaque16 field off b.
 func split(b []byte) (field []byte) {
 	if len(b) < 2 || len(b) < 2+int(binary.BigEndian.Uint16(b)) {
@@ -208,7 +199,7 @@ func (r *rogue) dial(addr string) (o outcome) {
 	if err := hs.SetPresharedKey(psk); err != nil {
 		return fail(err)
 	}
-	payload = opaque16(r.identity, r.choice)
+	payload = testclaim.Join(r.identity, r.choice)
 	if r.payload != nil {
 		payload = r.payload(payload)
 	}
@@ -286,7 +277,7 @@ func (r *rogue) serve(c net.Conn) (o outcome) {
 		return fail(err)
 	}
 	psk, ciphertext := ek.Encapsulate()
-	payload = append(ciphertext, opaque16(r.identity, r.offer)...)
+	payload = append(ciphertext, testclaim.Join(r.identity, r.offer)...)
 	if r.payload != nil {
 		payload = r.payload(payload)
 	}
@@ -373,16 +364,10 @@ func (d badKey) DH(private, public []byte) ([]byte, error) {
 
 // A claim is whom a rogue says that it is, with everything that should prove it.
 type claim struct {
-	t         testing.TB
-	w         *world
-	static    noise.DHKey
-	chain     [][]byte
-	signer    crypto.Signer
-	statement certbind.Statement
-	leaf      func([]byte) [32]byte // what the statement holds as the leaf's hash
-	bytes     func([]byte) []byte   // changes the encoded statement before it is signed
-	sign      func([]byte) []byte   // makes the signature
-	identity  func([]byte) []byte   // changes the encoded identity
+	*testclaim.Claim
+	t      testing.TB
+	w      *world
+	static noise.DHKey
 }
 
 // goodClaim is one in which nothing is wrong: mallory@eve.test.
@@ -392,13 +377,8 @@ func (w *world) goodClaim(t testing.TB) *claim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now().Truncate(time.Second)
-	c := &claim{t: t, w: w, static: static, statement: certbind.Statement{
-		StaticKey: [32]byte(static.Public), Machine: "eve.test", Account: "mallory",
-		Attributes: []certbind.Attribute{{Name: "uid", Value: "1000"}},
-		NotBefore:  now.Add(-5 * time.Minute), NotAfter: now.Add(time.Hour),
-	}}
-	c.issue(w.known, testca.Leaf{})
+	c := &claim{testclaim.New(testca.MustIssue(t, w.known, testca.Leaf{Hosts: []string{"eve.test"}})), t, w, static}
+	c.Account, c.StaticKey = "mallory", [32]byte(static.Public)
 	return c
 }
 
@@ -408,60 +388,26 @@ func (c *claim) issue(ca *testca.CA, l testca.Leaf) {
 	if l.Hosts == nil && l.CommonName == "" {
 		l.Hosts = []string{"eve.test"}
 	}
-	issued, err := ca.Issue(l)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.use(issued)
+	c.use(testca.MustIssue(c.t, ca, l))
 }
 
+// use has the claim use the certificate and send all that are above it.
 func (c *claim) use(issued *testca.Issued) {
-	c.chain, c.signer = nil, issued.Key
+	c.Use(issued)
+	c.Certificates = nil
 	for rest := issued.CertPEM; ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
 			return
 		}
-		c.chain = append(c.chain, b.Bytes)
+		c.Certificates = append(c.Certificates, b.Bytes)
 	}
 }
 
 // intermediate makes a CA under ca.
 func (c *claim) intermediate(ca *testca.CA, o testca.Options) *testca.CA {
 	c.t.Helper()
-	i, err := ca.Intermediate(o)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return i
+	return testca.MustIntermediate(c.t, ca, o)
 }
 
-func (c *claim) encode() []byte {
-	c.t.Helper()
-	c.statement.Leaf = sha256.Sum256(c.chain[0])
-	if c.leaf != nil {
-		c.statement.Leaf = c.leaf(c.chain[0])
-	}
-	st, err := c.statement.Marshal()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if c.bytes != nil {
-		st = c.bytes(st)
-	}
-	var signature []byte
-	if c.sign != nil {
-		signature = c.sign(st)
-	} else if signature, err = (&certbind.Credential{Signer: c.signer}).Sign(st); err != nil {
-		// A key that no daemon would sign with: the refusal comes before the signature is looked at.
-		signature = make([]byte, 64)
-	}
-	// Not certbind's encoder, which keeps the bounds.
-	id := append([]byte{byte(len(c.chain))}, opaque16(slices.Concat(c.chain, [][]byte{st, signature})...)...)
-	if c.identity != nil {
-		id = c.identity(id)
-	}
-	return id
-}
-
-func (c *claim) rogue() *rogue { return newRogue(c.encode(), c.static) }
+func (c *claim) rogue() *rogue { return newRogue(c.Identity(), c.static) }
