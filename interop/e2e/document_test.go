@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -15,51 +17,46 @@ var update = flag.Bool("update", false, "write docs/refusals.md anew")
 
 const documentPath = "../../docs/refusals.md"
 
-// cures says for each reason what to do about it.
-var cures = map[string]string{
-	"unsupported_version": "Bring both machines to releases that share a version of the protocol.",
-	"malformed": "If the text names another protocol: use ALTS credentials at both ends, and check port and " +
-		"proxies. Else the other machine's daemon is at fault: upgrade it, and report it.",
-	"decryption_failed": "Something between the two machines changes bytes or joins connections: look for proxies " +
-		"and load balancers that do.",
-	"unknown_ca": "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, " +
-		"put the intermediate certificates into `--credentials`. A certificate signed by itself is never " +
-		"accepted.",
-	"certificate_expired":       "Renew the certificate (`shared-altsd check` shows which); check both clocks.",
-	"certificate_not_yet_valid": "Check both clocks; wait until the certificate is valid.",
-	"certificate_revoked": "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA " +
-		"has to publish a new list.",
-	"revocation_unknown": "On the machine that refused, fetch the CA's current revocation list; `--crl-stale-ok` " +
-		"goes on without.",
-	"certificate_unacceptable": "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to " +
-		"4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or " +
-		"the purpose of `--require-eku` where that is set. It must not be a CA.",
-	"statement_invalid": "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; " +
-		"if it stays, treat it as an attack.",
-	"statement_expired": "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much.",
-	"machine_name_mismatch": "Have the certificate issued with the machine's own DNS name (a wildcard names no " +
-		"machine), within the name constraints of its CA, or set `--machine-name` to a name that it has.",
-	"account_unacceptable": "Rename the account, or set `--allow-domain-accounts` on both machines if its name has " +
-		"`@` or a backslash.",
-	"target_mismatch": "Name the account that the server really runs as, or dial a name that is in its " +
-		"certificate. If neither is wrong, somebody else has taken the port.",
-	"no_application_protocol": "The two applications do not speak the same protocol (gRPC's is `grpc`): check port " +
-		"and program.",
-	"no_record_protocol": "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed.",
-	"no_rpc_version":     "Upgrade the older gRPC library.",
-	"bad_choice":         "The other machine's daemon is at fault: upgrade it, and report it.",
-	"overloaded":         "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin.",
-	"timed_out": "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock " +
-		"grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead " +
-		"(20 s in a client).",
-	"local_account": "Run the application under an account that has one name in the user database, in lower case, " +
-		"and let it ask for no other identity than its own.",
-	"shutting_down": "Try again: the daemon is being restarted.",
-	"internal":      "Read the log of the daemon that refused.",
-	badRequest: "The application, or its gRPC library, asked for what the handshaker service does not offer; the " +
-		"text says what to change.",
-	"peer_closed": "The other side hung up: the log of its daemon says why.",
-	"cancelled":   "None: the application gave up by itself.",
+// reasons says of each reason which status a client of grpc-go gets, first where its own machine's daemon refused, then
+// where the peer's did, and what to do about it. grpc-go turns the codes that it reserves for servers into INTERNAL.
+var reasons = map[reason.Code]struct {
+	own, peers codes.Code
+	cure       string
+}{
+	reason.UnsupportedVersion:      {codes.Unauthenticated, codes.PermissionDenied, "Bring both machines to releases that share a version of the protocol."},
+	reason.Malformed:               {codes.Unauthenticated, codes.PermissionDenied, "If the text names another protocol: use ALTS credentials at both ends, and check port and proxies. Else the other machine's daemon is at fault: upgrade it, and report it."},
+	reason.DecryptionFailed:        {codes.Unauthenticated, codes.PermissionDenied, "Something between the two machines changes bytes or joins connections: look for proxies and load balancers that do."},
+	reason.UnknownCA:               {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, put the intermediate certificates into `--credentials`. A certificate signed by itself is never accepted."},
+	reason.CertificateExpired:      {codes.Unauthenticated, codes.PermissionDenied, "Renew the certificate (`shared-altsd check` shows which); check both clocks."},
+	reason.CertificateNotYetValid:  {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks; wait until the certificate is valid."},
+	reason.CertificateRevoked:      {codes.Unauthenticated, codes.PermissionDenied, "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA has to publish a new list."},
+	reason.RevocationUnknown:       {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, fetch the CA's current revocation list; `--crl-stale-ok` goes on without."},
+	reason.CertificateUnacceptable: {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or the purpose of `--require-eku` where that is set. It must not be a CA."},
+	reason.StatementInvalid:        {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; if it stays, treat it as an attack."},
+	reason.StatementExpired:        {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much."},
+	reason.MachineNameMismatch:     {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with the machine's own DNS name (a wildcard names no machine), within the name constraints of its CA, or set `--machine-name` to a name that it has."},
+	reason.AccountUnacceptable:     {codes.PermissionDenied, codes.PermissionDenied, "Rename the account, or set `--allow-domain-accounts` on both machines if its name has `@` or a backslash."},
+	reason.TargetMismatch:          {codes.PermissionDenied, codes.PermissionDenied, "Name the account that the server really runs as, or dial a name that is in its certificate. If neither is wrong, somebody else has taken the port."},
+	reason.NoApplicationProtocol:   {codes.Internal, codes.Internal, "The two applications do not speak the same protocol (gRPC's is `grpc`): check port and program."},
+	reason.NoRecordProtocol:        {codes.Internal, codes.Internal, "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed."},
+	reason.NoRPCVersion:            {codes.Internal, codes.Internal, "Upgrade the older gRPC library."},
+	reason.BadChoice:               {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault: upgrade it, and report it."},
+	reason.Overloaded:              {codes.ResourceExhausted, codes.ResourceExhausted, "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin."},
+	reason.TimedOut:                {codes.DeadlineExceeded, codes.DeadlineExceeded, "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead (20 s in a client)."},
+	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own."},
+	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted."},
+	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused."},
+	unheardOf:                      {peers: codes.PermissionDenied},
+}
+
+// unheardOf is a reason that a later version may give.
+const unheardOf reason.Code = 999
+
+// uncoded are the reasons that the wire has no code for.
+var uncoded = []struct{ name, status, reads, cure string }{
+	{badRequest, " Internal", "its own daemon's text", "The application, or its gRPC library, asked for what the handshaker service does not offer; the text says what to change."},
+	{"peer_closed", "", "in the log alone, as a rule", "The other side hung up: the log of its daemon says why."},
+	{"cancelled", "", "in the log alone, as a rule", "None: the application gave up by itself."},
 }
 
 // document is docs/refusals.md.
@@ -90,12 +87,11 @@ peer's did. grpc-go turns INVALID_ARGUMENT and FAILED_PRECONDITION into INTERNAL
 |---|---|---|---|---|
 `)
 	for c := reason.UnsupportedVersion; c.Known(); c++ {
-		fmt.Fprintf(&b, "| %d | `%s` | %v / %v | %s | %s |\n", c, c, shownBy(c, false), shownBy(c, true), c.Meaning(),
-			cures[c.String()])
+		r := reasons[c]
+		fmt.Fprintf(&b, "| %d | `%s` | %v / %v | %s | %s |\n", c, c, r.own, r.peers, c.Meaning(), r.cure)
 	}
-	fmt.Fprintf(&b, "| | `%s` | Internal | its own daemon's text | %s |\n", badRequest, cures[badRequest])
-	for _, end := range []string{"peer_closed", "cancelled"} {
-		fmt.Fprintf(&b, "| | `%s` | | in the log alone, as a rule | %s |\n", end, cures[end])
+	for _, r := range uncoded {
+		fmt.Fprintf(&b, "| | `%s` |%s | %s | %s |\n", r.name, r.status, r.reads, r.cure)
 	}
 	b.WriteString(`
 ## What is refused in a peer
@@ -130,7 +126,7 @@ Each is refused by the daemon of the side named, before its application learns a
 // The document is what the tables say, and no reason is left out.
 func TestDocument(t *testing.T) {
 	for c := reason.UnsupportedVersion; c.Known(); c++ {
-		if cures[c.String()] == "" {
+		if reasons[c].cure == "" {
 			t.Errorf("no cure for %v", c)
 		}
 	}

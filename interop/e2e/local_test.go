@@ -113,7 +113,8 @@ const badRequest = "bad_request"
 // A local refusal is one of an application by its own machine's daemon.
 type localRefusal struct {
 	name string
-	why  string // name of the reason
+	why  string     // name of the reason
+	code codes.Code // of the application's error; grpc-go's own is another, see reasons
 	says string
 	as   account // of the pool if empty
 	// Of stock grpc-go: what differs from a call of bob@beta.test by alpha's daemon.
@@ -132,119 +133,106 @@ func serverMod(f func(*altspb.StartServerHandshakeReq)) [][]byte {
 var token = "secret"
 
 var localRefusals = []localRefusal{
-	{name: "uid without a name", why: "local_account", says: "has no name in the user database", as: nameless},
-	{name: "account with capitals alone", why: "local_account", says: "has capitals", as: capital},
-	{name: "account whose lower case is somebody else", why: "local_account", says: "has capitals", as: twin},
-	{name: "second name of root", why: "local_account", says: "but that name is uid 0", as: second},
-	{name: "domain account", why: "local_account", says: "allow domain accounts", as: domain},
-	{name: "account name too long", why: "local_account", says: "cannot be used", as: tooLong},
-	{name: "overflow uid", why: "local_account", says: "is the overflow uid", as: overflow},
-	{name: "uid that the socket does not serve", why: "local_account", says: "may not use this socket",
+	{name: "uid without a name", why: "local_account", code: codes.PermissionDenied, says: "has no name in the user database", as: nameless},
+	{name: "account with capitals alone", why: "local_account", code: codes.PermissionDenied, says: "has capitals", as: capital},
+	{name: "account whose lower case is somebody else", why: "local_account", code: codes.PermissionDenied, says: "has capitals", as: twin},
+	{name: "second name of root", why: "local_account", code: codes.PermissionDenied, says: "but that name is uid 0", as: second},
+	{name: "domain account", why: "local_account", code: codes.PermissionDenied, says: "allow domain accounts", as: domain},
+	{name: "account name too long", why: "local_account", code: codes.PermissionDenied, says: "cannot be used", as: tooLong},
+	{name: "overflow uid", why: "local_account", code: codes.PermissionDenied, says: "is the overflow uid", as: overflow},
+	{name: "uid that the socket does not serve", why: "local_account", code: codes.PermissionDenied, says: "may not use this socket",
 		as: account{"user0", firstOfPool},
 		on: func(w *world) *daemon {
 			return &daemon{machine: "narrow.test", socket: w.narrowSocket()}
 		}},
-	{name: "own certificate expired", why: "certificate_expired", says: "expired",
+	{name: "own certificate expired", why: "certificate_expired", code: codes.Unauthenticated, says: "expired",
 		on: func(w *world) *daemon { return w.expired }},
 
-	{name: "wrong target account", why: "target_mismatch",
+	{name: "wrong target account", why: "target_mismatch", code: codes.PermissionDenied,
 		says: `the server is bob@beta.test, not the target that the application named`,
 		call: &order{Targets: []string{"alice@beta.test"}}},
-	{name: "target on another machine", why: "target_mismatch",
+	{name: "target on another machine", why: "target_mismatch", code: codes.PermissionDenied,
 		says: `not the target that the application named: "bob@alpha.test"`,
 		call: &order{Targets: []string{"bob@alpha.test"}}},
-	{name: "target host not in the certificate", why: "target_mismatch",
+	{name: "target host not in the certificate", why: "target_mismatch", code: codes.PermissionDenied,
 		says: `whose certificate is not for the host that was dialled`,
 		call: &order{Authority: "gamma.test:443"}},
-	{name: "localhost, which another machine answers", why: "target_mismatch",
+	{name: "localhost, which another machine answers", why: "target_mismatch", code: codes.PermissionDenied,
 		says: `whose certificate is not for the host that was dialled`,
 		call: &order{Authority: "localhost:443"}},
-	{name: "address that is not in the certificate", why: "target_mismatch", says: "192.0.2.1",
+	{name: "address that is not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: "192.0.2.1",
 		call: &order{Authority: "192.0.2.1:443"}},
-	{name: "server account that is not the caller's own", why: "target_mismatch", says: "(--server-accounts)",
+	{name: "server account that is not the caller's own", why: "target_mismatch", code: codes.PermissionDenied, says: "(--server-accounts)",
 		call: &order{},
 		on:   func(w *world) *daemon { return w.narrow }},
-	{name: "target account without a machine", why: badRequest, says: "it has no @",
+	{name: "target account without a machine", why: badRequest, code: codes.Internal, says: "it has no @",
 		call: &order{Targets: []string{"bob"}}},
-	{name: "target account empty", why: badRequest, says: "cannot be anybody",
+	{name: "target account empty", why: badRequest, code: codes.Internal, says: "cannot be anybody",
 		call: &order{Targets: []string{"bob@beta.test", ""}}},
-	{name: "target host with a percent sign", why: badRequest, says: "it has a percent sign",
+	{name: "target host with a percent sign", why: badRequest, code: codes.Internal, says: "it has a percent sign",
 		call: &order{Authority: "be%25ta.test"}},
 
-	{name: "no target at all", why: "target_mismatch", says: "names neither a target account nor a host",
+	{name: "no target at all", why: "target_mismatch", code: codes.PermissionDenied, says: "names neither a target account nor a host",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.TargetIdentities = nil })},
-	{name: "target identity of no kind", why: badRequest, says: "a target identity is empty",
+	{name: "target identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "a target identity is empty",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) {
 			s.TargetIdentities = append(s.TargetIdentities, new(altspb.Identity))
 		})},
-	{name: "target identity with attributes", why: badRequest, says: "a target identity has attributes",
+	{name: "target identity with attributes", why: badRequest, code: codes.InvalidArgument, says: "a target identity has attributes",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) {
 			s.TargetIdentities[0].Attributes = map[string]string{"uid": "0"}
 		})},
-	{name: "too many target identities", why: badRequest, says: "257 target identities",
+	{name: "too many target identities", why: badRequest, code: codes.InvalidArgument, says: "257 target identities",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) {
 			s.TargetIdentities = slices.Repeat([]*altspb.Identity{hostID("beta.test")}, 257)
 		})},
-	{name: "client as somebody else", why: "local_account", says: "nobody speaks for another account",
+	{name: "client as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = accountID("root@alpha.test") })},
-	{name: "client on another machine", why: "local_account", says: "but this is alpha.test",
+	{name: "client on another machine", why: "local_account", code: codes.PermissionDenied, says: "but this is alpha.test",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = hostID("beta.test") })},
-	{name: "server as somebody else", why: "local_account", says: "nobody speaks for another account",
+	{name: "server as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account",
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) {
 			s.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{accountID("root@alpha.test")}
 		})},
-	{name: "local identity of no kind", why: badRequest, says: "the local identity is empty",
+	{name: "local identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "the local identity is empty",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = new(altspb.Identity) })},
-	{name: "no record protocol that the daemon has", why: "no_record_protocol", says: "this daemon has only " +
+	{name: "no record protocol that the daemon has", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " +
 		noiseproto.RecordProtocol,
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RecordProtocols = []string{otherRecord} })},
-	{name: "server with no record protocol", why: "no_record_protocol", says: "this daemon has only " +
+	{name: "server with no record protocol", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " +
 		noiseproto.RecordProtocol,
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].RecordProtocols = nil })},
-	{name: "no application protocol", why: badRequest, says: "names no application protocol",
+	{name: "no application protocol", why: badRequest, code: codes.InvalidArgument, says: "names no application protocol",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = nil })},
-	{name: "application protocol with a space", why: badRequest, says: "application_protocols has the entry",
+	{name: "application protocol with a space", why: badRequest, code: codes.InvalidArgument, says: "application_protocols has the entry",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = []string{"grpc exp"} })},
-	{name: "RPC versions upside down", why: badRequest, says: "rpc_versions has a minimum of 9.1",
+	{name: "RPC versions upside down", why: badRequest, code: codes.InvalidArgument, says: "rpc_versions has a minimum of 9.1",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RpcVersions.MinRpcVersion = versions(9).MinRpcVersion })},
-	{name: "access_token", why: badRequest, says: "has an access_token",
+	{name: "access_token", why: badRequest, code: codes.InvalidArgument, says: "has an access_token",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.AccessToken = token })},
-	{name: "token", why: badRequest, says: "has a token",
+	{name: "token", why: badRequest, code: codes.InvalidArgument, says: "has a token",
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].Token = &token })},
-	{name: "handshake protocol TLS", why: badRequest, says: "handshake protocol 1;",
+	{name: "handshake protocol TLS", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 1;",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = altspb.HandshakeProtocol_TLS })},
-	{name: "unknown handshake protocol", why: badRequest, says: "handshake protocol 77;",
+	{name: "unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 77;",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = 77 })},
-	{name: "server without parameters for ALTS", why: badRequest, says: "has no parameters for ALTS",
+	{name: "server without parameters for ALTS", why: badRequest, code: codes.InvalidArgument, says: "has no parameters for ALTS",
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters = nil })},
-	{name: "parameters of an unknown handshake protocol", why: badRequest, says: "parameters for handshake protocol 77",
+	{name: "parameters of an unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "parameters for handshake protocol 77",
 		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[77] = s.HandshakeParameters[2] })},
-	{name: "UDP endpoint", why: badRequest, says: "local_endpoint is UDP",
+	{name: "UDP endpoint", why: badRequest, code: codes.InvalidArgument, says: "local_endpoint is UDP",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) {
 			s.LocalEndpoint = &altspb.Endpoint{Protocol: altspb.NetworkProtocol_UDP}
 		})},
-	{name: "endpoint of an unknown protocol", why: badRequest, says: "remote_endpoint has network protocol 77",
+	{name: "endpoint of an unknown protocol", why: badRequest, code: codes.InvalidArgument, says: "remote_endpoint has network protocol 77",
 		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RemoteEndpoint = &altspb.Endpoint{Protocol: 77} })},
-	{name: "start request twice", why: badRequest, says: "a second start request", raw: [][]byte{clientStart(nil),
+	{name: "start request twice", why: badRequest, code: codes.InvalidArgument, says: "a second start request", raw: [][]byte{clientStart(nil),
 		clientStart(nil)}},
-	{name: "client's, then server's start request", why: badRequest, says: "a second start request",
+	{name: "client's, then server's start request", why: badRequest, code: codes.InvalidArgument, says: "a second start request",
 		raw: [][]byte{clientStart(nil), serverStart(nil, nil)}},
-	{name: "next before start", why: badRequest, says: "a next request before any start request",
+	{name: "next before start", why: badRequest, code: codes.InvalidArgument, says: "a next request before any start request",
 		raw: [][]byte{next([]byte("salt"))}},
-	{name: "request of no kind", why: badRequest, says: "neither client_start, server_start nor next", raw: [][]byte{{}}},
-}
-
-// rawCode is the status code that a raw client gets.
-func rawCode(why string) codes.Code {
-	switch why {
-	case badRequest:
-		return codes.InvalidArgument
-	case "no_record_protocol":
-		return codes.FailedPrecondition
-	case "certificate_expired":
-		return codes.Unauthenticated
-	}
-	return codes.PermissionDenied
+	{name: "request of no kind", why: badRequest, code: codes.InvalidArgument, says: "neither client_start, server_start nor next", raw: [][]byte{{}}},
 }
 
 // TestLocalRefusals has applications ask for what their own daemon refuses.
@@ -283,18 +271,9 @@ func TestLocalRefusals(t *testing.T) {
 			o.Socket = d.socket
 			mark := log.mark()
 			got := p.do(t, o)
-			code := rawCode(r.why)
-			if r.raw == nil {
-				switch code {
-				case codes.InvalidArgument, codes.FailedPrecondition:
-					code = codes.Internal // see shownBy
-				}
-				wantError(t, got, code, "this machine's daemon refused", r.says, "("+r.why+")")
-			} else {
-				wantError(t, got, code, "this machine's daemon refused", r.says, "("+r.why+")")
-				if want := len(r.raw) - 1; len(got.Responses) != want {
-					t.Errorf("%d requests were answered, want %d", len(got.Responses), want)
-				}
+			wantError(t, got, r.code, "this machine's daemon refused", r.says, "("+r.why+")")
+			if want := len(r.raw) - 1; r.raw != nil && len(got.Responses) != want {
+				t.Errorf("%d requests were answered, want %d", len(got.Responses), want)
 			}
 			if got.Took > soon {
 				t.Errorf("the error came after %v", got.Took)
@@ -361,7 +340,7 @@ func TestRefusedByPeer(t *testing.T) {
 				target = "bob@beta.test"
 			}
 			r := w.as(t, c.caller).do(t, order{Op: "call", Socket: c.client.socket, Addr: addr, Targets: []string{target}})
-			wantError(t, r, shownBy(c.code, true), "the peer's daemon refused: "+c.code.Meaning(), "("+c.code.String()+")")
+			wantError(t, r, reasons[c.code].peers, "the peer's daemon refused: "+c.code.Meaning(), "("+c.code.String()+")")
 			if r.Took > soon {
 				t.Errorf("the error came after %v", r.Took)
 			}
@@ -389,7 +368,7 @@ func TestEveryStatus(t *testing.T) {
 	for _, place := range []byte{frame2, frameStatus} {
 		for code := reason.UnsupportedVersion; ; code++ {
 			if !code.Known() {
-				code = 999
+				code = unheardOf
 			}
 			t.Run(fmt.Sprintf("%v in the place of frame %d", code, place), func(t *testing.T) {
 				t.Parallel()
@@ -399,13 +378,13 @@ func TestEveryStatus(t *testing.T) {
 				r := w.as(t, alice).do(t, order{Op: "call", Socket: w.alpha.socket, Addr: addr,
 					Targets: []string{"mallory@eve.test"}})
 				o := <-done
-				wantError(t, r, shownBy(code, true), "the peer's daemon refused: "+code.Meaning(), "("+code.String()+")",
+				wantError(t, r, reasons[code].peers, "the peer's daemon refused: "+code.Meaning(), "("+code.String()+")",
 					"handshake "+o.id)
 				if r.Took > soon {
 					t.Errorf("the error came after %v", r.Took)
 				}
 			})
-			if code == 999 {
+			if code == unheardOf {
 				break
 			}
 		}

@@ -537,7 +537,7 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 	if r.stops {
 		wantError(t, got, codes.Unavailable, "authentication handshake failed")
 	} else {
-		wantError(t, got, shownBy(r.code, false), "this machine's daemon refused", r.says, "("+r.code.String()+")",
+		wantError(t, got, reasons[r.code].own, "this machine's daemon refused", r.says, "("+r.code.String()+")",
 			"handshake "+o.id)
 	}
 	if got.Took > soon {
@@ -599,32 +599,6 @@ func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, a
 	if honest.Code != codes.OK {
 		t.Errorf("an honest client right afterwards: %s", honest.Text)
 	}
-}
-
-// shownBy is the status code of the stock client's own error. grpc-go turns the codes that it reserves for servers into
-// INTERNAL.
-func shownBy(c reason.Code, byPeer bool) codes.Code {
-	switch c {
-	case reason.AccountUnacceptable, reason.TargetMismatch, reason.LocalAccount:
-		return codes.PermissionDenied
-	case reason.NoApplicationProtocol, reason.NoRecordProtocol, reason.NoRPCVersion:
-		return codes.Internal
-	case reason.Overloaded:
-		return codes.ResourceExhausted
-	case reason.TimedOut:
-		return codes.DeadlineExceeded
-	case reason.ShuttingDown:
-		return codes.Unavailable
-	case reason.Internal:
-		if byPeer {
-			return codes.Unavailable
-		}
-		return codes.Internal
-	}
-	if byPeer {
-		return codes.PermissionDenied
-	}
-	return codes.Unauthenticated
 }
 
 // honest gives a daemon whose machine d accepts.
