@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -88,6 +89,19 @@ func launch(t testing.TB, socket string, cmd *exec.Cmd) *process {
 		}
 	})
 	return &process{p, t, socket, lines{p.Log}, lines{p.Told}}
+}
+
+// done waits for the log's line of a handshake of each role that has succeeded. It is counted just before, and only after
+// the application there has its result.
+func (p *process) done(roles ...string) {
+	p.t.Helper()
+	for _, role := range roles {
+		if _, err := p.log.Wait(0, "a success of the "+role+"'s", func(line string) bool {
+			return strings.Contains(line, `msg="handshake done"`) && strings.Contains(line, " role="+role+" ")
+		}); err != nil {
+			p.t.Fatal(err)
+		}
+	}
 }
 
 func (p *process) signal(s os.Signal) {

@@ -53,6 +53,7 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	talk(t, p.socket, p.socket, "nobody@b.test") // refused
+	p.done("initiator", "responder")
 	code, s := asJSON(t, "status", "--socket", p.socket)
 	if code != 0 || s["machine"] != "a.test" || s["caller_account"] != me(t) || s["state"] != "serving" ||
 		s["initiator"].(map[string]any)["accepted"] != 1.0 || s["initiator"].(map[string]any)["refused"] != 1.0 {
@@ -158,7 +159,7 @@ func TestReloadCommand(t *testing.T) {
 	if second == first {
 		t.Error("the certificate handed over is not in force")
 	}
-	before := p.log.Count()
+	before := p.log.waitAfter(t, 0, "msg=reloaded")
 	write(t, filepath.Join(dir, "ca.pem"), append(ca.PEM(), newCA(t, testca.Options{}).PEM()...))
 	p.log.waitAfter(t, before, "msg=reloaded")
 	if serial() != second {
@@ -334,16 +335,10 @@ func TestMetricsFlag(t *testing.T) {
 		}
 		return string(body)
 	}
-	// A handshake is counted at each end after the application there has its result.
 	initiator := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
 	responder := `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`
+	p.done("initiator", "responder")
 	body := scrape()
-	for end := time.Now().Add(testprog.Patience); time.Now().Before(end); body = scrape() {
-		if strings.Contains(body, initiator) && strings.Contains(body, responder) {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 	for _, want := range []string{
 		initiator, responder,
 		`shared_altsd_not_after_seconds{kind="leaf",name="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
