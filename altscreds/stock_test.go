@@ -79,6 +79,21 @@ func secured(tb testing.TB, rawClient, rawServer net.Conn, client, server creden
 	return c, s
 }
 
+// A pairing is a client's credentials with a server's.
+type pairing struct {
+	name           string
+	client, server credentials.TransportCredentials
+}
+
+// pairings are ours with ours and with stock ones, for the sockets of client and server.
+func pairings(cs, ss string) []pairing {
+	return []pairing{
+		{"ours to ours", ourClient(cs, alice2), ourServer(ss)},
+		{"ours to stock", ourClient(cs, alice2), stockServer(ss)},
+		{"stock to ours", stockClient(cs, alice2), ourServer(ss)},
+	}
+}
+
 // setCounters sets the numbers of the next frames of either kind of connection. Stock's are found by their names.
 func setCounters(c net.Conn, n uint64) {
 	if _, ok := c.(*altscreds.Conn); ok {
@@ -142,14 +157,7 @@ func bitLen(n int) (bits int) {
 // 2^16 and up to the 48 bits of key number that a 64-bit counter has.
 func TestRecordProtocol(t *testing.T) {
 	cs, ss := twoMachines(t)
-	for _, test := range []struct {
-		name           string
-		client, server credentials.TransportCredentials
-	}{
-		{"ours to ours", ourClient(cs, alice2), ourServer(ss)},
-		{"ours to stock", ourClient(cs, alice2), stockServer(ss)},
-		{"stock to ours", stockClient(cs, alice2), ourServer(ss)},
-	} {
+	for _, test := range pairings(cs, ss) {
 		for _, segment := range []int{0, 16} {
 			for _, counter := range []uint64{0, 1<<16 - 20, 0xABCDEF123456_FFF0} {
 				t.Run(fmt.Sprintf("%s/segment %d/counter %x", test.name, segment, counter), func(t *testing.T) {
@@ -265,14 +273,7 @@ func TestGRPC(t *testing.T) {
 	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob", groups: groups,
 		service: service.Config{PublishGroups: groups}})
 	ss := daemon(t, "node2.example.com", daemonOptions{})
-	for _, test := range []struct {
-		name           string
-		client, server credentials.TransportCredentials
-	}{
-		{"ours to ours", ourClient(cs, alice2), ourServer(ss)},
-		{"ours to stock", ourClient(cs, alice2), stockServer(ss)},
-		{"stock to ours", stockClient(cs, alice2), ourServer(ss)},
-	} {
+	for _, test := range pairings(cs, ss) {
 		t.Run(test.name, func(t *testing.T) {
 			addr := echoServer(t, test.server, func(ctx context.Context) error {
 				info, err := alts.AuthInfoFromContext(ctx)

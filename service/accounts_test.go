@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -243,14 +242,7 @@ func TestRule18Hung(t *testing.T) {
 // testSource checks a source of the real system's users against the current user.
 func testSource(t *testing.T, src userSource) {
 	t.Helper()
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := user.LookupGroupId(me.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	me, g := currentUser(t)
 	uid, _ := strconv.ParseUint(me.Uid, 10, 32)
 	gid, _ := strconv.ParseUint(me.Gid, 10, 32)
 	want := userEntry{me.Username, uint32(uid), uint32(gid)}
@@ -356,14 +348,7 @@ func userdb(t *testing.T, answer func(method string, p map[string]any) []string)
 }
 
 func TestVarlinkUsers(t *testing.T) {
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := user.LookupGroupId(me.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	me, g := currentUser(t)
 	const none = `{"error":"io.systemd.UserDatabase.NoRecordFound","parameters":{}}`
 	path := userdb(t, func(method string, p map[string]any) []string {
 		switch {

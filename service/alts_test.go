@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"net"
-	"os/user"
 	"strings"
 	"sync"
 	"testing"
@@ -77,10 +76,7 @@ func call(t *testing.T, socket, addr string, targets ...string) (string, error) 
 
 // Stock grpc-go on both sides, through two daemons.
 func TestStockGRPC(t *testing.T) {
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
+	me, _ := currentUser(t)
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
 	addr, callers := altsServer(t, beta.socket)
 	got, err := call(t, alpha.socket, addr, "bob@beta.test", me.Username+"@BETA.test")
@@ -115,10 +111,7 @@ func TestStockGRPC(t *testing.T) {
 func TestStockGRPCConcurrent(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
 	addr, _ := altsServer(t, beta.socket)
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
+	me, _ := currentUser(t)
 	errs := make(chan error)
 	const n = 50
 	for range n {

@@ -14,25 +14,14 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // as runs a caller with another uid, and gives what it was told.
 func as(t *testing.T, uid uint32, socket string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "altsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := filepath.Join(dir, "caller") // go test's own directory is closed to other uids
-	if err := os.WriteFile(bin, self, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
+	bin := filepath.Join(testprog.Dir(t), "caller") // go test's own directory is closed to other uids
+	if err := testprog.CopySelf(bin); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(bin)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"os/user"
 	"slices"
 	"strings"
 	"sync"
@@ -25,14 +24,7 @@ import (
 
 // A whole handshake through two daemons on real sockets, with the system's own user database, in several segmentations.
 func TestHandshake(t *testing.T) {
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	group, err := user.LookupGroupId(me.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	me, group := currentUser(t)
 	alpha := startDaemon(t, "alpha.test", Config{PublishGroups: []string{group.Name, "no-such-group"}})
 	beta := startDaemon(t, "beta.test", Config{})
 	for _, piece := range []int{1 << 20, 1000, 16} {

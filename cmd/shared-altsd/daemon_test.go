@@ -304,20 +304,16 @@ func TestHardened(t *testing.T) {
 			}
 		}
 	}
-	path := filepath.Join(dir, "socket")
-	cmd := exec.Command(program(t), "serve", "--socket", path, "--credentials", key, "--ca", caFile)
-	cmd.SysProcAttr = attr
-	p := launch(t, path, cmd)
-	p.told.waitAfter(t, 0, "READY=1")
+	p := startAs(t, attr, filepath.Join(dir, "socket"), "--credentials", key, "--ca", caFile)
 	// The kernel gives the files in /proc of a process that is not dumpable to root.
-	info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid))
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", p.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := safepath.Owner(info); got == uid {
 		t.Errorf("the process is dumpable: /proc/PID/environ belongs to %d", got)
 	}
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,8 +70,15 @@ func (l lines) waitAfter(t testing.TB, first int, text string) int {
 // start runs serve with the flags given and a socket in a directory of its own, and waits until it is ready.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
-	socket := filepath.Join(testprog.Dir(t), "socket")
-	p := launch(t, socket, exec.Command(program(t), append([]string{"serve", "--socket", socket}, args...)...))
+	return startAs(t, nil, filepath.Join(testprog.Dir(t), "socket"), args...)
+}
+
+// startAs is start as an account, and with the socket given.
+func startAs(t testing.TB, attr *syscall.SysProcAttr, socket string, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(program(t), append([]string{"serve", "--socket", socket}, args...)...)
+	cmd.SysProcAttr = attr
+	p := launch(t, socket, cmd)
 	p.told.waitAfter(t, 0, "READY=1")
 	return p
 }

@@ -83,9 +83,6 @@ func TestStatusUnprivileged(t *testing.T) {
 	if attr == nil {
 		t.Skip("only root can become somebody else than the daemon's account")
 	}
-	if err := os.Chmod(filepath.Dir(p.socket), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	talk(t, p.socket, p.socket, "nobody@b.test")
 	run := func(args ...string) (string, error) {
 		cmd := exec.Command(program(t), append(args, "--socket", p.socket)...)
@@ -110,9 +107,6 @@ func TestUntrustedDaemon(t *testing.T) {
 		t.Skip("only root can start a daemon of another account")
 	}
 	dir, ca := testprog.Dir(t), newCA(t, testca.Options{})
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	credentials := write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM())
 	caFile := write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
 	sockets := filepath.Join(dir, "run")
@@ -122,10 +116,7 @@ func TestUntrustedDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(sockets, "socket")
-	cmd := exec.Command(program(t), "serve", "--socket", socket, "--credentials", credentials, "--ca", caFile)
-	cmd.SysProcAttr = attr
-	p := launch(t, socket, cmd)
-	p.told.waitAfter(t, 0, "READY=1")
+	startAs(t, attr, socket, "--credentials", credentials, "--ca", caFile)
 	for command, failed := range map[string]int{"reload": 1, "status": 1, "whoami": 1, "exec": 125} {
 		args := []string{command, "--socket", socket}
 		told := append(args, "--daemon-uid", strconv.Itoa(uid))

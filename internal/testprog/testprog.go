@@ -81,6 +81,15 @@ func Run(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
+// CopySelf puts a copy of the test binary at a path, where every account may run it.
+func CopySelf(path string) error {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, self, 0o755)
+}
+
 // Dir returns a directory, removed when the test ends, that passes rule 23, that every account may enter and that is
 // short enough for a socket, whatever TMPDIR is.
 func Dir(t testing.TB) string {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -98,21 +99,12 @@ func honest(t *testing.T, w *world, d *daemon, kind string, daemonDials bool) (o
 		command, address = "listen", "127.0.0.1:0"
 	}
 	cmd := peer(command, address, "--pki", w.pki, "--entry", "peer-"+kind, "--account", "alice", "--attribute", "uid=1000")
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out, end := started(t, cmd)
 	defer func() {
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v %s", command, err, &said)
+		if err := end(); err != nil {
+			t.Error(err)
 		}
 	}()
-	out := bufio.NewReader(pipe)
 	var conn net.Conn
 	if daemonDials {
 		var listening struct{ Listening string }
@@ -152,24 +144,15 @@ func suite(t *testing.T, w *world, ready func(listening string), args ...string)
 	report := filepath.Join(t.TempDir(), "report.json")
 	cmd := peer(append([]string{"conformance", "--pki", w.pki, "--quiet", "--survival", "25", "--timeout", "60",
 		"--json", report}, args...)...)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	out := bufio.NewReader(pipe)
+	out, end := started(t, cmd)
 	if ready != nil {
 		var listening struct{ Listening string }
 		readJSON(t, out, &listening)
 		ready(listening.Listening)
 	}
 	rest, readErr := io.ReadAll(out)
-	if err := cmd.Wait(); err != nil || readErr != nil {
-		t.Errorf("%v %v\n%s%s", err, readErr, rest, &said)
+	if err := errors.Join(end(), readErr); err != nil {
+		t.Errorf("%v\n%s", err, rest)
 	}
 	t.Logf("%s", lastLines(rest, 1))
 	var r struct {

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/mlkem"
 	"encoding/hex"
 	"encoding/json"
@@ -168,22 +167,14 @@ func newJudge(t *testing.T, g *generator) *judge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out, end := started(t, cmd)
 	t.Cleanup(func() {
 		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the judge: %v %s", err, &said)
+		if err := end(); err != nil {
+			t.Error(err)
 		}
 	})
-	j := &judge{in, bufio.NewReader(out)}
+	j := &judge{in, out}
 	j.say(t, g.setup)
 	return j
 }

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -46,6 +47,26 @@ func peer(args ...string) *exec.Cmd {
 	cmd := exec.Command(python, append([]string{"-B", "-m", "altsd_peer"}, args...)...)
 	cmd.Dir = sourceDir
 	return cmd
+}
+
+// started starts such a command, and gives what it prints and how it ends.
+func started(t *testing.T, cmd *exec.Cmd) (out *bufio.Reader, end func() error) {
+	t.Helper()
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return bufio.NewReader(pipe), func() error {
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("%s: %w %s", cmd, err, &said)
+		}
+		return nil
+	}
 }
 
 // A world is the PKI that the second implementation makes, and a daemon for each kind of key in it.

@@ -138,12 +138,11 @@ func (w *world) make() error {
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return err
 	}
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
+	if err := testprog.CopySelf(w.self); err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
-		"app": self, "passwd": []byte(passwd()), "group": []byte("root:x:0:\n"),
+		"passwd": []byte(passwd()), "group": []byte("root:x:0:\n"),
 		"nsswitch.conf": []byte("passwd: files\ngroup: files\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o755); err != nil {

@@ -74,11 +74,7 @@ func (w *world) build() error {
 	if err := w.chooseAccounts(); err != nil {
 		return err
 	}
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(w.self, self, 0o755); err != nil {
+	if err := testprog.CopySelf(w.self); err != nil {
 		return err
 	}
 	known, err := testca.NewCA(testca.Options{Name: "known"})
