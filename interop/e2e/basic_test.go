@@ -100,7 +100,8 @@ func TestChannelsAtOnce(t *testing.T) {
 	var reports []<-chan report
 	for i := range processes {
 		reports = append(reports, w.as(t, poolAccount(i)).begin(t, order{
-			Op: "channels", N: each, Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@beta.test"}}))
+			Op: "channels", N: each, Socket: w.alpha.socket, Addr: addr, Targets: []string{"bob@beta.test"},
+			ConnectTimeout: testprog.Patience}))
 	}
 	for i, ch := range reports {
 		r := w.as(t, poolAccount(i)).wait(t, ch)

@@ -249,8 +249,10 @@ func (w *world) startDaemons() (err error) {
 		}
 	}
 	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
-	add(&w.alpha, "alpha", w.known, testca.Leaf{}, long...)
-	add(&w.beta, "beta", w.known, testca.Leaf{}, long...)
+	// Hundreds of handshakes at once may wait for long on a machine that is busy with other things.
+	patient := with(long, "--handshake-timeout", "5m")
+	add(&w.alpha, "alpha", w.known, testca.Leaf{}, patient...)
+	add(&w.beta, "beta", w.known, testca.Leaf{}, patient...)
 	add(&w.demanding, "demanding", w.known, testca.Leaf{KeyType: testca.RSA2048,
 		UnknownEKUs: []asn1.ObjectIdentifier{w.requiredEKU}, EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
 		with(long, "--require-eku", w.requiredEKU.String())...)
