@@ -106,12 +106,11 @@ func TestPrometheus(t *testing.T) {
 	must(t, "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
 	must(t, "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")
 
-	set := metrics.New("v1", func() metrics.State {
-		return metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}
-	})
+	set := metrics.New("v1")
 	set.Handshake(metrics.Handshake{Reason: "unknown_ca"})
 	var shown strings.Builder
-	if err := set.Write(&shown); err != nil {
+	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}
+	if err := set.Write(&shown, state); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("promtool", "check", "metrics")
