@@ -15,6 +15,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // attempt does both ends' handshakes and returns their errors; an end that fails closes its connection.
@@ -360,7 +361,7 @@ func TestLeaks(t *testing.T) {
 	so := altscreds.ServerOptions{Socket: ss}
 	settle(t, func() bool { return altscreds.CloseDaemonConnections() == 0 })
 	time.Sleep(10 * time.Millisecond)
-	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors(t)
+	goroutines, descriptors := runtime.NumGoroutine(), testnet.Descriptors(t)
 	var buffers atomic.Int64
 	stop := altscreds.CountBuffers(func(delta int) { buffers.Add(int64(delta)) })
 	defer stop()
@@ -402,7 +403,7 @@ func TestLeaks(t *testing.T) {
 	settle(t, func() bool { return altscreds.CloseDaemonConnections() == 0 })
 	settle(t, func() bool { return buffers.Load() == 0 })
 	settle(t, func() bool { runtime.GC(); return runtime.NumGoroutine() <= goroutines })
-	settle(t, func() bool { return countDescriptors(t) <= descriptors })
+	settle(t, func() bool { return testnet.Descriptors(t) <= descriptors })
 }
 
 // settle waits for what must become true.
@@ -413,13 +414,4 @@ func settle(t *testing.T, ok func() bool) {
 			t.Fatal("it does not become true")
 		}
 	}
-}
-
-func countDescriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }

@@ -156,10 +156,7 @@ func TestHandoverLeavesTheFirstRecord(t *testing.T) {
 func TestHandoverRefusals(t *testing.T) {
 	beta := startDaemon(t, "beta.test", Config{Accounts: named("bob")})
 	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice"), HandshakeTimeout: 300 * time.Millisecond})
-	stranger, err := testca.NewCA(testca.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := testca.MustCA(t, testca.Options{})
 	gamma := startDaemon(t, "gamma.test", Config{Machine: machineOf(t, stranger, "gamma.test", testca.Leaf{})})
 	t.Run("by the peer", func(t *testing.T) {
 		client, server := both(t, greet(t, gamma.socket), greet(t, beta.socket), clientStart(nil), serverStart(nil, nil))

@@ -108,10 +108,7 @@ func TestBytesPastTheEnd(t *testing.T) {
 // The responder refuses: its peer learns why by a status frame, its own application a moment later; the initiator's
 // application at once.
 func TestPeerRefuses(t *testing.T) {
-	unknown, err := testca.NewCA(testca.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	unknown := testca.MustCA(t, testca.Options{})
 	alpha := startDaemon(t, "alpha.test", Config{Machine: machineOf(t, unknown, "alpha.test", testca.Leaf{})})
 	beta := startDaemon(t, "beta.test", Config{})
 	for _, hangUp := range []bool{true, false} {

@@ -15,21 +15,14 @@ import (
 func TestCheck(t *testing.T) {
 	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
-	sub, err := ca.Intermediate(testca.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sub := testca.MustIntermediate(t, ca, testca.Options{})
 	caFile := write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
 	past := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	const day = 24 * time.Hour
 	good := testca.Leaf{Hosts: []string{"a.test"}}
 	goodLeaf := issue(t, ca, good)
 	crl := func(o testca.CRLOptions, serials ...*big.Int) string {
-		der, err := ca.CRL(serials, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return write(t, filepath.Join(dir, "crl"), der)
+		return write(t, filepath.Join(dir, "crl"), testca.MustCRL(t, ca, serials, o))
 	}
 	for _, tt := range []struct {
 		name string

@@ -35,17 +35,7 @@ func altsd(t testing.TB, args ...string) (code int, stdout, stderr string) {
 // Where the CA fails the test ends.
 var newCA, issue = testca.MustCA, testca.MustIssue
 
-// write puts data at a path by rename, as a careful renewal does, and gives the path.
-func write(t testing.TB, path string, data []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+var write = testprog.Write
 
 // A process is a running serve, whatever goes wrong with which fails the test.
 type process struct {

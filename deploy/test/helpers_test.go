@@ -72,20 +72,10 @@ type pki struct {
 }
 
 func newPKI(t *testing.T) *pki {
-	p := &pki{t: t}
-	var err error
-	if p.ca, err = testca.NewCA(testca.Options{Name: "Example CA"}); err != nil {
-		t.Fatal(err)
-	}
-	if p.other, err = testca.NewCA(testca.Options{Name: "Foreign CA"}); err != nil {
-		t.Fatal(err)
-	}
-	p.intermediate, err = p.ca.Intermediate(testca.Options{Name: "Expired intermediate CA",
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	ca := testca.MustCA(t, testca.Options{Name: "Example CA"})
+	return &pki{t, ca, testca.MustCA(t, testca.Options{Name: "Foreign CA"}),
+		testca.MustIntermediate(t, ca, testca.Options{Name: "Expired intermediate CA",
+			NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})}
 }
 
 func (p *pki) issue(ca *testca.CA, host string, lives ...time.Duration) *testca.Issued {
@@ -94,20 +84,12 @@ func (p *pki) issue(ca *testca.CA, host string, lives ...time.Duration) *testca.
 	if len(lives) > 0 {
 		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(lives[0])
 	}
-	issued, err := ca.Issue(leaf)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return issued
+	return testca.MustIssue(p.t, ca, leaf)
 }
 
 func (p *pki) crl(serials ...*big.Int) []byte {
 	p.t.Helper()
-	b, err := p.ca.CRL(serials, testca.CRLOptions{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return b
+	return testca.MustCRL(p.t, p.ca, serials, testca.CRLOptions{})
 }
 
 // replace puts a file in place of another at once, as tools that renew certificates do.

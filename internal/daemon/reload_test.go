@@ -11,33 +11,14 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
-// write puts data at a path by rename, as a careful renewal does, and returns the path.
-func write(t *testing.T, path string, data []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+var write = testprog.Write
 
 // A set that is written in several steps is not read by halves: it comes into force once, when it is at rest, by a
 // symlink that moves as well.
 func TestReloadAtRest(t *testing.T) {
 	dir := testprog.Dir(t)
-	ca, err := testca.NewCA(testca.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	issue := func() *testca.Issued {
-		i, err := ca.Issue(testca.Leaf{Hosts: []string{"a.test"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return i
-	}
+	ca := testca.MustCA(t, testca.Options{})
+	issue := func() *testca.Issued { return testca.MustIssue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}) }
 	var issued []*testca.Issued
 	for _, name := range []string{"one", "two"} {
 		sub := filepath.Join(dir, name)

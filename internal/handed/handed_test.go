@@ -291,15 +291,6 @@ func unixPair(t *testing.T) (a, b *net.UnixConn) {
 	return conn(fds[0]), conn(fds[1])
 }
 
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 func TestRequestAndAnswer(t *testing.T) {
 	p := poller(t)
 	for _, size := range []int{1, 100, 5000, MaxMessage - 4} {
@@ -362,7 +353,7 @@ func TestRequestAndAnswer(t *testing.T) {
 func TestRule27ExactlyOneDescriptor(t *testing.T) {
 	for _, count := range []int{0, 2, 3, 200} {
 		x, y := unixPair(t)
-		before := openDescriptors(t)
+		before := testnet.Descriptors(t)
 		var oob []byte
 		if count > 0 {
 			oob = unix.UnixRights(make([]int, count)...)
@@ -373,7 +364,7 @@ func TestRule27ExactlyOneDescriptor(t *testing.T) {
 		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
 			t.Errorf("%d descriptors: ReadRequest gave %d, %v", count, fd, err)
 		}
-		if after := openDescriptors(t); after != before {
+		if after := testnet.Descriptors(t); after != before {
 			t.Errorf("%d descriptors: %d open before, %d after", count, before, after)
 		}
 	}
@@ -391,7 +382,7 @@ func TestBadRequests(t *testing.T) {
 		"ends in much body": "\x00\x01\xff\xffabc",
 	} {
 		x, y := unixPair(t)
-		before := openDescriptors(t)
+		before := testnet.Descriptors(t)
 		if _, _, err := x.WriteMsgUnix([]byte(b), unix.UnixRights(0), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -399,7 +390,7 @@ func TestBadRequests(t *testing.T) {
 		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); err == nil || err == io.EOF || fd != -1 {
 			t.Errorf("%s: ReadRequest gave %d, %v", name, fd, err)
 		}
-		if after := openDescriptors(t); after != before {
+		if after := testnet.Descriptors(t); after != before {
 			t.Errorf("%s: %d descriptors open before, %d after", name, before, after)
 		}
 	}

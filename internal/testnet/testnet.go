@@ -74,3 +74,13 @@ func Serve(t testing.TB, path string, serve func(*net.UnixListener) error, shutd
 	t.Cleanup(stop)
 	return stop
 }
+
+// Descriptors returns how many descriptors this process has open.
+func Descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}

@@ -104,3 +104,15 @@ func Dir(t testing.TB) string {
 	}
 	return dir
 }
+
+// Write puts data at a path by rename, as a careful renewal does, and returns the path.
+func Write(t testing.TB, path string, data []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
