@@ -135,16 +135,13 @@ func TestCredentialErrors(t *testing.T) {
 		"X25519":               {i.CertPEM, block("PRIVATE KEY", agreement), "cannot sign"},
 		"P-521":                {odd.CertPEM, odd.KeyPEM, "do not accept"},
 		"certificate of zeros": {append(block("CERTIFICATE", make([]byte, 9)), i.KeyPEM...), nil, "does not parse"},
-		"a request": {append(i.PEM(), block("CERTIFICATE REQUEST", []byte{1})...), nil,
-			"CERTIFICATE REQUEST"},
-		"damaged block": {append(i.PEM(), "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n"...),
-			nil, "damaged"},
+		"a request":            {append(i.PEM(), block("CERTIFICATE REQUEST", []byte{1})...), nil, "CERTIFICATE REQUEST"},
+		"damaged block":        {append(i.PEM(), "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n"...), nil, "damaged"},
 		"two of the key":       {append(i.PEM(), again.CertPEM...), nil, "2 certificates are of the private key"},
 		"a stray intermediate": {append(i.PEM(), stray.PEM()...), nil, "stray"},
-		"gap in the chain": {append(append(deepLeaf.KeyPEM, devca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), nil,
-			"issued none"},
-		"too many":  {append(deepLeaf.PEM(), deepest...), nil, "peers accept"},
-		"too large": {huge.PEM(), nil, "peers accept"},
+		"gap in the chain":     {append(append(deepLeaf.KeyPEM, devca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), nil, "issued none"},
+		"too many":             {append(deepLeaf.PEM(), deepest...), nil, "peers accept"},
+		"too large":            {huge.PEM(), nil, "peers accept"},
 	} {
 		_, err := ParseCredential(tc.cert, tc.key)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -182,21 +179,20 @@ func TestRule19MachineName(t *testing.T) {
 		override, fqdn string
 		want           string // or, if it has a space, part of the error
 	}{
-		"the only one":          {[]string{alpha}, "", "other", alpha},
-		"capitals":              {[]string{"ALPHA.example.com"}, "", "", alpha},
-		"the only one that can": {[]string{"*.example.com", "localhost", "10.1.2.3", alpha}, "", "", alpha},
-		"twice":                 {[]string{alpha, "Alpha.Example.Com"}, "", "", alpha},
-		"the host's of several": {[]string{"a.example.com", alpha}, "", "ALPHA.example.com.", alpha},
-		"several, none the host's": {[]string{"a.example.com", alpha}, "", "b.example.com",
-			"none of them; choose one"},
-		"very many":            {slices.Collect(manyNames(12)), "", "", "and 4 more"},
-		"override":             {[]string{"a.example.com", alpha}, alpha, "a.example.com", alpha},
-		"override not a SAN":   {[]string{alpha}, "b.example.com", "", `does not have the name "b.example.com"`},
-		"override by wildcard": {[]string{"*.example.com"}, alpha, "", "none that can name"},
-		"override not a name":  {[]string{alpha}, "Alpha.example.com", "", "lower-case ASCII"},
-		"wildcards only":       {[]string{"*.example.com"}, "", "", "only wildcard DNS names"},
-		"no names":             {nil, "", alpha, "no DNS name"},
-		"only localhost":       {[]string{"localhost"}, "", "localhost", "no DNS name"},
+		"the only one":             {[]string{alpha}, "", "other", alpha},
+		"capitals":                 {[]string{"ALPHA.example.com"}, "", "", alpha},
+		"the only one that can":    {[]string{"*.example.com", "localhost", "10.1.2.3", alpha}, "", "", alpha},
+		"twice":                    {[]string{alpha, "Alpha.Example.Com"}, "", "", alpha},
+		"the host's of several":    {[]string{"a.example.com", alpha}, "", "ALPHA.example.com.", alpha},
+		"several, none the host's": {[]string{"a.example.com", alpha}, "", "b.example.com", "none of them; choose one"},
+		"very many":                {slices.Collect(manyNames(12)), "", "", "and 4 more"},
+		"override":                 {[]string{"a.example.com", alpha}, alpha, "a.example.com", alpha},
+		"override not a SAN":       {[]string{alpha}, "b.example.com", "", `does not have the name "b.example.com"`},
+		"override by wildcard":     {[]string{"*.example.com"}, alpha, "", "none that can name"},
+		"override not a name":      {[]string{alpha}, "Alpha.example.com", "", "lower-case ASCII"},
+		"wildcards only":           {[]string{"*.example.com"}, "", "", "only wildcard DNS names"},
+		"no names":                 {nil, "", alpha, "no DNS name"},
+		"only localhost":           {[]string{"localhost"}, "", "localhost", "no DNS name"},
 	} {
 		c := credential(t, issue(t, ca, testca.Leaf{Hosts: tc.sans}))
 		got, err := c.MachineName(tc.override, tc.fqdn)

@@ -130,10 +130,8 @@ func TestRule08StatementBounds(t *testing.T) {
 		"name of 32":       {func(s *Statement) { s.Attributes = []Attribute{{strings.Repeat("n", 32), ""}} }, true},
 		"name of 33":       {func(s *Statement) { s.Attributes = []Attribute{{strings.Repeat("n", 33), ""}} }, false},
 		"name empty":       {func(s *Statement) { s.Attributes = []Attribute{{"", "v"}} }, false},
-		"value of 2048": {func(s *Statement) { s.Attributes = []Attribute{{"n", strings.Repeat("v", 2048)}} },
-			true},
-		"value of 2049": {func(s *Statement) { s.Attributes = []Attribute{{"n", strings.Repeat("v", 2049)}} },
-			false},
+		"value of 2048":    {func(s *Statement) { s.Attributes = []Attribute{{"n", strings.Repeat("v", 2048)}} }, true},
+		"value of 2049":    {func(s *Statement) { s.Attributes = []Attribute{{"n", strings.Repeat("v", 2049)}} }, false},
 		"values of 3 KiB": {func(s *Statement) {
 			v := strings.Repeat("v",
 				1600)
@@ -210,21 +208,20 @@ func TestRule11IdentityBounds(t *testing.T) {
 		edit func(*Identity)
 		ok   bool
 	}{
-		"no certificate":       {func(id *Identity) { id.Certificates = nil }, false},
-		"an empty certificate": {func(id *Identity) { id.Certificates[1] = nil }, false},
-		"four":                 {func(id *Identity) { id.Certificates = [][]byte{{1}, {2}, {3}, {4}} }, true},
-		"five":                 {func(id *Identity) { id.Certificates = [][]byte{{1}, {2}, {3}, {4}, {5}} }, false},
-		"16 KiB":               {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16384)} }, true},
-		"16 KiB and one":       {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16385)} }, false},
-		"16 KiB in two":        {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16383), {1}} }, true},
-		"16 KiB and one in two": {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16383), {1, 2}} },
-			false},
-		"no statement":       {func(id *Identity) { id.Statement = nil }, false},
-		"longest statement":  {func(id *Identity) { id.Statement = make([]byte, 4096) }, true},
-		"statement too long": {func(id *Identity) { id.Statement = make([]byte, 4097) }, false},
-		"no signature":       {func(id *Identity) { id.Signature = nil }, false},
-		"longest signature":  {func(id *Identity) { id.Signature = make([]byte, 1024) }, true},
-		"signature too long": {func(id *Identity) { id.Signature = make([]byte, 1025) }, false},
+		"no certificate":        {func(id *Identity) { id.Certificates = nil }, false},
+		"an empty certificate":  {func(id *Identity) { id.Certificates[1] = nil }, false},
+		"four":                  {func(id *Identity) { id.Certificates = [][]byte{{1}, {2}, {3}, {4}} }, true},
+		"five":                  {func(id *Identity) { id.Certificates = [][]byte{{1}, {2}, {3}, {4}, {5}} }, false},
+		"16 KiB":                {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16384)} }, true},
+		"16 KiB and one":        {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16385)} }, false},
+		"16 KiB in two":         {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16383), {1}} }, true},
+		"16 KiB and one in two": {func(id *Identity) { id.Certificates = [][]byte{make([]byte, 16383), {1, 2}} }, false},
+		"no statement":          {func(id *Identity) { id.Statement = nil }, false},
+		"longest statement":     {func(id *Identity) { id.Statement = make([]byte, 4096) }, true},
+		"statement too long":    {func(id *Identity) { id.Statement = make([]byte, 4097) }, false},
+		"no signature":          {func(id *Identity) { id.Signature = nil }, false},
+		"longest signature":     {func(id *Identity) { id.Signature = make([]byte, 1024) }, true},
+		"signature too long":    {func(id *Identity) { id.Signature = make([]byte, 1025) }, false},
 	} {
 		id := sampleIdentity()
 		tc.edit(id)

@@ -19,12 +19,11 @@ func TestRule13LimitsHoldForHosts(t *testing.T) {
 		cas                []CA
 		www, bank, address bool
 	}{
-		"not limited":    {[]CA{{PEM: ca.PEM()}}, true, true, true},
-		"limited":        {[]CA{{PEM: ca.PEM(), Names: []string{"example.com"}}}, true, false, false},
-		"to the machine": {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}}, false, false, false},
-		"to both":        {[]CA{{PEM: ca.PEM(), Names: []string{"example.com", "example.net"}}}, true, true, false},
-		"twice, once for others": {[]CA{{PEM: ca.PEM(), Names: []string{alpha}},
-			{PEM: ca.PEM(), Names: []string{"example.net"}}}, false, false, false},
+		"not limited":            {[]CA{{PEM: ca.PEM()}}, true, true, true},
+		"limited":                {[]CA{{PEM: ca.PEM(), Names: []string{"example.com"}}}, true, false, false},
+		"to the machine":         {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}}, false, false, false},
+		"to both":                {[]CA{{PEM: ca.PEM(), Names: []string{"example.com", "example.net"}}}, true, true, false},
+		"twice, once for others": {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}, {PEM: ca.PEM(), Names: []string{"example.net"}}}, false, false, false},
 		"once without limits":    {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}, {PEM: ca.PEM()}}, true, true, true},
 		"beside another without": {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}, {PEM: other.PEM()}}, false, false, false},
 	} {

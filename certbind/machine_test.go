@@ -185,15 +185,14 @@ func TestAttestRefuses(t *testing.T) {
 		account string
 		attrs   []Attribute
 	}{
-		"capitals":       {"Alice", nil},
-		"domain":         {"alice@corp", nil},
-		"empty":          {"", nil},
-		"user":           {"alice", []Attribute{{"user", "bob"}}},
-		"machine":        {"alice", []Attribute{{"machine", "b"}}},
-		"not in order":   {"alice", []Attribute{{"b", ""}, {"a", ""}}},
-		"value too long": {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
-		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))},
-			{"b", string(bytes.Repeat([]byte("x"), 2000))}}},
+		"capitals":        {"Alice", nil},
+		"domain":          {"alice@corp", nil},
+		"empty":           {"", nil},
+		"user":            {"alice", []Attribute{{"user", "bob"}}},
+		"machine":         {"alice", []Attribute{{"machine", "b"}}},
+		"not in order":    {"alice", []Attribute{{"b", ""}, {"a", ""}}},
+		"value too long":  {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
+		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))}, {"b", string(bytes.Repeat([]byte("x"), 2000))}}},
 	} {
 		if _, err := m.Attest(tc.account, tc.attrs); reason.Of(err) != reason.AccountUnacceptable {
 			t.Errorf("%s: %v", name, err)

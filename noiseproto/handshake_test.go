@@ -597,11 +597,9 @@ func TestOffers(t *testing.T) {
 		code reason.Code
 		want string
 	}{
-		{func(p *Params) { p.ApplicationProtocols = []string{"h3"} }, reason.NoApplicationProtocol,
-			`speaks ["grpc"], the peer's ["h3"]`},
+		{func(p *Params) { p.ApplicationProtocols = []string{"h3"} }, reason.NoApplicationProtocol, `speaks ["grpc"], the peer's ["h3"]`},
 		{func(p *Params) { p.RecordProtocols = []string{"ALTSRP_GMAC_128"} }, reason.NoRecordProtocol, "ALTSRP_GMAC_128"},
-		{func(p *Params) { p.RPCVersions = RPCVersions{Version{2, 0}, Version{1, 0}} }, reason.NoRPCVersion,
-			"2.1 to 2.1, the peer's 1.0 to 2.0"},
+		{func(p *Params) { p.RPCVersions = RPCVersions{Version{2, 0}, Version{1, 0}} }, reason.NoRPCVersion, "2.1 to 2.1, the peer's 1.0 to 2.0"},
 		{func(p *Params) { p.RPCVersions = RPCVersions{Version{9, 0}, Version{3, 0}} }, reason.NoRPCVersion, "upgrade"},
 	} {
 		i := alpha.start(t, true)
@@ -658,8 +656,7 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		{"reason", verify(nil, reason.Errorf(reason.UnknownCA, "no CA")), reason.UnknownCA, "no CA (unknown_ca)"},
-		{"wrapped reason", verify(nil, fmt.Errorf("so: %w", reason.Errorf(reason.CertificateExpired, "old"))),
-			reason.CertificateExpired, "old"},
+		{"wrapped reason", verify(nil, fmt.Errorf("so: %w", reason.Errorf(reason.CertificateExpired, "old"))), reason.CertificateExpired, "old"},
 		{"other error", verify(&certbind.Peer{}, errors.New("broken")), reason.Internal, "broken"},
 		{"nil reason", verify(&certbind.Peer{}, (*reason.Error)(nil)), reason.Internal, "without saying why"},
 		{"no peer", verify(nil, nil), reason.Internal, "no peer"},
@@ -861,16 +858,13 @@ func TestNew(t *testing.T) {
 		{"no identity", func(c *Config) { c.Static.Identity = nil }, reason.Internal},
 		{"long identity", func(c *Config) { c.Static.Identity = make([]byte, maxIdentitySize+1) }, reason.Internal},
 		{"unknown version", func(c *Config) { c.MinVersion = 2 }, reason.Internal},
-		{"no record protocol", func(c *Config) { c.Params.RecordProtocols = []string{"ALTSRP_GMAC_128"} },
-			reason.NoRecordProtocol},
+		{"no record protocol", func(c *Config) { c.Params.RecordProtocols = []string{"ALTSRP_GMAC_128"} }, reason.NoRecordProtocol},
 		{"no application protocol", func(c *Config) { c.Params.ApplicationProtocols = nil }, reason.NoApplicationProtocol},
 		{"empty protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{""} }, reason.LocalAccount},
-		{"long protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{fmt.Sprintf("%065d", 1)} },
-			reason.LocalAccount},
+		{"long protocol", func(c *Config) { c.Params.ApplicationProtocols = []string{fmt.Sprintf("%065d", 1)} }, reason.LocalAccount},
 		{"space", func(c *Config) { c.Params.TransportProtocols = []string{"a b"} }, reason.LocalAccount},
 		{"too many", func(c *Config) { c.Params.ApplicationProtocols = long(17) }, reason.LocalAccount},
-		{"long offer", func(c *Config) { c.Params.ApplicationProtocols = long(16); c.Params.TransportProtocols = long(16) },
-			reason.LocalAccount},
+		{"long offer", func(c *Config) { c.Params.ApplicationProtocols = long(16); c.Params.TransportProtocols = long(16) }, reason.LocalAccount},
 		{"long message 2", func(c *Config) {
 			c.Params.ApplicationProtocols, c.Params.TransportProtocols = long(16), long(14)
 			c.Static.Identity = make([]byte, maxIdentitySize)

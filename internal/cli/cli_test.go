@@ -61,18 +61,13 @@ func testProgram(v *values) *Program {
 		Name: "a-program", Version: "v1-2", VersionLine: "a-program v1-2 (of today)",
 		About: "A program.", Examples: "Try it.",
 		Commands: []*Command{
-			{Name: "set", Summary: "set things", About: "Sets.\n\n  a-program set\n  .x", Config: config,
-				Setup: func() ([]Option, func([]string) error) {
-					return v.options(), func([]string) error { return nil }
-				}},
-			{Name: "wrap", Summary: "run a command", About: "Runs.", Verbatim: true, Args: Args{Text: "COMMAND..."},
-				Setup: func() ([]Option, func([]string) error) {
-					return v.options(), func(args []string) error { v.words = args; return nil }
-				}},
+			{Name: "set", Summary: "set things", About: "Sets.\n\n  a-program set\n  .x", Config: config, Setup: func() ([]Option, func([]string) error) { return v.options(), func([]string) error { return nil } }},
+			{Name: "wrap", Summary: "run a command", About: "Runs.", Verbatim: true, Args: Args{Text: "COMMAND..."}, Setup: func() ([]Option, func([]string) error) {
+				return v.options(), func(args []string) error { v.words = args; return nil }
+			}},
 			{Name: "fail", Summary: "fail", About: "Fails.", Setup: none(fmt.Errorf("one\ntwo\x1b"))},
 			{Name: "quit", Summary: "quit", About: "Quits.", Setup: none(fmt.Errorf("quits: %w", ExitStatus(7)))},
-			{Name: "pick", Summary: "pick", About: "Picks.", Args: Args{Text: "red|blue", Choices: []string{"red", "blue"}},
-				Setup: none(nil)},
+			{Name: "pick", Summary: "pick", About: "Picks.", Args: Args{Text: "red|blue", Choices: []string{"red", "blue"}}, Setup: none(nil)},
 			{Name: "in", Summary: "go in", About: "Goes in.", Args: Args{Text: "DIR", Directory: true}, Setup: none(nil)},
 		},
 	}

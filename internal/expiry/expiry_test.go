@@ -60,8 +60,7 @@ func TestClockFault(t *testing.T) {
 		{"CA a little ahead", items, start.Add(-clockSlack), time.Time{}, ""},
 		{"after everything: may be a forgotten machine", items, start.Add(9999 * Day), start, ""},
 		{"epoch", items, time.Unix(0, 0), start, "before this program was built (2030-01-01 00:00 UTC)"},
-		{"before the CA, build unknown", items[2:3], start.Add(-2 * clockSlack), time.Time{},
-			`before the trusted CA "n" was made`},
+		{"before the CA, build unknown", items[2:3], start.Add(-2 * clockSlack), time.Time{}, `before the trusted CA "n" was made`},
 		{"before the list", items[3:], start.Add(-2 * clockSlack), time.Time{}, "before the revocation list n was made"},
 		{"a certificate made ahead of its time", items[:1], start.Add(-9 * Day), time.Time{}, ""},
 	} {

@@ -147,12 +147,8 @@ func TestCostlyChains(t *testing.T) {
 		code reason.Code
 		make func(*claim)
 	}{
-		{"RSA key of 100,000 bits", reason.CertificateUnacceptable, func(c *claim) {
-			c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(100_000, 65537)})
-		}},
-		{"RSA exponent of 31 bits", reason.CertificateUnacceptable, func(c *claim) {
-			c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(4096, 1<<31-1)})
-		}},
+		{"RSA key of 100,000 bits", reason.CertificateUnacceptable, func(c *claim) { c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(100_000, 65537)}) }},
+		{"RSA exponent of 31 bits", reason.CertificateUnacceptable, func(c *claim) { c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(4096, 1<<31-1)}) }},
 		{"CA with an RSA key of 60,000 bits", reason.CertificateUnacceptable, func(c *claim) {
 			huge := testca.MustIssue(c.t, c.w.known, testca.Leaf{CommonName: "huge", IsCA: true,
 				PublicKey: testca.HugeRSA(60_000, 65537)})

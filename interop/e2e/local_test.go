@@ -140,98 +140,53 @@ var localRefusals = []localRefusal{
 	{name: "domain account", why: "local_account", code: codes.PermissionDenied, says: "allow domain accounts", as: domain},
 	{name: "account name too long", why: "local_account", code: codes.PermissionDenied, says: "cannot be used", as: tooLong},
 	{name: "overflow uid", why: "local_account", code: codes.PermissionDenied, says: "is the overflow uid", as: overflow},
-	{name: "uid that the socket does not serve", why: "local_account", code: codes.PermissionDenied, says: "may not use this socket",
-		as: account{"user0", firstOfPool},
-		on: func(w *world) *daemon {
-			return &daemon{machine: "narrow.test", socket: w.narrowSocket()}
-		}},
-	{name: "own certificate expired", why: "certificate_expired", code: codes.Unauthenticated, says: "expired",
-		on: func(w *world) *daemon { return w.expired }},
+	{name: "uid that the socket does not serve", why: "local_account", code: codes.PermissionDenied, says: "may not use this socket", as: account{"user0", firstOfPool}, on: func(w *world) *daemon { return &daemon{machine: "narrow.test", socket: w.narrowSocket()} }},
+	{name: "own certificate expired", why: "certificate_expired", code: codes.Unauthenticated, says: "expired", on: func(w *world) *daemon { return w.expired }},
 
-	{name: "wrong target account", why: "target_mismatch", code: codes.PermissionDenied,
-		says: `the server is bob@beta.test, not the target that the application named`,
-		call: &order{Targets: []string{"alice@beta.test"}}},
-	{name: "target on another machine", why: "target_mismatch", code: codes.PermissionDenied,
-		says: `not the target that the application named: "bob@alpha.test"`,
-		call: &order{Targets: []string{"bob@alpha.test"}}},
-	{name: "target host not in the certificate", why: "target_mismatch", code: codes.PermissionDenied,
-		says: `whose certificate is not for the host that was dialled`,
-		call: &order{Authority: "gamma.test:443"}},
-	{name: "localhost, which another machine answers", why: "target_mismatch", code: codes.PermissionDenied,
-		says: `whose certificate is not for the host that was dialled`,
-		call: &order{Authority: "localhost:443"}},
-	{name: "address that is not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: "192.0.2.1",
-		call: &order{Authority: "192.0.2.1:443"}},
-	{name: "server account that is not the caller's own", why: "target_mismatch", code: codes.PermissionDenied, says: "(--server-accounts)",
-		call: &order{},
-		on:   func(w *world) *daemon { return w.narrow }},
-	{name: "target account without a machine", why: badRequest, code: codes.Internal, says: "it has no @",
-		call: &order{Targets: []string{"bob"}}},
-	{name: "target account empty", why: badRequest, code: codes.Internal, says: "cannot be anybody",
-		call: &order{Targets: []string{"bob@beta.test", ""}}},
-	{name: "target host with a percent sign", why: badRequest, code: codes.Internal, says: "it has a percent sign",
-		call: &order{Authority: "be%25ta.test"}},
+	{name: "wrong target account", why: "target_mismatch", code: codes.PermissionDenied, says: `the server is bob@beta.test, not the target that the application named`, call: &order{Targets: []string{"alice@beta.test"}}},
+	{name: "target on another machine", why: "target_mismatch", code: codes.PermissionDenied, says: `not the target that the application named: "bob@alpha.test"`, call: &order{Targets: []string{"bob@alpha.test"}}},
+	{name: "target host not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: `whose certificate is not for the host that was dialled`, call: &order{Authority: "gamma.test:443"}},
+	{name: "localhost, which another machine answers", why: "target_mismatch", code: codes.PermissionDenied, says: `whose certificate is not for the host that was dialled`, call: &order{Authority: "localhost:443"}},
+	{name: "address that is not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: "192.0.2.1", call: &order{Authority: "192.0.2.1:443"}},
+	{name: "server account that is not the caller's own", why: "target_mismatch", code: codes.PermissionDenied, says: "(--server-accounts)", call: &order{}, on: func(w *world) *daemon { return w.narrow }},
+	{name: "target account without a machine", why: badRequest, code: codes.Internal, says: "it has no @", call: &order{Targets: []string{"bob"}}},
+	{name: "target account empty", why: badRequest, code: codes.Internal, says: "cannot be anybody", call: &order{Targets: []string{"bob@beta.test", ""}}},
+	{name: "target host with a percent sign", why: badRequest, code: codes.Internal, says: "it has a percent sign", call: &order{Authority: "be%25ta.test"}},
 
-	{name: "no target at all", why: "target_mismatch", code: codes.PermissionDenied, says: "names neither a target account nor a host",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.TargetIdentities = nil })},
-	{name: "target identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "a target identity is empty",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) {
-			s.TargetIdentities = append(s.TargetIdentities, new(altspb.Identity))
-		})},
-	{name: "target identity with attributes", why: badRequest, code: codes.InvalidArgument, says: "a target identity has attributes",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) {
-			s.TargetIdentities[0].Attributes = map[string]string{"uid": "0"}
-		})},
-	{name: "too many target identities", why: badRequest, code: codes.InvalidArgument, says: "257 target identities",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) {
-			s.TargetIdentities = slices.Repeat([]*altspb.Identity{hostID("beta.test")}, 257)
-		})},
-	{name: "client as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = accountID("root@alpha.test") })},
-	{name: "client on another machine", why: "local_account", code: codes.PermissionDenied, says: "but this is alpha.test",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = hostID("beta.test") })},
-	{name: "server as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account",
-		raw: serverMod(func(s *altspb.StartServerHandshakeReq) {
-			s.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{accountID("root@alpha.test")}
-		})},
-	{name: "local identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "the local identity is empty",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = new(altspb.Identity) })},
-	{name: "no record protocol that the daemon has", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " +
-		noiseproto.RecordProtocol,
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RecordProtocols = []string{otherRecord} })},
-	{name: "server with no record protocol", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " +
-		noiseproto.RecordProtocol,
-		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].RecordProtocols = nil })},
-	{name: "no application protocol", why: badRequest, code: codes.InvalidArgument, says: "names no application protocol",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = nil })},
-	{name: "application protocol with a space", why: badRequest, code: codes.InvalidArgument, says: "application_protocols has the entry",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = []string{"grpc exp"} })},
-	{name: "RPC versions upside down", why: badRequest, code: codes.InvalidArgument, says: "rpc_versions has a minimum of 9.1",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RpcVersions.MinRpcVersion = versions(9).MinRpcVersion })},
-	{name: "access_token", why: badRequest, code: codes.InvalidArgument, says: "has an access_token",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.AccessToken = token })},
-	{name: "token", why: badRequest, code: codes.InvalidArgument, says: "has a token",
-		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].Token = &token })},
-	{name: "handshake protocol TLS", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 1;",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = altspb.HandshakeProtocol_TLS })},
-	{name: "unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 77;",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = 77 })},
-	{name: "server without parameters for ALTS", why: badRequest, code: codes.InvalidArgument, says: "has no parameters for ALTS",
-		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters = nil })},
-	{name: "parameters of an unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "parameters for handshake protocol 77",
-		raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[77] = s.HandshakeParameters[2] })},
-	{name: "UDP endpoint", why: badRequest, code: codes.InvalidArgument, says: "local_endpoint is UDP",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) {
-			s.LocalEndpoint = &altspb.Endpoint{Protocol: altspb.NetworkProtocol_UDP}
-		})},
-	{name: "endpoint of an unknown protocol", why: badRequest, code: codes.InvalidArgument, says: "remote_endpoint has network protocol 77",
-		raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RemoteEndpoint = &altspb.Endpoint{Protocol: 77} })},
-	{name: "start request twice", why: badRequest, code: codes.InvalidArgument, says: "a second start request", raw: [][]byte{clientStart(nil),
-		clientStart(nil)}},
-	{name: "client's, then server's start request", why: badRequest, code: codes.InvalidArgument, says: "a second start request",
-		raw: [][]byte{clientStart(nil), serverStart(nil, nil)}},
-	{name: "next before start", why: badRequest, code: codes.InvalidArgument, says: "a next request before any start request",
-		raw: [][]byte{next([]byte("salt"))}},
+	{name: "no target at all", why: "target_mismatch", code: codes.PermissionDenied, says: "names neither a target account nor a host", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.TargetIdentities = nil })},
+	{name: "target identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "a target identity is empty", raw: mod(func(s *altspb.StartClientHandshakeReq) {
+		s.TargetIdentities = append(s.TargetIdentities, new(altspb.Identity))
+	})},
+	{name: "target identity with attributes", why: badRequest, code: codes.InvalidArgument, says: "a target identity has attributes", raw: mod(func(s *altspb.StartClientHandshakeReq) {
+		s.TargetIdentities[0].Attributes = map[string]string{"uid": "0"}
+	})},
+	{name: "too many target identities", why: badRequest, code: codes.InvalidArgument, says: "257 target identities", raw: mod(func(s *altspb.StartClientHandshakeReq) {
+		s.TargetIdentities = slices.Repeat([]*altspb.Identity{hostID("beta.test")}, 257)
+	})},
+	{name: "client as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = accountID("root@alpha.test") })},
+	{name: "client on another machine", why: "local_account", code: codes.PermissionDenied, says: "but this is alpha.test", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = hostID("beta.test") })},
+	{name: "server as somebody else", why: "local_account", code: codes.PermissionDenied, says: "nobody speaks for another account", raw: serverMod(func(s *altspb.StartServerHandshakeReq) {
+		s.HandshakeParameters[2].LocalIdentities = []*altspb.Identity{accountID("root@alpha.test")}
+	})},
+	{name: "local identity of no kind", why: badRequest, code: codes.InvalidArgument, says: "the local identity is empty", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.LocalIdentity = new(altspb.Identity) })},
+	{name: "no record protocol that the daemon has", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " + noiseproto.RecordProtocol, raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RecordProtocols = []string{otherRecord} })},
+	{name: "server with no record protocol", why: "no_record_protocol", code: codes.FailedPrecondition, says: "this daemon has only " + noiseproto.RecordProtocol, raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].RecordProtocols = nil })},
+	{name: "no application protocol", why: badRequest, code: codes.InvalidArgument, says: "names no application protocol", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = nil })},
+	{name: "application protocol with a space", why: badRequest, code: codes.InvalidArgument, says: "application_protocols has the entry", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.ApplicationProtocols = []string{"grpc exp"} })},
+	{name: "RPC versions upside down", why: badRequest, code: codes.InvalidArgument, says: "rpc_versions has a minimum of 9.1", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RpcVersions.MinRpcVersion = versions(9).MinRpcVersion })},
+	{name: "access_token", why: badRequest, code: codes.InvalidArgument, says: "has an access_token", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.AccessToken = token })},
+	{name: "token", why: badRequest, code: codes.InvalidArgument, says: "has a token", raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[2].Token = &token })},
+	{name: "handshake protocol TLS", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 1;", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = altspb.HandshakeProtocol_TLS })},
+	{name: "unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "handshake protocol 77;", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.HandshakeSecurityProtocol = 77 })},
+	{name: "server without parameters for ALTS", why: badRequest, code: codes.InvalidArgument, says: "has no parameters for ALTS", raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters = nil })},
+	{name: "parameters of an unknown handshake protocol", why: badRequest, code: codes.InvalidArgument, says: "parameters for handshake protocol 77", raw: serverMod(func(s *altspb.StartServerHandshakeReq) { s.HandshakeParameters[77] = s.HandshakeParameters[2] })},
+	{name: "UDP endpoint", why: badRequest, code: codes.InvalidArgument, says: "local_endpoint is UDP", raw: mod(func(s *altspb.StartClientHandshakeReq) {
+		s.LocalEndpoint = &altspb.Endpoint{Protocol: altspb.NetworkProtocol_UDP}
+	})},
+	{name: "endpoint of an unknown protocol", why: badRequest, code: codes.InvalidArgument, says: "remote_endpoint has network protocol 77", raw: mod(func(s *altspb.StartClientHandshakeReq) { s.RemoteEndpoint = &altspb.Endpoint{Protocol: 77} })},
+	{name: "start request twice", why: badRequest, code: codes.InvalidArgument, says: "a second start request", raw: [][]byte{clientStart(nil), clientStart(nil)}},
+	{name: "client's, then server's start request", why: badRequest, code: codes.InvalidArgument, says: "a second start request", raw: [][]byte{clientStart(nil), serverStart(nil, nil)}},
+	{name: "next before start", why: badRequest, code: codes.InvalidArgument, says: "a next request before any start request", raw: [][]byte{next([]byte("salt"))}},
 	{name: "request of no kind", why: badRequest, code: codes.InvalidArgument, says: "neither client_start, server_start nor next", raw: [][]byte{{}}},
 }
 
@@ -323,13 +278,10 @@ func TestRefusedByPeer(t *testing.T) {
 	}{
 		{"client's CA unknown there", reason.UnknownCA, w.stranger, w.beta, alice, bob, "does not lead to a CA"},
 		{"client's certificate revoked there", reason.CertificateRevoked, w.revoked, w.beta, alice, bob, "is revoked by"},
-		{"client's revocation list out of date there", reason.RevocationUnknown, w.stale, w.beta, alice, bob,
-			"was due to be replaced"},
-		{"client's certificate without the purpose demanded there", reason.CertificateUnacceptable, w.alpha, w.demanding,
-			alice, bob, "that is required here"},
+		{"client's revocation list out of date there", reason.RevocationUnknown, w.stale, w.beta, alice, bob, "was due to be replaced"},
+		{"client's certificate without the purpose demanded there", reason.CertificateUnacceptable, w.alpha, w.demanding, alice, bob, "that is required here"},
 		{"client's account with @", reason.AccountUnacceptable, w.domains, w.beta, domain, bob, "allow domain accounts"},
-		{"server's account without a name", reason.LocalAccount, w.alpha, w.beta, alice, nameless,
-			"has no name in the user database"},
+		{"server's account without a name", reason.LocalAccount, w.alpha, w.beta, alice, nameless, "has no name in the user database"},
 		{"server's own certificate expired", reason.CertificateExpired, w.alpha, w.expired, alice, bob, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

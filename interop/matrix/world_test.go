@@ -214,23 +214,19 @@ func (k *kind) wrongTarget(w *world) string {
 }
 
 var kinds = []*kind{
-	{name: "go", build: none, serverCap: 200, attributes: true, serverIdentity: true,
-		argv: func(w *world, d *daemon, args []string) []string {
-			return append([]string{w.program, "exec", "--socket", d.socket, "--", w.self, "go"}, args...)
-		}},
-	{name: "altscreds", build: none, serverCap: 200, attributes: true, serverIdentity: true,
-		argv: func(w *world, d *daemon, args []string) []string {
-			return append([]string{w.self, "altscreds"}, args...)
-		}},
-	{name: "c++", build: buildCPP, serverCap: 40, attributes: true, serverIdentity: true,
-		argv: func(w *world, d *daemon, args []string) []string {
-			return append([]string{filepath.Join(w.dir, "cpp", "peer"), args[0], d.socket}, args[1:]...)
-		}},
-	{name: "python", build: buildPython, serverCap: 40, machinesOnly: true,
-		argv: func(w *world, d *daemon, args []string) []string {
-			script := filepath.Join(w.dir, "python", "greeter_peer.py")
-			return append([]string{w.program, "exec", "--socket", d.socket, "--", python, script}, args...)
-		}},
+	{name: "go", build: none, serverCap: 200, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
+		return append([]string{w.program, "exec", "--socket", d.socket, "--", w.self, "go"}, args...)
+	}},
+	{name: "altscreds", build: none, serverCap: 200, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
+		return append([]string{w.self, "altscreds"}, args...)
+	}},
+	{name: "c++", build: buildCPP, serverCap: 40, attributes: true, serverIdentity: true, argv: func(w *world, d *daemon, args []string) []string {
+		return append([]string{filepath.Join(w.dir, "cpp", "peer"), args[0], d.socket}, args[1:]...)
+	}},
+	{name: "python", build: buildPython, serverCap: 40, machinesOnly: true, argv: func(w *world, d *daemon, args []string) []string {
+		script := filepath.Join(w.dir, "python", "greeter_peer.py")
+		return append([]string{w.program, "exec", "--socket", d.socket, "--", python, script}, args...)
+	}},
 }
 
 // python is the system's, which has Debian's python3-grpcio.
