@@ -214,12 +214,11 @@ func TestHandshakeEnds(t *testing.T) {
 		end  func(c *altscreds.Conn, cancel func())
 		want []error
 	}{
-		"cancel": {func(_ *altscreds.Conn, cancel func()) { cancel() }, []error{context.Canceled}},
-		"close":  {func(c *altscreds.Conn, _ func()) { c.Close() }, []error{net.ErrClosed}},
-		"deadline": {func(c *altscreds.Conn, _ func()) { c.SetDeadline(past) }, []error{altscreds.ErrTimeout,
-			context.DeadlineExceeded, os.ErrDeadlineExceeded}},
-		"read":  {func(c *altscreds.Conn, _ func()) { c.SetReadDeadline(past) }, []error{altscreds.ErrTimeout}},
-		"write": {func(c *altscreds.Conn, _ func()) { c.SetWriteDeadline(past) }, []error{altscreds.ErrTimeout}},
+		"cancel":   {func(_ *altscreds.Conn, cancel func()) { cancel() }, []error{context.Canceled}},
+		"close":    {func(c *altscreds.Conn, _ func()) { c.Close() }, []error{net.ErrClosed}},
+		"deadline": {func(c *altscreds.Conn, _ func()) { c.SetDeadline(past) }, []error{altscreds.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded}},
+		"read":     {func(c *altscreds.Conn, _ func()) { c.SetReadDeadline(past) }, []error{altscreds.ErrTimeout}},
+		"write":    {func(c *altscreds.Conn, _ func()) { c.SetWriteDeadline(past) }, []error{altscreds.ErrTimeout}},
 	} {
 		for _, side := range []string{"client", "server"} {
 			t.Run(name+"/"+side, func(t *testing.T) {

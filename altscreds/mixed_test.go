@@ -47,20 +47,10 @@ func TestMixedGRPC(t *testing.T) {
 		want  map[string]codes.Code
 		count altscreds.MixedCounts
 	}{
-		{"all, none allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true}},
-			map[string]codes.Code{"alts": codes.OK, "tls": codes.PermissionDenied, "plaintext": codes.PermissionDenied},
-			altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
-		{"all, TLS allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true},
-			{Unauthenticated: []string{"tls"}}},
-			map[string]codes.Code{"alts": codes.OK, "tls": codes.OK, "plaintext": codes.PermissionDenied},
-			altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
-		{"strict", &altscreds.Mixed{TLS: server, Plaintext: true, Strict: true}, []altscreds.Rule{{AnyAccount: true},
-			{Unauthenticated: []string{"tls", "plaintext"}}},
-			map[string]codes.Code{"alts": codes.OK, "tls": codes.Unavailable, "plaintext": codes.Unavailable},
-			altscreds.MixedCounts{ALTS: 1, Refused: 2}},
-		{"neither", &altscreds.Mixed{}, []altscreds.Rule{{Unauthenticated: []string{"tls", "plaintext"}}},
-			map[string]codes.Code{"alts": codes.PermissionDenied, "tls": codes.Unavailable, "plaintext": codes.Unavailable},
-			altscreds.MixedCounts{ALTS: 1, Refused: 2}},
+		{"all, none allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true}}, map[string]codes.Code{"alts": codes.OK, "tls": codes.PermissionDenied, "plaintext": codes.PermissionDenied}, altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
+		{"all, TLS allowed by name", &altscreds.Mixed{TLS: server, Plaintext: true}, []altscreds.Rule{{AnyAccount: true}, {Unauthenticated: []string{"tls"}}}, map[string]codes.Code{"alts": codes.OK, "tls": codes.OK, "plaintext": codes.PermissionDenied}, altscreds.MixedCounts{ALTS: 1, TLS: 1, Plaintext: 1}},
+		{"strict", &altscreds.Mixed{TLS: server, Plaintext: true, Strict: true}, []altscreds.Rule{{AnyAccount: true}, {Unauthenticated: []string{"tls", "plaintext"}}}, map[string]codes.Code{"alts": codes.OK, "tls": codes.Unavailable, "plaintext": codes.Unavailable}, altscreds.MixedCounts{ALTS: 1, Refused: 2}},
+		{"neither", &altscreds.Mixed{}, []altscreds.Rule{{Unauthenticated: []string{"tls", "plaintext"}}}, map[string]codes.Code{"alts": codes.PermissionDenied, "tls": codes.Unavailable, "plaintext": codes.Unavailable}, altscreds.MixedCounts{ALTS: 1, Refused: 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var mu sync.Mutex

@@ -33,30 +33,15 @@ func TestCheck(t *testing.T) {
 	}{
 		{"good", goodLeaf.PEM(), nil, 0, []string{"machine   a.test\n", "would accept this machine as a.test", "more days"}},
 		{"with an intermediate", issue(t, sub, good).PEM(), nil, 0, []string{"would accept"}},
-		{"good for its name", goodLeaf.PEM(), func() []string { return []string{"--ca", "test=" + caFile} }, 0,
-			[]string{"would accept"}},
-		{"ends soon", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(89 * day),
-			NotAfter: time.Now().Add(day)}).PEM(),
-			nil, 0, []string{"warning", "ends in 23 hours", "cure: renew it", "would accept"}},
-		{"expired", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(2 * day), NotAfter: past(day)}).PEM(),
-			nil, 1, []string{"fault", "has expired", "cure: renew", "(over)", "would refuse"}},
-		{"not yet valid", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(-day),
-			NotAfter: past(-2 * day)}).PEM(),
-			nil, 1, []string{"fault", "valid only from", "clock"}},
-		{"unknown CA", issue(t, newCA(t, testca.Options{}), good).PEM(), nil, 1, []string{"fault",
-			"cure: add the intermediate", "(--ca)"}},
-		{"CA for other names", goodLeaf.PEM(), func() []string { return []string{"--ca", "example.com=" + caFile} }, 1,
-			[]string{"fault", "cure:", "(--ca)"}},
-		{"no digitalSignature", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NoKeyUsage: true}).PEM(), nil, 1,
-			[]string{"fault", "digitalSignature"}},
-		{"a purpose is missing", goodLeaf.PEM(), func() []string {
-			return []string{"--require-eku", "1.3.6.1.4.1.32473.1.1"}
-		}, 1,
-			[]string{"fault", "1.3.6.1.4.1.32473.1.1", "(--require-eku)"}},
-		{"revoked", goodLeaf.PEM(), func() []string {
-			return []string{"--crl", crl(testca.CRLOptions{}, goodLeaf.Cert.SerialNumber)}
-		}, 1,
-			[]string{"fault", "revoked", "new key"}},
+		{"good for its name", goodLeaf.PEM(), func() []string { return []string{"--ca", "test=" + caFile} }, 0, []string{"would accept"}},
+		{"ends soon", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(89 * day), NotAfter: time.Now().Add(day)}).PEM(), nil, 0, []string{"warning", "ends in 23 hours", "cure: renew it", "would accept"}},
+		{"expired", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(2 * day), NotAfter: past(day)}).PEM(), nil, 1, []string{"fault", "has expired", "cure: renew", "(over)", "would refuse"}},
+		{"not yet valid", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NotBefore: past(-day), NotAfter: past(-2 * day)}).PEM(), nil, 1, []string{"fault", "valid only from", "clock"}},
+		{"unknown CA", issue(t, newCA(t, testca.Options{}), good).PEM(), nil, 1, []string{"fault", "cure: add the intermediate", "(--ca)"}},
+		{"CA for other names", goodLeaf.PEM(), func() []string { return []string{"--ca", "example.com=" + caFile} }, 1, []string{"fault", "cure:", "(--ca)"}},
+		{"no digitalSignature", issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, NoKeyUsage: true}).PEM(), nil, 1, []string{"fault", "digitalSignature"}},
+		{"a purpose is missing", goodLeaf.PEM(), func() []string { return []string{"--require-eku", "1.3.6.1.4.1.32473.1.1"} }, 1, []string{"fault", "1.3.6.1.4.1.32473.1.1", "(--require-eku)"}},
+		{"revoked", goodLeaf.PEM(), func() []string { return []string{"--crl", crl(testca.CRLOptions{}, goodLeaf.Cert.SerialNumber)} }, 1, []string{"fault", "revoked", "new key"}},
 		{"stale list", goodLeaf.PEM(), func() []string {
 			return []string{"--crl", crl(testca.CRLOptions{ThisUpdate: past(2 * day), NextUpdate: past(day)})}
 		}, 1, []string{"fault", "revocation list", "fetch a new", "(--crl-stale-ok)"}},
@@ -64,8 +49,7 @@ func TestCheck(t *testing.T) {
 			return []string{"--crl-stale-ok", "--crl", crl(testca.CRLOptions{ThisUpdate: past(2 * day), NextUpdate: past(day)})}
 		}, 0, []string{"warning", "revocation list", "would accept"}},
 		{"wildcard", issue(t, ca, testca.Leaf{Hosts: []string{"*.test"}}).PEM(), nil, 1, []string{"wildcard"}},
-		{"another name wanted", goodLeaf.PEM(), func() []string { return []string{"--machine-name", "b.test"} }, 1,
-			[]string{"b.test", "a.test"}},
+		{"another name wanted", goodLeaf.PEM(), func() []string { return []string{"--machine-name", "b.test"} }, 1, []string{"b.test", "a.test"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := []string{"check", "--credentials", write(t, filepath.Join(dir, "a.pem"), tt.pem)}

@@ -174,17 +174,14 @@ func TestStartFailures(t *testing.T) {
 		{"a directory", dir, "", caFile, "not a plain file"},
 		{"too large", file("large.pem", make([]byte, 1<<20+1), 0o600), "", caFile, "more than 1048576 bytes"},
 		{"key for everybody", file("open.pem", good.PEM(), 0o644), "", caFile, "chmod 0600"},
-		{"key apart for everybody", file("cert.pem", good.CertPEM, 0o644), file("open.key", good.KeyPEM, 0o604), caFile,
-			"chmod 0600"},
+		{"key apart for everybody", file("cert.pem", good.CertPEM, 0o644), file("open.key", good.KeyPEM, 0o604), caFile, "chmod 0600"},
 		{"key written by group", file("group.pem", good.PEM(), 0o660), "", caFile, "chmod g-w"},
-		{"certificate written by all", file("w.pem", good.CertPEM, 0o646), file("w.key", good.KeyPEM, 0o600), caFile,
-			"chmod go-w"},
+		{"certificate written by all", file("w.pem", good.CertPEM, 0o646), file("w.key", good.KeyPEM, 0o600), caFile, "chmod go-w"},
 		{"no key", file("nokey.pem", good.CertPEM, 0o644), "", caFile, "--key"},
 		{"not PEM", file("not.pem", []byte("hello"), 0o600), "", caFile, "not.pem"},
 		{"CA written by all", goodFile, "", file("wca.pem", ca.PEM(), 0o666), "add CAs"},
 		{"CA that is none", goodFile, "", goodFile, "only CA certificates"},
-		{"two names", file("two.pem", issue(t, ca, testca.Leaf{Hosts: []string{"x.test", "y.test"}}).PEM(), 0o600), "",
-			caFile, "--machine-name"},
+		{"two names", file("two.pem", issue(t, ca, testca.Leaf{Hosts: []string{"x.test", "y.test"}}).PEM(), 0o600), "", caFile, "--machine-name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := []string{"serve", "--socket", socket, "--credentials", tt.credentials, "--ca", tt.ca}

@@ -122,10 +122,8 @@ func TestReloadRefusals(t *testing.T) {
 		{"empty", put("a.key", nil), "the file is empty"},
 		{"gone", func() { os.Remove(p.path("a.key")) }, "no such file"},
 		{"key for everybody", func() { os.Chmod(p.path("a.key"), 0o644) }, "chmod 0600"},
-		{"expired", leaf(testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour),
-			NotAfter: time.Now().Add(-24 * time.Hour)}), "expired"},
-		{"not yet valid", leaf(testca.Leaf{NotBefore: time.Now().Add(time.Hour),
-			NotAfter: time.Now().Add(48 * time.Hour)}), "valid only from"},
+		{"expired", leaf(testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour)}), "expired"},
+		{"not yet valid", leaf(testca.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(48 * time.Hour)}), "valid only from"},
 		{"another name", leaf(testca.Leaf{Hosts: []string{"z.test"}}), "a.test"},
 		{"no key usage", leaf(testca.Leaf{NoKeyUsage: true}), "key usage"},
 		{"foreign CA", func() {

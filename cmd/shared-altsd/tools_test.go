@@ -280,10 +280,8 @@ func TestPingDiagnosis(t *testing.T) {
 		{"nothing listens", a.socket, closed.Addr().String(), ping.StepConnect, "", "nothing listens on port", nil},
 		{"silence", a.socket, silent.Addr().String(), ping.StepAnswer, "", "does not answer", []string{"--timeout", "300ms"}},
 		{"a web server", a.socket, web.Addr().String(), ping.StepVerify, "malformed", "another service", nil},
-		{"unknown CA", a.socket, foreignPong, ping.StepVerify, "unknown_ca", "no --ca vouches",
-			[]string{"--target-machine", "a.test"}},
-		{"another account", a.socket, ownPong, ping.StepVerify, "target_mismatch", "--target-account",
-			[]string{"--target-account", "x@y.test"}},
+		{"unknown CA", a.socket, foreignPong, ping.StepVerify, "unknown_ca", "no --ca vouches", []string{"--target-machine", "a.test"}},
+		{"another account", a.socket, ownPong, ping.StepVerify, "target_mismatch", "--target-account", []string{"--target-account", "x@y.test"}},
 		{"no daemon", "/run/nothing/socket", silent.Addr().String(), ping.StepStart, "", "systemctl status", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
