@@ -3,6 +3,7 @@ package altscreds
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,11 +43,13 @@ type daemonConn struct {
 	relayUntil    time.Time       // until then the daemon is not asked to take sockets
 	users         int
 	idle          *time.Timer // closes the connection; nil while there are users
+	retired       bool        // not in byKey any more: the last user closes it
 }
 
 type daemonKey struct {
 	socket string
 	uid    uint32
+	who    identity
 }
 
 var daemonConns = struct {
@@ -54,10 +57,16 @@ var daemonConns = struct {
 	byKey map[daemonKey]*daemonConn
 }{byKey: make(map[daemonKey]*daemonConn)}
 
-// acquireDaemonConn returns the connection to the daemon, to be given back with release.
+// acquireDaemonConn returns the connection to the daemon, to be given back with release. What was made under another
+// identity than the key's is ended, as soon as no handshake that began under that one uses it.
 func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()
+	for _, other := range daemonConns.byKey {
+		if other.key.who != key.who {
+			other.retire()
+		}
+	}
 	d := daemonConns.byKey[key]
 	if d == nil {
 		d = &daemonConn{key: key,
@@ -95,6 +104,10 @@ func (d *daemonConn) release() {
 	if d.users--; d.users > 0 {
 		return
 	}
+	if d.retired {
+		d.close()
+		return
+	}
 	var timer *time.Timer
 	timer = time.AfterFunc(daemonIdle, func() {
 		daemonConns.mu.Lock()
@@ -106,14 +119,32 @@ func (d *daemonConn) release() {
 	d.idle = timer
 }
 
+// retire keeps d from new handshakes, and closes what no handshake uses; daemonConns.mu is held.
+func (d *daemonConn) retire() {
+	if d.users == 0 {
+		d.close()
+		return
+	}
+	d.retired = true
+	delete(daemonConns.byKey, d.key)
+	d.closeHandoverConns()
+}
+
 // close ends the connection; daemonConns.mu is held and there are no users.
 func (d *daemonConn) close() {
-	d.idle.Stop()
-	delete(daemonConns.byKey, d.key)
+	if !d.retired {
+		d.idle.Stop()
+		delete(daemonConns.byKey, d.key)
+	}
+	d.closeHandoverConns()
+	d.rpc.Close()
+}
+
+func (d *daemonConn) closeHandoverConns() {
 	for _, c := range d.handoverConns {
 		c.Close()
 	}
-	d.rpc.Close()
+	d.handoverConns = nil
 }
 
 // takePlace waits for a place among the handshakes of the role, and returns what gives it back.
@@ -130,7 +161,7 @@ func (d *daemonConn) takePlace(ctx context.Context, client bool) (leave func(), 
 	}
 }
 
-// dial connects to the socket and checks who serves it.
+// dial connects to the socket, as nobody else than d is for, and checks who serves it. gRPC calls it whenever it likes.
 func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	defer func() {
 		if err != nil {
@@ -139,9 +170,19 @@ func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err err
 			d.dialErr.Store(nil)
 		}
 	}()
+	// The kernel records the identity of the thread that connects.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if currentIdentity() != d.key.who {
+		return nil, errIdentityChanged
+	}
 	unixConn, err := localsock.Dial(ctx, d.key.socket, d.key.uid)
 	if err != nil {
 		return nil, err // not a nil *net.UnixConn in an interface
+	}
+	if currentIdentity() != d.key.who {
+		unixConn.Close()
+		return nil, errIdentityChanged
 	}
 	return unixConn, nil
 }

@@ -43,8 +43,10 @@
 //
 // The socket is [ClientOptions.Socket], else the environment's SHARED_ALTS_SOCKET (but not in setuid programs), else
 // /run/shared-altsd/socket. The daemon is believed only if its socket is served by root, by the program's own account,
-// or by the account in DaemonUID. A process has one connection to it, which is closed a minute after the last
-// handshake.
+// or by the account in DaemonUID, and never by the overflow uid. A process has one connection to it, which is closed a
+// minute after the last handshake, and at the next one if the process has changed its effective uid, gid or groups
+// since: what a program does after it dropped privileges is done without them. (Connections to peers that it made before
+// keep their identity; so do the channels to the daemon of gRPC's own ALTS credentials.)
 //
 // The package works on Linux.
 package altscreds

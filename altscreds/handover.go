@@ -136,7 +136,7 @@ func (d *daemonConn) newHandoverConn(ctx context.Context) (*handoverConn, error)
 func (d *daemonConn) keepHandoverConn(c *handoverConn) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()
-	if len(d.handoverConns) < handoverIdle {
+	if !d.retired && len(d.handoverConns) < handoverIdle {
 		d.handoverConns = append(d.handoverConns, c)
 		return
 	}

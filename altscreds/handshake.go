@@ -52,15 +52,11 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 			return nil, readError(err)
 		}
 	}
-	d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID})
+	d, leave, err := s.placeAtDaemon(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
-	leave, err := d.takePlace(ctx, s.client)
-	if err != nil {
-		return nil, err
-	}
 	defer leave()
 	o, err := d.handOver(ctx, raw, s.start(target, nil, received))
 	if err == errRelay {
@@ -68,6 +64,27 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 		return d.relay(ctx, raw, s.start(target, endpoint(raw.RemoteAddr()), received), received)
 	}
 	return o, err
+}
+
+// placeAtDaemon waits for a place at the daemon, under the identity that the process has when it gets one.
+func (s *settings) placeAtDaemon(ctx context.Context) (d *daemonConn, leave func(), err error) {
+	for {
+		d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID, currentIdentity()})
+		if err != nil {
+			return nil, nil, err
+		}
+		leave, err := d.takePlace(ctx, s.client)
+		if err == nil && currentIdentity() == d.key.who {
+			return d, leave, nil
+		}
+		if err == nil {
+			leave()
+		}
+		d.release()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // awaitPeer waits for the peer's first byte, and returns it if it cannot leave it where it is.

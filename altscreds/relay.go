@@ -101,7 +101,8 @@ func (d *daemonConn) begin(ctx context.Context, start *altspb.HandshakerReq) (ha
 		if dialErr := d.dialErr.Load(); dialErr != nil {
 			noDaemon.Err = *dialErr
 		}
-		if errors.As(noDaemon.Err, &untrusted) || errors.Is(noDaemon.Err, os.ErrPermission) || time.Now().After(giveUp) {
+		if errors.As(noDaemon.Err, &untrusted) || errors.Is(noDaemon.Err, errIdentityChanged) ||
+			errors.Is(noDaemon.Err, os.ErrPermission) || time.Now().After(giveUp) {
 			return nil, nil, err
 		}
 		select {

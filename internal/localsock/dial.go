@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
@@ -13,14 +16,20 @@ import (
 // rules.
 type UntrustedError struct{ UID uint32 }
 
-// Error names the uid; the cure, which depends on who asked, is the caller's to add.
+// Error names the uid; the cure, which depends on who asked, is the caller's to add, but of the overflow uid, for which
+// there is one alone.
 func (e *UntrustedError) Error() string {
+	if IsOverflow(e.UID) {
+		return fmt.Sprintf("it is served by uid %d, which is how every account shows that has no uid in this user namespace "+
+			"(and nobody's own): that is never the daemon; map the daemon's uid into the namespace, or use the socket that "+
+			"'shared-altsd exec' provides", e.UID)
+	}
 	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the one that was named as the "+
 		"daemon's", e.UID)
 }
 
 // Dial connects to the daemon at path and asks the kernel who serves it: root, this process's own account, or daemonUID
-// (0 names nobody else). Of anybody else it returns an *UntrustedError.
+// (0 names nobody else), but never the overflow uid. Of anybody else it returns an *UntrustedError.
 func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, error) {
 	dialed, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if err != nil {
@@ -28,7 +37,7 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 	}
 	conn := dialed.(*net.UnixConn)
 	cred, err := peercred.FromConn(conn)
-	if err == nil && cred.UID != 0 && cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID {
+	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || IsOverflow(cred.UID)) {
 		err = &UntrustedError{cred.UID}
 	}
 	if err != nil {
@@ -37,3 +46,18 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 	}
 	return conn, nil
 }
+
+// IsOverflow reports whether uid is the one that the kernel shows for every account without a uid in this process's user
+// namespace, or nobody's, 65534, which it is by default.
+func IsOverflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
+
+// overflowUID is the kernel's setting, 65534 if it cannot be read.
+var overflowUID = sync.OnceValue(func() uint32 {
+	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
+	if err == nil {
+		if uid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
+			return uint32(uid)
+		}
+	}
+	return 65534
+})
