@@ -11,6 +11,6 @@ func configFile(group string) *cli.ConfigFile {
 		Group:   group,
 		Help:    "Read flags of serve from FILE as well: lines 'name = value', '#' comments. The command line wins.",
 		Options: func() []cli.Option { return new(serveConfig).options() },
-		Read:    daemon.ReadFile,
+		Read:    daemon.ReadConfigFile,
 	}
 }

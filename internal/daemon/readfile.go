@@ -18,25 +18,30 @@ const (
 	maxCRLSize         = 64 << 20
 )
 
-// ReadFile returns the content of a plain file of at most max bytes.
-func ReadFile(path string, max int64) ([]byte, error) {
-	data, _, err := readPlain(path, max)
-	return data, err
+// ReadConfigFile returns the content of a config file of at most max bytes: it names the files below, so that only root
+// and the daemon may write it.
+func ReadConfigFile(path string, max int64) ([]byte, error) {
+	return readOwnFile(path, max, "could name other CAs")
 }
 
-// readTrustFile reads a file that decides whom this machine trusts: only root and the daemon may write it.
+// readTrustFile reads a file that decides whom this machine trusts.
 func readTrustFile(path string, max int64) ([]byte, error) {
+	return readOwnFile(path, max, "could add CAs or remove revocations")
+}
+
+// readOwnFile reads a file that only root and the daemon may write; harm is what others could do.
+func readOwnFile(path string, max int64, harm string) ([]byte, error) {
 	data, info, err := readPlain(path, max)
 	if err != nil {
 		return nil, err
 	}
 	if info.Mode()&0o022 != 0 {
-		return nil, fmt.Errorf("%s may be written by its group or everybody (mode %04o), who could add CAs or remove "+
-			"revocations: 'chmod go-w %s'", path, info.Mode().Perm(), path)
+		return nil, fmt.Errorf("%s may be written by its group or everybody (mode %04o), who %s: 'chmod go-w %s'", path,
+			info.Mode().Perm(), harm, path)
 	}
 	if !safepath.Ours(info) {
-		return nil, fmt.Errorf("%s belongs to uid %d, who could add CAs or remove revocations: 'chown root %s', or to the "+
-			"daemon's user", path, safepath.Owner(info), path)
+		return nil, fmt.Errorf("%s belongs to uid %d, who %s: 'chown root %s', or to the daemon's user", path,
+			safepath.Owner(info), harm, path)
 	}
 	return data, nil
 }
@@ -73,10 +78,15 @@ func ReadKeyFile(path string) (data []byte, warning string, err error) {
 	return data, warning, nil
 }
 
-// readPlain reads a plain file of at most max bytes, and returns what it was when it was open.
+// readPlain reads a plain file of at most max bytes, and returns what it was when it was open. Nobody else than root and
+// the daemon may be able to put another file in its place.
 func readPlain(path string, max int64) ([]byte, os.FileInfo, error) {
-	// O_NONBLOCK, so that a FIFO does not hold the daemon up.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	real, err := safepath.File(path)
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	// O_NONBLOCK, so that a FIFO does not hold the daemon up; O_NOFOLLOW, since there was no symlink left.
+	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, nil, fileError(err)
 	}
