@@ -119,6 +119,9 @@ func (t *Trust) check(now time.Time) []Fault {
 			}
 		}
 	}
+	for _, b := range t.behind {
+		faults = append(faults, Fault{What: b.String(), Cure: fetchList + ", or say that this is meant", Setting: b.setting()})
+	}
 	for _, l := range t.crls {
 		if l.stale(now) {
 			f := Fault{

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,6 +34,7 @@ type crl struct {
 	// certainty.
 	mu     sync.Mutex
 	signed map[[32]byte]bool
+	keys   [][]byte // SubjectPublicKeyInfo of those that have
 }
 
 const maxSignedMemo = 1024
@@ -123,7 +125,17 @@ func (l *crl) signedBy(issuer *x509.Certificate) bool {
 		clear(l.signed)
 	}
 	l.signed[spki] = ok
+	if ok && !slices.ContainsFunc(l.keys, func(k []byte) bool { return bytes.Equal(k, issuer.RawSubjectPublicKeyInfo) }) {
+		l.keys = append(l.keys, issuer.RawSubjectPublicKeyInfo)
+	}
 	return ok
+}
+
+// signers returns the keys that are known to have signed the list, as SubjectPublicKeyInfo.
+func (l *crl) signers() [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.keys)
 }
 
 func (l *crl) revokes(cert *x509.Certificate) bool {

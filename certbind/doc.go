@@ -68,6 +68,11 @@
 // what it revokes is revoked in any case. A list from the future (thisUpdate after now) is used: its issuer has
 // signed it, and a clock that is behind should not cut off every peer. Check warns of it.
 //
+// A list says what it says for ever, so that whoever can send one can send an old one. A Mark is how new the newest list
+// of a CA was (by number, else by thisUpdate), Trust.Behind tells which CAs of a trust have none as new, and by
+// Trust.Demanding their chains fail. Who holds the marks, and how long, is the program's affair. A list that is more
+// than 5 minutes ahead makes no Mark.
+//
 // # The cache
 //
 // Successes, and only these, are kept under the SHA-256 of the whole identity: at most 4096, and 256 for one leaf,

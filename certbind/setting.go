@@ -15,6 +15,8 @@ const (
 	SettingCAs                               // TrustConfig.CAs
 	SettingCRLStaleOK                        // TrustConfig.CRLStaleOK
 	SettingRequireEKU                        // TrustConfig.RequireEKU
+	SettingOlderList                         // a CA's Mark, to be set back to an older list
+	SettingForgetList                        // a CA's Mark, to be deleted
 	SettingDomainAccounts                    // TrustConfig.AllowDomainAccounts, and ValidAccount's allowDomain
 )
 

@@ -292,7 +292,11 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 // used.
 func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now time.Time) *reason.Error {
 	var stale *crl
+	var behind *Behind
 	for i, cert := range path[:len(path)-1] {
+		if b, ok := t.behind[sha256.Sum256(path[i+1].RawSubjectPublicKeyInfo)]; ok {
+			behind = &b
+		}
 		for _, l := range t.crls {
 			if !l.signedBy(path[i+1]) {
 				continue
@@ -309,6 +313,9 @@ func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now t
 				p.notAfter = earlier(p.notAfter, l.list.NextUpdate)
 			}
 		}
+	}
+	if behind != nil {
+		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(behind.setting(), "%v; fetch the newest one", behind))
 	}
 	if stale != nil {
 		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(SettingCRLStaleOK,

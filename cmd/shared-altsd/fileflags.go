@@ -26,6 +26,10 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		f.MachineName = ascii.Lower(v)
 		return certbind.ValidMachineName(f.MachineName)
 	}
+	setStateDir := func(v string) error {
+		f.StateDir = v
+		return nil
+	}
 	setRequireEKU := func(v string) (err error) {
 		f.RequireEKU, err = parseOID(v)
 		return err
@@ -43,6 +47,9 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "Certificate revocation list, PEM or DER."},
 		{Name: "crl-stale-ok", Group: group, Value: cli.Switch(&f.CRLStaleOK),
 			Help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
+		{Name: "state-dir", Group: group, Value: cli.Func("DIR", setStateDir).CompleteFiles(),
+			Help: "Directory in which the daemon remembers the newest revocation list of each CA, so that after a restart no " +
+				"older one takes its place. Without it systemd's (STATE_DIRECTORY); without that a restart forgets."},
 		{Name: "machine-name", Group: group, Value: cli.Func("NAME", setMachineName),
 			Help: "Name of this machine, one of the DNS names in its certificate. Needed where there are several and none is " +
 				"the host's own full name."},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/shared-altsd/shared-altsd/internal/adminclient"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
@@ -20,17 +21,26 @@ status 1, with the reason, if it refused them and goes on with what it had. Only
 With --credentials, this command reads the file and hands its content to the daemon, which then need not be able to read
 it. That is how the systemd unit renews a key that it gave the daemon by LoadCredential=, whose copy never changes.
 
+A revocation list that is older than the one in force, or gone, refuses the reload. If that is meant, say so.
+
   shared-altsd reload
+  shared-altsd reload --accept-older-list /etc/shared-altsd/ca.crl
   shared-altsd reload --credentials /etc/shared-altsd/machine.pem`,
 	Setup: func() ([]cli.Option, func([]string) error) {
 		d := new(daemonFlags)
 		var credentials, key string
+		var r adminclient.Reload
 		const group = "Certificates:"
 		options := append(d.options(),
 			cli.Option{Name: "credentials", Group: group, Value: cli.File(&credentials),
 				Help: "PEM file with this machine's certificate chain and private key, to be handed to the daemon."},
 			cli.Option{Name: "key", Group: group, Value: cli.File(&key),
-				Help: "PEM file with the private key, if it is not in --credentials."})
+				Help: "PEM file with the private key, if it is not in --credentials."},
+			cli.Option{Name: "accept-older-list", Group: group, Repeat: true, Value: cli.Files(&r.AcceptOlder),
+				Help: "File of a revocation list, one of --crl, that may be older than the one that was in force: the CA means " +
+					"it so."},
+			cli.Option{Name: "forget-list", Group: group, Repeat: true, Value: cli.Files(&r.Forget),
+				Help: "CA whose revocation list may be gone: its distinguished name as the refusal has it, or the list's file."})
 		return options, func([]string) error {
 			if key != "" && credentials == "" {
 				return cli.Usagef("--key without --credentials: give the certificate as well")
@@ -40,7 +50,8 @@ it. That is how the systemd unit renews a key that it gave the daemon by LoadCre
 			if err != nil {
 				return err
 			}
-			return d.admin().Reload(os.Stdout, handed)
+			r.Credentials = handed
+			return d.admin().Reload(os.Stdout, r)
 		}
 	},
 }

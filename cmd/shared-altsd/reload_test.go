@@ -158,6 +158,46 @@ func TestReloadRefusals(t *testing.T) {
 	}
 }
 
+// An older list comes into force only if the administrator says so, and the daemon says that he did.
+func TestRule33ReloadCommand(t *testing.T) {
+	p := newPair(t)
+	newer, err := os.ReadFile(p.path("crl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, err := p.ca1.CRL(nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-2 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(args ...string) (int, string) {
+		code, out, errs := altsd(t, append([]string{"reload", "--socket", p.a.socket}, args...)...)
+		return code, out + errs
+	}
+	write(t, p.path("crl"), older)
+	if code, out := reload(); code != 1 || !strings.Contains(out, "is older than the one that was in force") {
+		t.Errorf("an older list: %d %s", code, out)
+	}
+	if code, out := reload("--accept-older-list", p.path("crl")); code != 0 {
+		t.Errorf("accepted: %d %s", code, out)
+	}
+	p.a.log.waitAfter(t, 0, "let by the administrator")
+	write(t, p.path("crl"), newer)
+	if code, out := reload(); code != 0 {
+		t.Errorf("the newer one again: %d %s", code, out)
+	}
+	other, err := p.ca2.CRL(nil, testca.CRLOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path("crl"), other)
+	if code, out := reload(); code != 1 || !strings.Contains(out, "is gone") {
+		t.Errorf("another CA's list in its place: %d %s", code, out)
+	}
+	if code, out := reload("--forget-list", p.ca1.Cert.Subject.String()); code != 0 {
+		t.Errorf("forgotten: %d %s", code, out)
+	}
+}
+
 // A revocation takes effect at the next handshake, also where it is this machine's own certificate that is revoked
 // with it: otherwise an administrator's list would wait for a certificate.
 func TestReloadRevocation(t *testing.T) {

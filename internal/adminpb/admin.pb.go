@@ -708,7 +708,11 @@ func (x *Failure) GetText() string {
 type ReloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PEM of key and chain, at most 100 KiB; empty: the daemon reads its own files.
-	Credentials   []byte `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	Credentials []byte `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// Files of revocation lists that may be older than those in force.
+	AcceptOlderLists []string `protobuf:"bytes,2,rep,name=accept_older_lists,json=acceptOlderLists,proto3" json:"accept_older_lists,omitempty"`
+	// Lists that may be gone: the CA's distinguished name, or the file that it was in.
+	ForgetLists   []string `protobuf:"bytes,3,rep,name=forget_lists,json=forgetLists,proto3" json:"forget_lists,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,6 +750,20 @@ func (*ReloadRequest) Descriptor() ([]byte, []int) {
 func (x *ReloadRequest) GetCredentials() []byte {
 	if x != nil {
 		return x.Credentials
+	}
+	return nil
+}
+
+func (x *ReloadRequest) GetAcceptOlderLists() []string {
+	if x != nil {
+		return x.AcceptOlderLists
+	}
+	return nil
+}
+
+func (x *ReloadRequest) GetForgetLists() []string {
+	if x != nil {
+		return x.ForgetLists
 	}
 	return nil
 }
@@ -874,9 +892,11 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\aaccount\x18\x04 \x01(\tR\aaccount\x12\x12\n" +
 	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text\"1\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"\x82\x01\n" +
 	"\rReloadRequest\x12 \n" +
-	"\vcredentials\x18\x01 \x01(\fR\vcredentials\"h\n" +
+	"\vcredentials\x18\x01 \x01(\fR\vcredentials\x12,\n" +
+	"\x12accept_older_lists\x18\x02 \x03(\tR\x10acceptOlderLists\x12!\n" +
+	"\fforget_lists\x18\x03 \x03(\tR\vforgetLists\"h\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12$\n" +
 	"\x0enot_after_unix\x18\x02 \x01(\x03R\fnotAfterUnix\x12\x16\n" +

@@ -155,7 +155,8 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 		// A copy, since the reloader keeps it for later reloads.
 		credential = append(credential, req.GetCredentials()...)
 	}
-	if err := a.reloader.Reload(credential); err != nil {
+	if err := a.reloader.Reload(reloadRequest{credential: credential, acceptOlder: req.GetAcceptOlderLists(),
+		forget: req.GetForgetLists()}); err != nil {
 		return nil, status.Error(codes.FailedPrecondition,
 			"reload refused, the old certificates stay in force: "+cli.OneLine(err.Error()))
 	}

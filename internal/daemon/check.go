@@ -17,6 +17,19 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	memory := ""
+	if len(f.CRLs) > 0 {
+		marks, err := readMarks(f.stateDir())
+		switch {
+		case err != nil: // it may be the daemon's, whom this account does not believe
+			l.warn("the daemon's memory of revocation lists was not looked at: " + err.Error())
+		case f.stateDir() == "":
+			memory = "no memory (--state-dir): after a restart an older list than now would be taken"
+		default:
+			memory = fmt.Sprintf("%d remembered in %s", len(marks), f.stateDir())
+			l.trust = f.demand(l.trust, marks)
+		}
+	}
 	now := time.Now()
 	leaf := l.credential.Leaf
 	fmt.Fprintf(w, "machine   %s\n", l.name)
@@ -27,6 +40,9 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339),
 		leaf.NotAfter.UTC().Format(time.RFC3339),
 		expiry.Remaining(leaf.NotAfter.Sub(now)))
+	if memory != "" {
+		fmt.Fprintf(w, "lists     %s\n", memory)
+	}
 	for _, warning := range l.warnings {
 		fmt.Fprintf(w, "warning   %s\n", warning)
 	}

@@ -8,14 +8,16 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
 
-// settingFlags are the flags of serve by which an administrator changes what certbind names as the cure of an error or
-// a fault.
+// settingFlags are the flags of serve, and of reload, by which an administrator changes what certbind names as the cure
+// of an error or a fault.
 var settingFlags = map[certbind.Setting]string{
 	certbind.SettingKey:            "--key",
 	certbind.SettingMachineName:    "--machine-name",
 	certbind.SettingCAs:            "--ca",
 	certbind.SettingCRLStaleOK:     "--crl-stale-ok",
 	certbind.SettingRequireEKU:     "--require-eku",
+	certbind.SettingOlderList:      "reload --accept-older-list",
+	certbind.SettingForgetList:     "reload --forget-list",
 	certbind.SettingDomainAccounts: "--allow-domain-accounts",
 }
 

@@ -11,10 +11,10 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
 
-// Each setting that certbind may name has a flag. (That serve has it is tested beside serve.)
+// Each setting that certbind may name has a flag, of serve or of reload. (That serve has it is tested beside serve.)
 func TestSettingFlags(t *testing.T) {
 	for s := certbind.SettingKey; s <= certbind.SettingDomainAccounts; s++ {
-		if !strings.HasPrefix(settingFlags[s], "--") {
+		if !strings.HasPrefix(strings.TrimPrefix(settingFlags[s], "reload "), "--") {
 			t.Errorf("setting %d has the flag %q", s, settingFlags[s])
 		}
 	}

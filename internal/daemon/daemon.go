@@ -63,6 +63,11 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, err
 	}
+	memory, err := openListMemory(c.Files.stateDir(), log)
+	if err != nil {
+		return nil, err
+	}
+	l.trust = c.Files.demand(l.trust, memory.marks)
 	d.machine, err = certbind.NewMachine(certbind.MachineConfig{
 		Credential: l.credential, Name: l.name, Trust: l.trust, Window: c.StatementLifetime, Logger: log,
 	})
@@ -71,7 +76,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	}
 	d.metrics = metrics.New(version.Number())
 	d.announcer = newAnnouncer(d.machine, log)
-	d.reloader = newReloader(c.Files, state, d.machine, log, func(err error) {
+	d.reloader = newReloader(c.Files, state, d.machine, memory, log, func(err error) {
 		d.metrics.Reload(err)
 		d.announcer.announce()
 	})
@@ -97,6 +102,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}
+	d.reloader.remember()
 	d.logStart(l)
 	return d, nil
 }
@@ -138,6 +144,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 			d.reloader.poll()
 		case <-announce.C:
 			d.announcer.announce()
+			d.reloader.remember()
 		case <-rotate.C:
 			if err := d.machine.RotateStatic(); err != nil {
 				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
@@ -160,7 +167,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *Daemon) hangup() {
 	d.notify.Reloading()
-	if err := d.reloader.Reload(nil); err != nil {
+	if err := d.reloader.Reload(reloadRequest{}); err != nil {
 		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
 		return
 	}

@@ -24,6 +24,8 @@ type Files struct {
 	RequireEKU          asn1.ObjectIdentifier
 	AllowDomainAccounts bool
 	CRLStaleOK          bool
+	// StateDir is where the daemon remembers how new the lists were, "" for nowhere.
+	StateDir string
 	// given is a PEM with key and chain that was handed over while the daemon ran, in the place of the first two.
 	given []byte
 }

@@ -23,6 +23,7 @@ const (
 type reloader struct {
 	files   Files
 	machine *certbind.Machine
+	memory  *listMemory // of mu
 	log     *slog.Logger
 	observe func(error) // is told the outcome of each reload that read the files to the end
 
@@ -34,9 +35,9 @@ type reloader struct {
 }
 
 // newReloader watches files that machine was made of in the given state.
-func newReloader(files Files, state string, machine *certbind.Machine, log *slog.Logger,
+func newReloader(files Files, state string, machine *certbind.Machine, memory *listMemory, log *slog.Logger,
 	observe func(error)) *reloader {
-	return &reloader{files: files, machine: machine, log: log, observe: observe, seen: state, tried: state}
+	return &reloader{files: files, machine: machine, memory: memory, log: log, observe: observe, seen: state, tried: state}
 }
 
 // errChanging says that the files changed while they were being read; the next polls try again.
@@ -53,31 +54,38 @@ func (r *reloader) poll() {
 	changed := now != r.tried
 	retry := !r.failed.IsZero() && time.Since(r.failed) >= retryInterval
 	if atRest && (changed || retry) {
-		r.reload(nil)
+		r.reload(reloadRequest{})
 	}
 }
 
 // Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
 // --credentials and --key, now and at later reloads.
-func (r *reloader) Reload(credential []byte) error {
+func (r *reloader) Reload(req reloadRequest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.reload(credential)
+	return r.reload(req)
 }
 
-func (r *reloader) reload(credential []byte) error {
-	err := r.tryReload(credential)
+// remember notes how new the lists in force are, whose CAs peers have shown by now.
+func (r *reloader) remember() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.memory.add(r.machine.Trust())
+}
+
+func (r *reloader) reload(req reloadRequest) error {
+	err := r.tryReload(req)
 	if !errors.Is(err, errChanging) {
 		r.observe(err)
 	}
 	return err
 }
 
-func (r *reloader) tryReload(credential []byte) error {
+func (r *reloader) tryReload(req reloadRequest) error {
 	state := r.files.state()
 	files := r.files
-	if credential != nil {
-		files.given = credential
+	if req.credential != nil {
+		files.given = req.credential
 	}
 	next, err := files.load(r.machine.Name())
 	if err == nil && r.files.state() != state {
@@ -85,10 +93,16 @@ func (r *reloader) tryReload(credential []byte) error {
 	} else {
 		r.tried = state
 	}
+	var marks certbind.Marks
+	var let []string
 	if err == nil {
 		err = r.noWorse(next)
 	}
 	if err == nil {
+		marks, let, err = r.noOlderLists(next.trust, req)
+	}
+	if err == nil {
+		next.trust = r.files.demand(next.trust, marks)
 		err = r.machine.Reload(next.credential, next.trust)
 	}
 	if err != nil {
@@ -102,6 +116,11 @@ func (r *reloader) tryReload(credential []byte) error {
 	}
 	r.failed, r.lastErr = time.Time{}, ""
 	r.files.given = files.given
+	r.memory.marks = marks
+	r.memory.add(next.trust)
+	for _, l := range let {
+		r.log.Warn("let by the administrator: " + l)
+	}
 	for _, w := range next.warnings {
 		r.log.Warn(w)
 	}

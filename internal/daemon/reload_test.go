@@ -46,7 +46,8 @@ func TestReloadAtRest(t *testing.T) {
 	}
 	var outcomes []error
 	observe := func(err error) { outcomes = append(outcomes, err) }
-	r := newReloader(f, f.state(), m, slog.New(slog.DiscardHandler), observe)
+	r := newReloader(f, f.state(), m, &listMemory{marks: certbind.Marks{}},
+		slog.New(slog.DiscardHandler), observe)
 	serial := func() string { return m.Credential().Leaf.SerialNumber.String() }
 
 	r.poll()
@@ -100,13 +101,13 @@ func TestReloadAtRest(t *testing.T) {
 		t.Errorf("a bad key, later: %v", outcomes)
 	}
 	given := issue()
-	if err := r.Reload(given.PEM()); err != nil {
+	if err := r.Reload(reloadRequest{credential: given.PEM()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Reload(nil); err != nil || serial() != given.Cert.SerialNumber.String() {
+	if err := r.Reload(reloadRequest{}); err != nil || serial() != given.Cert.SerialNumber.String() {
 		t.Errorf("a credential handed over: %v, serial %s", err, serial())
 	}
-	if err := r.Reload([]byte("nonsense")); err == nil || serial() != given.Cert.SerialNumber.String() {
+	if err := r.Reload(reloadRequest{credential: []byte("nonsense")}); err == nil || serial() != given.Cert.SerialNumber.String() {
 		t.Errorf("nonsense handed over: %v, serial %s", err, serial())
 	}
 }

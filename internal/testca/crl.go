@@ -13,6 +13,7 @@ import (
 // CRLOptions describe a revocation list. The zero value gives one from an hour ago, good for a day.
 type CRLOptions struct {
 	ThisUpdate, NextUpdate time.Time
+	Number                 *big.Int // ThisUpdate in nanoseconds if nil
 	// Extensions are added to the list, EntryExtensions to each entry.
 	Extensions, EntryExtensions []pkix.Extension
 	// IgnoreKeyUsage signs even if the CA's certificate does not have cRLSign.
@@ -39,8 +40,11 @@ func (ca *CA) CRL(serials []*big.Int, o CRLOptions) ([]byte, error) {
 	if o.NextUpdate.IsZero() {
 		o.NextUpdate = o.ThisUpdate.Add(24 * time.Hour)
 	}
+	if o.Number == nil {
+		o.Number = big.NewInt(o.ThisUpdate.UnixNano())
+	}
 	t := &x509.RevocationList{
-		Number: big.NewInt(o.ThisUpdate.UnixNano()), ThisUpdate: o.ThisUpdate, NextUpdate: o.NextUpdate,
+		Number: o.Number, ThisUpdate: o.ThisUpdate, NextUpdate: o.NextUpdate,
 		ExtraExtensions: o.Extensions,
 	}
 	for _, s := range serials {

@@ -1,0 +1,160 @@
+package certbind
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+)
+
+const (
+	// MaxMarks bounds how many CAs' lists are remembered.
+	MaxMarks = 1024
+	// maxAhead is how far ahead of our clock a list may have been made: clocks may differ by as much.
+	maxAhead = 5 * time.Minute
+	// maxNumberBits bounds a list's number: RFC 5280, section 5.2.3, allows 20 bytes.
+	maxNumberBits = 160
+)
+
+// A Mark is how new the newest revocation list of one CA is that was in force here, so that an older one, which anybody
+// can send who can send a list, does not take its place. A CA is a key here, as everywhere with lists.
+type Mark struct {
+	Key        []byte   // SubjectPublicKeyInfo of the CA
+	Issuer     string   // its distinguished name in the list, for messages
+	Source     string   // the list's file
+	Number     *big.Int // of the list, nil if it has none
+	ThisUpdate time.Time
+}
+
+// olderThan compares by number where both lists have one, else by thisUpdate.
+func (m Mark) olderThan(other Mark) bool {
+	if m.Number != nil && other.Number != nil {
+		return m.Number.Cmp(other.Number) < 0
+	}
+	return m.ThisUpdate.Before(other.ThisUpdate)
+}
+
+// String says which list it is.
+func (m Mark) String() string {
+	number := "without a number"
+	if m.Number != nil {
+		number = "number " + m.Number.String()
+	}
+	return fmt.Sprintf("%s of %s", number, stamp(m.ThisUpdate))
+}
+
+// Marks has one Mark a CA, by the SHA-256 of its key.
+type Marks map[[32]byte]Mark
+
+// Add takes m if it is of another CA than those there are, or of a newer list.
+func (ms Marks) Add(m Mark) {
+	key := sha256.Sum256(m.Key)
+	if old, ok := ms[key]; ok && m.olderThan(old) || !ok && len(ms) >= MaxMarks {
+		return
+	}
+	ms[key] = m
+}
+
+// Marks returns the newest list of each CA whose signature of one is known: those that are trusted, and those that stood
+// in the path of a peer. Lists from the future do not count, for they would keep out all others until then.
+func (t *Trust) Marks(now time.Time) Marks {
+	ms := make(Marks)
+	for _, l := range t.crls {
+		if l.list.ThisUpdate.After(now.Add(maxAhead)) {
+			continue
+		}
+		for _, key := range l.signers() {
+			ms.Add(l.mark(key))
+		}
+	}
+	return ms
+}
+
+// A Behind is a CA whose newest list is older than its Mark, or gone.
+type Behind struct {
+	Mark  Mark
+	Found *Mark // nil: there is no list of that CA
+}
+
+// String names cause and files.
+func (b Behind) String() string {
+	if b.Found == nil {
+		return fmt.Sprintf("the revocation list of the CA %q, which was in force here (%s), is gone", b.Mark.Issuer,
+			b.Mark.Source)
+	}
+	return fmt.Sprintf("the revocation list %s of the CA %q (%v) is older than the one that was in force here (%v)",
+		b.Found.Source, b.Mark.Issuer, b.Found, b.Mark)
+}
+
+// setting is what cures it where it is as the CA meant it.
+func (b Behind) setting() Setting {
+	if b.Found == nil {
+		return SettingForgetList
+	}
+	return SettingOlderList
+}
+
+// Behind returns the CAs for which this trust has no list that is as new as the mark, in the order of their names.
+func (t *Trust) Behind(ms Marks) []Behind {
+	var all []Behind
+	for _, m := range ms {
+		if found := t.newest(m); found == nil || found.olderThan(m) {
+			all = append(all, Behind{Mark: m, Found: found})
+		}
+	}
+	slices.SortFunc(all, func(a, b Behind) int {
+		return cmp.Or(cmp.Compare(a.Mark.Issuer, b.Mark.Issuer), slices.Compare(a.Mark.Key, b.Mark.Key))
+	})
+	return all
+}
+
+// newest returns the newest list that the CA of the mark has signed, nil if there is none.
+func (t *Trust) newest(m Mark) *Mark {
+	pub, err := x509.ParsePKIXPublicKey(m.Key)
+	if err != nil || acceptableKey(pub, maxCARSABits) != nil {
+		return nil // it signed nothing that would be believed
+	}
+	ca := &x509.Certificate{RawSubjectPublicKeyInfo: m.Key, PublicKey: pub}
+	var newest *Mark
+	for _, l := range t.crls {
+		if !l.signedBy(ca) {
+			continue
+		}
+		if found := l.mark(m.Key); newest == nil || newest.olderThan(found) {
+			newest = &found
+		}
+	}
+	return newest
+}
+
+// Demanding returns the same trust, by which the chains of each CA that is behind its mark fail.
+func (t *Trust) Demanding(ms Marks) *Trust {
+	next := *t
+	next.behind = make(map[[32]byte]Behind)
+	for _, b := range t.Behind(ms) {
+		next.behind[sha256.Sum256(b.Mark.Key)] = b
+	}
+	return &next
+}
+
+// mark returns the Mark of a list that key has signed.
+func (l *crl) mark(key []byte) Mark {
+	m := Mark{Key: key, Issuer: l.list.Issuer.String(), Source: l.source, ThisUpdate: l.list.ThisUpdate}
+	if n := l.list.Number; n != nil && n.Sign() >= 0 && n.BitLen() <= maxNumberBits {
+		m.Number = n
+	}
+	return m
+}
+
+// FromFuture returns the file of a list that was made more than 5 minutes after now, "" if there is none.
+func (t *Trust) FromFuture(now time.Time) string {
+	for _, l := range t.crls {
+		if l.list.ThisUpdate.After(now.Add(maxAhead)) {
+			return l.source
+		}
+	}
+	return ""
+}

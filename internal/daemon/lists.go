@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+)
+
+// A reloadRequest is what one reload does beyond reading the files.
+type reloadRequest struct {
+	credential []byte // PEM with key and chain, nil for the files
+	// acceptOlder are files of lists that may be older than before, forget the names of CAs, or files, whose lists may
+	// be gone.
+	acceptOlder, forget []string
+}
+
+func sortedKeys(marks certbind.Marks) [][32]byte {
+	return slices.SortedFunc(maps.Keys(marks), func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// noOlderLists refuses lists that are older than those that were in force, gone, or from the future, where those in
+// force are not so already, and returns the marks by which the others go: all that are remembered, but for what the
+// administrator lets go, which is named in let.
+func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks certbind.Marks, let []string, err error) {
+	if file := next.FromFuture(time.Now()); file != "" {
+		return nil, nil, fmt.Errorf("the revocation list %s was made more than 5 minutes from now: set this machine's "+
+			"clock, or fetch the right list", file)
+	}
+	for _, file := range req.acceptOlder {
+		if !among(r.files.CRLs, file) {
+			return nil, nil, fmt.Errorf("--accept-older-list %s: that is none of the lists of --crl (%s)", file,
+				strings.Join(r.files.CRLs, ", "))
+		}
+	}
+	r.memory.add(r.machine.Trust()) // a peer may have shown since who signed a list
+	marks = maps.Clone(r.memory.marks)
+	for _, name := range req.forget {
+		found := false
+		for key, m := range marks {
+			if m.Issuer == name || sameFile(m.Source, name) {
+				delete(marks, key)
+				found = true
+				let = append(let, fmt.Sprintf("the list of the CA %q (%v) is forgotten", m.Issuer, m))
+			}
+		}
+		if !found {
+			return nil, nil, fmt.Errorf("--forget-list %s: no list of that CA or file is remembered", name)
+		}
+	}
+	if len(r.files.CRLs) == 0 {
+		return marks, let, nil
+	}
+	was := make(map[string]bool) // what is so already, and refused handshake by handshake
+	for _, b := range r.machine.Trust().Behind(marks) {
+		was[string(b.Mark.Key)] = true
+	}
+	for _, b := range next.Behind(marks) {
+		switch {
+		case b.Found != nil && among(req.acceptOlder, b.Found.Source):
+			marks[sha256.Sum256(b.Mark.Key)] = *b.Found
+			let = append(let, b.String())
+		case was[string(b.Mark.Key)]:
+		case b.Found != nil:
+			return nil, nil, fmt.Errorf("%v: fetch the newest one from the CA, over HTTPS if it can be had, or, if the CA "+
+				"means the older one, 'shared-altsd reload --accept-older-list %s'", b, b.Found.Source)
+		default:
+			return nil, nil, fmt.Errorf("%v: put it back, or, if the CA is used no more, 'shared-altsd reload --forget-list "+
+				"%q'", b, b.Mark.Issuer)
+		}
+	}
+	return marks, let, nil
+}
+
+// among reports whether file is one of files.
+func among(files []string, file string) bool {
+	return slices.ContainsFunc(files, func(f string) bool { return sameFile(f, file) })
+}
+
+// sameFile reports whether two paths are the same text, made absolute.
+func sameFile(a, b string) bool {
+	x, errX := filepath.Abs(a)
+	y, errY := filepath.Abs(b)
+	return errors.Join(errX, errY) == nil && x == y
+}
