@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
-// A Credential is the machine's private key with the certificates that speak for it. It does not change once made.
+// A Credential is the machine's private key with the certificates that speak for it. It does not change once made, but
+// by Wipe.
 type Credential struct {
 	// Chain is what travels: 1 to 4 certificates in DER, leaf first, each next one issued the one before it, without
 	// the root; 16384 bytes in all.
@@ -23,7 +25,12 @@ type Credential struct {
 	Certificates []*x509.Certificate
 	// Signer holds the private key: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits.
 	Signer crypto.Signer
+
+	mu sync.RWMutex // held to sign, and to wipe what signs
 }
+
+// errWiped says that the key is in use no more.
+var errWiped = errors.New("the machine's private key was wiped, since another one has taken its place")
 
 // ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the
 // key stands in certPEM. Keys are PKCS #8, PKCS #1 or SEC 1, not encrypted. The leaf is the certificate of the key;
@@ -34,6 +41,16 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the machine's certificate: %w", err)
 	}
+	var signers []crypto.Signer
+	kept := false
+	defer func() {
+		wipeKeyBlocks(blocks)
+		if !kept {
+			for _, s := range signers {
+				wipeKey(s)
+			}
+		}
+	}()
 	if keyPEM != nil {
 		more, err := pemBlocks(keyPEM)
 		if err != nil {
@@ -41,7 +58,6 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		}
 		blocks = append(blocks, more...)
 	}
-	var signers []crypto.Signer
 	var certs []*x509.Certificate
 	for _, b := range blocks {
 		switch {
@@ -91,6 +107,7 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 			"accept %d and %d; have the certificate issued by a CA nearer to the root",
 			len(chain), size, maxCertificates, maxCertificateBytes)
 	}
+	kept = true
 	return c, nil
 }
 
@@ -218,6 +235,11 @@ func listNames(names []string) string {
 // Sign makes the signature over a statement with the scheme that the key fixes (docs/protocol.md, section 5.1), at most
 // 512 bytes.
 func (c *Credential) Sign(statement []byte) ([]byte, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.Signer == nil {
+		return nil, errWiped
+	}
 	sig, err := signStatement(c.Signer, statement)
 	if err != nil {
 		return nil, fmt.Errorf("the machine's private key does not sign: %w", err)

@@ -203,15 +203,21 @@ func (a *Attestation) Wipe() {
 // CertificateNotYetValid, Internal.
 func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error) {
 	now := m.now()
-	m.mu.Lock()
-	s := m.state.Load()
-	att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
-	m.mu.Unlock()
-	if err := m.attest(att, s, account, attrs, now); err != nil {
+	for {
+		m.mu.Lock()
+		s := m.state.Load()
+		att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
+		m.mu.Unlock()
+		err := m.attest(att, s, account, attrs, now)
+		if err == nil {
+			return att, nil
+		}
 		att.Wipe()
-		return nil, err
+		// A reload came between, and the key of before was wiped.
+		if !errors.Is(err, errWiped) || m.state.Load() == s {
+			return nil, err
+		}
 	}
-	return att, nil
 }
 
 func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Attribute, now time.Time) error {

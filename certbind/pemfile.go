@@ -28,6 +28,7 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 		return nil, errors.New(`the file holds no PEM block ("-----BEGIN ..."); if it is DER, convert it with ` +
 			`"openssl x509 -inform der"`)
 	case begins != len(blocks):
+		wipeKeyBlocks(blocks)
 		return nil, fmt.Errorf("%d of the %d PEM blocks in the file are damaged; copy the file anew",
 			begins-len(blocks), begins)
 	}

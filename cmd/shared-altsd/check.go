@@ -21,6 +21,9 @@ fault.
 	Setup: func() ([]cli.Option, func([]string) error) {
 		f := new(daemon.Files)
 		return fileOptions(f), func([]string) error {
+			if err := daemon.NoDumps(); err != nil {
+				return err
+			}
 			accepted, err := daemon.Check(os.Stdout, f)
 			if err == nil && !accepted {
 				err = cli.ExitStatus(1)

@@ -45,6 +45,9 @@ A revocation list that is older than the one in force, or gone, refuses the relo
 			if key != "" && credentials == "" {
 				return cli.Usagef("--key without --credentials: give the certificate as well")
 			}
+			if err := daemon.NoDumps(); err != nil {
+				return err
+			}
 			handed, err := readCredentials(credentials, key)
 			defer clear(handed)
 			if err != nil {

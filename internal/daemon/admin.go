@@ -152,7 +152,7 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 	}
 	var credential []byte
 	if len(req.GetCredentials()) > 0 {
-		// A copy, since the reloader keeps it for later reloads.
+		// A copy, since the reloader keeps it for later reloads; it wipes it.
 		credential = append(credential, req.GetCredentials()...)
 	}
 	if err := a.reloader.Reload(reloadRequest{credential: credential, acceptOlder: req.GetAcceptOlderLists(),

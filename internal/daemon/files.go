@@ -46,7 +46,7 @@ type loaded struct {
 
 // load reads everything. The certificate must prove name, if name is not empty: at a reload that is the name in force,
 // so that a new certificate with more names changes nothing.
-func (f *Files) load(name string) (*loaded, error) {
+func (f *Files) load(name string) (_ *loaded, err error) {
 	l := &loaded{}
 	if f.Credentials == "" {
 		return nil, cli.Usagef("--credentials is missing: give the PEM file with this machine's certificate chain and key " +
@@ -55,10 +55,14 @@ func (f *Files) load(name string) (*loaded, error) {
 	if len(f.CAs) == 0 {
 		return nil, cli.Usagef("--ca is missing: give the PEM file with the CA whose machines may talk to this one")
 	}
-	var err error
 	if l.credential, err = f.loadCredential(l); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			wipeCredential(l.credential)
+		}
+	}()
 	fqdn := ""
 	if name == "" && len(l.credential.Leaf.DNSNames) > 1 {
 		fqdn = hostFQDN()
@@ -124,6 +128,9 @@ func (f *Files) loadTrust() (*certbind.Trust, error) {
 	t, err := certbind.NewTrust(config)
 	return t, withFlag(err)
 }
+
+// wipeCredential zeroes a key that is in use no more; a variable for tests.
+var wipeCredential = (*certbind.Credential).Wipe
 
 func (l *loaded) warn(warning string) {
 	if warning != "" {

@@ -7,12 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden keeps key material out of core dumps and away from other processes of the same user (ptrace, /proc/PID/mem),
-// and makes every file that the daemon creates its own until it says otherwise.
+// harden is NoDumps for the daemon, and makes every file that it creates its own until it says otherwise.
 func harden() error {
 	unix.Umask(0o077)
 	// The runtime ends a program of over 10,000 threads. The kernel may hold one for each connection of a hostile user.
 	debug.SetMaxThreads(100_000)
+	return NoDumps()
+}
+
+// NoDumps keeps the key material of this process out of core dumps and away from other processes of the same user
+// (ptrace, /proc/PID/mem).
+func NoDumps() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("switching core dumps off: prctl(PR_SET_DUMPABLE): %w", err)
 	}

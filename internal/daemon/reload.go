@@ -59,7 +59,7 @@ func (r *reloader) poll() {
 }
 
 // Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
-// --credentials and --key, now and at later reloads.
+// --credentials and --key, now and at later reloads; it is the reloader's from then on, and wiped if it is refused.
 func (r *reloader) Reload(req reloadRequest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,11 +101,16 @@ func (r *reloader) tryReload(req reloadRequest) error {
 	if err == nil {
 		marks, let, err = r.noOlderLists(next.trust, req)
 	}
+	old := r.machine.Credential()
 	if err == nil {
 		next.trust = r.files.demand(next.trust, marks)
 		err = r.machine.Reload(next.credential, next.trust)
 	}
 	if err != nil {
+		clear(req.credential)
+		if next != nil {
+			wipeCredential(next.credential)
+		}
 		r.failed = time.Now()
 		// A set that is refused again for the same reason is not logged again.
 		if text := err.Error(); text != r.lastErr {
@@ -115,6 +120,10 @@ func (r *reloader) tryReload(req reloadRequest) error {
 		return err
 	}
 	r.failed, r.lastErr = time.Time{}, ""
+	wipeCredential(old)
+	if req.credential != nil {
+		clear(r.files.given)
+	}
 	r.files.given = files.given
 	r.memory.marks = marks
 	r.memory.add(next.trust)

@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
@@ -109,5 +111,62 @@ func TestReloadAtRest(t *testing.T) {
 	}
 	if err := r.Reload(reloadRequest{credential: []byte("nonsense")}); err == nil || serial() != given.Cert.SerialNumber.String() {
 		t.Errorf("nonsense handed over: %v, serial %s", err, serial())
+	}
+}
+
+// TestRule34ReloadWipes: keys that a reload refuses, and those that it replaces, are wiped, and what was handed over
+// with them.
+func TestRule34ReloadWipes(t *testing.T) {
+	l := newListed(t)
+	if err := l.start(); err != nil {
+		t.Fatal(err)
+	}
+	var wiped []*certbind.Credential
+	wipeCredential = func(c *certbind.Credential) {
+		wiped = append(wiped, c)
+		c.Wipe()
+	}
+	defer func() { wipeCredential = (*certbind.Credential).Wipe }()
+	pem := func(leaf testca.Leaf) []byte {
+		issued, err := l.ca.Issue(leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return issued.PEM()
+	}
+	cleared := func(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
+	good := testca.Leaf{Hosts: []string{"a.test"}}
+	reload := func(what, want string, handed []byte, wipes int) {
+		t.Helper()
+		wiped = nil
+		old := l.machine.Credential()
+		l.reloads(what, want, reloadRequest{credential: handed})
+		if len(wiped) != wipes {
+			t.Errorf("%s: %d keys were wiped, want %d", what, len(wiped), wipes)
+		}
+		if handed != nil && cleared(handed) != (want != "") {
+			t.Errorf("%s: what was handed over is there: %v", what, !cleared(handed))
+		}
+		if (old.Signer == nil) != (want == "") || l.machine.Credential().Signer == nil {
+			t.Errorf("%s: the old key is there: %v", what, old.Signer != nil)
+		}
+	}
+	reload("from the files", "", nil, 1)
+	first := pem(good)
+	reload("handed over", "", first, 1)
+	reload("once more", "", nil, 1)
+	if cleared(first) {
+		t.Error("what was handed over is gone, and later reloads need it")
+	}
+	reload("another name", "z.test", pem(testca.Leaf{Hosts: []string{"z.test"}}), 1)
+	reload("expired", "expired", pem(testca.Leaf{Hosts: []string{"a.test"}, NotBefore: time.Now().Add(-48 * time.Hour),
+		NotAfter: time.Now().Add(-24 * time.Hour)}), 1)
+	reload("nonsense", "PEM", []byte("nonsense"), 0)
+	l.put("crl", l.ca, 1, -time.Hour)
+	reload("an older list", "is older", pem(good), 1)
+	l.put("crl", l.ca, 5, -time.Hour)
+	reload("handed over again", "", pem(good), 1)
+	if !cleared(first) {
+		t.Error("what was handed over first is still there")
 	}
 }
