@@ -82,7 +82,7 @@ const nameWait = time.Second
 
 // nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may
 // have 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's
-// status; and a database that does not answer in time says nothing.
+// status; and where the database does not answer in time, what was known before decides.
 func (s *Server) nameless(uid uint32) bool {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return false
@@ -90,7 +90,14 @@ func (s *Server) nameless(uid uint32) bool {
 	ctx, cancel := context.WithTimeout(s.draining, nameWait)
 	defer cancel()
 	_, err := s.accounts.Lookup(ctx, uid)
-	return reason.Of(err) == reason.LocalAccount
+	switch reason.Of(err) {
+	case reason.Accepted:
+		return false
+	case reason.LocalAccount, reason.Overloaded:
+		return true
+	}
+	accounts, ok := s.accounts.(*Accounts)
+	return ok && !accounts.Known(uid)
 }
 
 // refusedUIDs are never an identity: where a user namespace has no mapping for a uid, the kernel shows one of them.
