@@ -19,6 +19,7 @@ type Caller struct {
 	UID uint32
 	PID int32 // for the log only
 
+	share   share
 	refusal error // why all handshakes on this connection are refused, nil if they are not
 }
 
@@ -57,21 +58,22 @@ func (s *Server) judge(c *conn) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	caller := Caller{UID: cred.UID, PID: cred.PID}
+	caller := Caller{UID: cred.UID, PID: cred.PID} // a stranger until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
 			"uids; use the daemon's other socket", cred.UID)
 	} else {
 		caller.refusal = s.refusedUIDs.check(cred.UID)
 	}
-	if caller.refusal == nil && !s.nameless(cred.UID) {
-		if c.countIn(s.connections, cred.UID) {
+	if caller.refusal == nil && (c.socket != 0 || !s.nameless(cred.UID)) {
+		caller.share = c.shareOf(cred.UID)
+		if countIn(c, s.connections, caller.share) {
 			return caller, nil
 		}
-		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all "+
-			"together hold %d; close some, or raise the limit", cred.UID, s.connections.perAccount, s.connections.inAll)
+		caller.refusal = reason.Errorf(reason.Overloaded, "%s holds %d connections to the daemon already, or all "+
+			"together hold %d; close some, or raise the limit", caller.share, s.connections.perAccount, s.connections.inAll)
 	}
-	if !c.countIn(s.refusedConns, cred.UID) {
+	if !countIn(c, s.refusedConns, cred.UID) {
 		return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
 	}
 	return caller, nil

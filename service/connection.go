@@ -26,7 +26,7 @@ const (
 	// refusedConnectionsInAll is how many there are of them in all: uids without an account cost nothing to come by
 	// (subordinate uids).
 	refusedConnectionsInAll = 256
-	// handoverConnections is how many connections of a uid may hand over sockets. Each can hold one thread of the
+	// handoverConnections is how many connections of an account may hand over sockets. Each can hold one thread of the
 	// daemon's (see docs/threat-model.md); an application that gets none uses gRPC.
 	handoverConnections = 256
 )
@@ -46,6 +46,7 @@ type listener struct {
 	*net.UnixListener
 	srv     *Server
 	allowed UIDRanges
+	socket  uint32 // its number, if it is limited to uids, else 0
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -53,7 +54,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed}
+	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed, socket: l.socket}
 	l.srv.mu.Lock()
 	l.srv.conns[c] = struct{}{}
 	l.srv.mu.Unlock()
@@ -64,10 +65,10 @@ type conn struct {
 	*net.UnixConn
 	srv     *Server
 	allowed UIDRanges
+	socket  uint32 // as in listener
 
 	mu     sync.Mutex
-	tally  *tally // where it is counted, nil before its handshake and after its end
-	uid    uint32
+	leave  func() // ends its being counted, nil before its handshake and after its end
 	closed bool
 	ours   bool // not grpc's any more: it hands over sockets
 
@@ -87,10 +88,10 @@ func (c *conn) SetDeadline(t time.Time) error {
 
 func (c *conn) Close() error {
 	c.mu.Lock()
-	if c.tally != nil {
-		c.tally.leave(c.uid)
+	if c.leave != nil {
+		c.leave()
 	}
-	c.tally, c.closed = nil, true
+	c.leave, c.closed = nil, true
 	c.mu.Unlock()
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)
@@ -117,13 +118,21 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	return caller, true, nil
 }
 
-// countIn counts the connection in t as uid's, unless that is over the limit or the connection was closed.
-func (c *conn) countIn(t *tally, uid uint32) bool {
+// countIn counts the connection in t, unless that is over the limit or the connection was closed.
+func countIn[K comparable](c *conn, t *tally[K], key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !t.enter(uid) {
+	if c.closed || !t.enter(key) {
 		return false
 	}
-	c.tally, c.uid = t, uid
+	c.leave = func() { t.leave(key) }
 	return true
+}
+
+// shareOf returns whose a connection of a uid with a name is.
+func (c *conn) shareOf(uid uint32) share {
+	if c.socket != 0 {
+		return share{ofSocket, c.socket}
+	}
+	return share{ofAccount, uid}
 }

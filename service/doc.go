@@ -10,7 +10,9 @@
 //
 //	connection.go  a connection, whose first byte says which of the two it is for
 //	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
-//	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache
+//	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache; userfiles.go says how
+//	               a lookup queues
+//	share.go       whose part of the daemon something counts as
 //
 // then by a stream of gRPC
 //

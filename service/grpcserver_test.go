@@ -88,7 +88,7 @@ func TestRule24StreamsOfAllServices(t *testing.T) {
 // A client whose streams are refused again and again loses its connection, with what grpc keeps of each.
 func TestRefusedStreamsEndTheConnection(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 1, Handshakes: 1}})
-	for d.allStreams.enter(uint32(os.Geteuid())) { // the account's streams are used up
+	for d.allStreams.enter(share{ofAccount, uint32(os.Geteuid())}) { // the account's streams are used up
 	}
 	conn := dial(t, d.socket, "")
 	for range refusalsKept {

@@ -33,10 +33,10 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
 		return
 	}
-	if !s.handoverConns.enter(caller.UID) {
+	if !s.handoverConns.enter(caller.share) {
 		return // which makes an application use gRPC
 	}
-	defer s.handoverConns.leave(caller.UID)
+	defer s.handoverConns.leave(caller.share)
 	s.takeDescriptors(c, true)
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {

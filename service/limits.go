@@ -7,20 +7,21 @@ import (
 	"sync"
 )
 
-// Limits bounds what one account, and all together, may hold. A zero field means its default.
+// Limits bounds what one account, and all together, may hold. A listener that is limited to uids counts as one account,
+// and so do all uids without a name. A zero field means its default.
 type Limits struct {
-	// Handshakes is how many handshakes one uid may have under way in one direction (default 200). The directions are
+	// Handshakes is how many handshakes one account may have under way in one direction (default 200). The directions are
 	// counted apart: strangers on the network spend a server's, not the same account's own calls'.
 	Handshakes int
 	// TotalHandshakes is how many may be under way in all (default 2000).
 	TotalHandshakes int
-	// Connections is how many connections to the daemon one uid may hold (default 1024). All uids together may hold
+	// Connections is how many connections to the daemon one account may hold (default 1024). All together may hold
 	// three quarters of the process's limit on open files.
 	Connections int
-	// Streams is how many streams one uid may hold that are not a handshake under way (default 1024): no start request
+	// Streams is how many streams one account may hold that are not a handshake under way (default 1024): no start request
 	// yet, no bytes of the peer yet, or waiting in the queue. A stream above it that begins with a client_start is
 	// still taken, so that silent strangers cannot stop an account's own calls. Of all streams together, of any service
-	// and those under way included, one uid may hold twice the sum of Streams and Handshakes.
+	// and those under way included, one account may hold twice the sum of Streams and Handshakes.
 	Streams int
 }
 
@@ -45,7 +46,7 @@ func (l *Limits) setDefaults() error {
 	return nil
 }
 
-// A gate admits handshakes: at most perAccount for each uid and direction, at most inAll together. Those who wait are
+// A gate admits handshakes: at most perAccount for each account and direction, at most inAll together. Those who wait are
 // served in order within their key, and the keys take turns at the places of all, so that a busy account delays only
 // itself.
 type gate struct {
@@ -59,8 +60,8 @@ type gate struct {
 }
 
 type gateKey struct {
-	uid  uint32
-	role Role
+	share share
+	role  Role
 }
 
 type line struct {
@@ -152,42 +153,42 @@ func (g *gate) counts() (inUse, waiting [2]int) {
 	return g.inUse, g.waiting
 }
 
-// A tally counts something: at most perAccount for each uid, at most inAll together.
-type tally struct {
+// A tally counts something: at most perAccount for each key, at most inAll together.
+type tally[K comparable] struct {
 	perAccount, inAll int
 
 	mu  sync.Mutex
-	n   map[uint32]int
+	n   map[K]int
 	all int
 }
 
-func newTally(perAccount, inAll int) *tally {
-	return &tally{perAccount: perAccount, inAll: inAll, n: make(map[uint32]int)}
+func newTally[K comparable](perAccount, inAll int) *tally[K] {
+	return &tally[K]{perAccount: perAccount, inAll: inAll, n: make(map[K]int)}
 }
 
 // enter counts one more, unless that is over the limit.
-func (t *tally) enter(uid uint32) bool {
+func (t *tally[K]) enter(key K) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.n[uid] >= t.perAccount || t.all >= t.inAll {
+	if t.n[key] >= t.perAccount || t.all >= t.inAll {
 		return false
 	}
-	t.n[uid]++
+	t.n[key]++
 	t.all++
 	return true
 }
 
 // leave takes back what one successful enter counted.
-func (t *tally) leave(uid uint32) {
+func (t *tally[K]) leave(key K) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all--
-	if t.n[uid]--; t.n[uid] == 0 {
-		delete(t.n, uid)
+	if t.n[key]--; t.n[key] == 0 {
+		delete(t.n, key)
 	}
 }
 
-func (t *tally) sum() int {
+func (t *tally[K]) sum() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.all

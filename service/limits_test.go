@@ -16,10 +16,12 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
+func account(uid uint32, r Role) gateKey { return gateKey{share{ofAccount, uid}, r} }
+
 // Waiters are first come, first served within their key, and the keys take turns.
 func TestRule24FairQueue(t *testing.T) {
 	g := newGate(Limits{Handshakes: 2, TotalHandshakes: 3})
-	alice, aliceIn, bob := gateKey{1, Initiator}, gateKey{1, Responder}, gateKey{2, Initiator}
+	alice, aliceIn, bob := account(1, Initiator), account(1, Responder), account(2, Initiator)
 	for _, k := range []gateKey{alice, alice, bob} {
 		if err := g.acquire(t.Context(), k); err != nil {
 			t.Fatal(err)
@@ -74,7 +76,7 @@ func TestRule24FairQueue(t *testing.T) {
 // A waiter that gives up leaves nothing behind.
 func TestGateGivesUp(t *testing.T) {
 	g := newGate(Limits{Handshakes: 1, TotalHandshakes: 1})
-	k, other := gateKey{1, Initiator}, gateKey{2, Initiator}
+	k, other := account(1, Initiator), account(2, Initiator)
 	if err := g.acquire(t.Context(), k); err != nil {
 		t.Fatal(err)
 	}

@@ -59,11 +59,11 @@ type Server struct {
 	accounts      AccountDatabase
 	refusedUIDs   refusedUIDs
 	gate          *gate
-	connections   *tally // of callers who may, and have a name
-	refusedConns  *tally // of those who may not, or have none
-	handoverConns *tally // connections by which sockets are handed over
-	idleStreams   *tally // streams without a place in gate
-	allStreams    *tally // streams of any service, in any state
+	connections   *tally[share]  // of callers who may, and have a name
+	refusedConns  *tally[uint32] // of the uids that may not, or have none
+	handoverConns *tally[share]  // connections by which sockets are handed over
+	idleStreams   *tally[share]  // streams without a place in gate
+	allStreams    *tally[share]  // streams of any service, in any state
 	audit         *auditor
 	grpc          *grpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
@@ -76,6 +76,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
+	limited     uint32    // listeners that are limited to uids, so far
 	unknownNote time.Time // when the last line about unknown fields was written
 }
 
@@ -103,11 +104,11 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.Default()
 	}
 	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
-		connections:   newTally(c.Limits.Connections, connectionsInAll()),
-		refusedConns:  newTally(refusedConnections, refusedConnectionsInAll),
-		handoverConns: newTally(min(c.Limits.Connections, handoverConnections), math.MaxInt),
-		idleStreams:   newTally(c.Limits.Streams, math.MaxInt),
-		allStreams:    newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		connections:   newTally[share](c.Limits.Connections, connectionsInAll()),
+		refusedConns:  newTally[uint32](refusedConnections, refusedConnectionsInAll),
+		handoverConns: newTally[share](min(c.Limits.Connections, handoverConnections), math.MaxInt),
+		idleStreams:   newTally[share](c.Limits.Streams, math.MaxInt),
+		allStreams:    newTally[share](2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
@@ -152,10 +153,17 @@ func (c *Config) checkNames() error {
 }
 
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
-// only the uids of allowed may use this one. It closes the listener.
+// only the uids of allowed may use this one, and together they count as one account. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 	s.takeDescriptors(l, false)
-	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
+	from := &listener{UnixListener: l, srv: s, allowed: allowed}
+	if allowed != nil {
+		s.mu.Lock()
+		s.limited++
+		from.socket = s.limited
+		s.mu.Unlock()
+	}
+	err := s.grpc.Serve(from)
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}

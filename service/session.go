@@ -39,6 +39,7 @@ const lingerTime = time.Second
 type session struct {
 	srv    *Server
 	caller Caller
+	share  share // the caller's, or better if he has a name by now
 	state  sessionState
 
 	holds holding
@@ -58,8 +59,8 @@ type session struct {
 }
 
 func (s *Server) newSession(c Caller) *session {
-	h := &session{srv: s, caller: c}
-	if s.idleStreams.enter(c.UID) {
+	h := &session{srv: s, caller: c, share: c.share}
+	if s.idleStreams.enter(h.share) {
 		h.holds = aStream
 	}
 	if c.refusal != nil || h.holds == nothing {
@@ -176,6 +177,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.me, err = h.srv.identityOf(ctx, h.caller.UID); err != nil {
 		return err
 	}
+	h.named()
 	if unknownFields(req) {
 		h.srv.noteUnknownFields(h.caller)
 	}
@@ -187,14 +189,29 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
+// named makes a caller who had no name when he connected count as his account, now that he has one.
+func (h *session) named() {
+	if h.share.kind != ofStrangers {
+		return
+	}
+	own := share{ofAccount, h.caller.UID}
+	if h.holds == aStream && !h.srv.idleStreams.enter(own) {
+		return
+	}
+	if h.holds == aStream {
+		h.srv.idleStreams.leave(h.share)
+	}
+	h.share = own
+}
+
 // overload returns why a stream is refused before it asked for anything.
 func (h *session) overload() error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
 	}
 	return reason.Errorf(reason.Overloaded,
-		"uid %d has %d streams open that wait for a start request or a peer; close some, or raise "+
-			"the limit", h.caller.UID, h.srv.idleStreams.perAccount)
+		"%s has %d streams open that wait for a start request or a peer; close some, or raise "+
+			"the limit", h.share, h.srv.idleStreams.perAccount)
 }
 
 // run waits for a place, then starts the handshake's timer and makes the handshake.
@@ -233,7 +250,7 @@ func (h *session) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.role})
+	err := h.srv.gate.acquire(ctx, gateKey{h.share, h.role})
 	switch {
 	case err == nil:
 	case h.srv.draining.Err() != nil:
@@ -370,9 +387,9 @@ func (h *session) end(f *failure) *failure {
 func (h *session) hold(something holding) {
 	switch h.holds {
 	case aStream:
-		h.srv.idleStreams.leave(h.caller.UID)
+		h.srv.idleStreams.leave(h.share)
 	case aPlace:
-		h.srv.gate.release(gateKey{h.caller.UID, h.role})
+		h.srv.gate.release(gateKey{h.share, h.role})
 	}
 	h.holds = something
 }
