@@ -31,7 +31,7 @@
 //	limits.go      a place among the handshakes under way
 //	result.go      what the application is told if all is well, the key among it
 //	failure.go     what it is told if not, in the form that its library can show
-//	logging.go     the line in the log
+//	logging.go     the line in the log, and loglimit.go how many an account gets
 //
 // server.go has the configuration, the start and the stop of it all.
 //
