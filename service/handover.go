@@ -130,6 +130,7 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
 	}
 	defer sock.Close()
+	h.from = sock.Peer().Addr()
 	if r.err != nil {
 		return nil, badRequest("%v", r.err)
 	}

@@ -1,8 +1,6 @@
 package service
 
 import (
-	"container/list"
-	"context"
 	"fmt"
 	"sync"
 )
@@ -44,113 +42,6 @@ func (l *Limits) setDefaults() error {
 		}
 	}
 	return nil
-}
-
-// A gate admits handshakes: at most perAccount for each account and direction, at most inAll together. Those who wait are
-// served in order within their key, and the keys take turns at the places of all, so that a busy account delays only
-// itself.
-type gate struct {
-	perAccount, inAll int
-
-	mu      sync.Mutex
-	inUse   [2]int // by Role
-	waiting [2]int
-	lines   map[gateKey]*line
-	ready   list.List // of *line: those with a waiter and with room under perAccount, each once
-}
-
-type gateKey struct {
-	share share
-	role  Role
-}
-
-type line struct {
-	key     gateKey
-	active  int
-	waiters list.List // of chan struct{}, closed when admitted
-	queued  bool      // is in gate.ready
-}
-
-func newGate(l Limits) *gate {
-	return &gate{perAccount: l.Handshakes, inAll: l.TotalHandshakes, lines: make(map[gateKey]*line)}
-}
-
-// acquire waits for a place until ctx is done; each nil must be followed by one release of the same key.
-func (g *gate) acquire(ctx context.Context, key gateKey) error {
-	admitted := make(chan struct{})
-	g.mu.Lock()
-	l := g.lines[key]
-	if l == nil {
-		l = &line{key: key}
-		g.lines[key] = l
-	}
-	waiter := l.waiters.PushBack(admitted)
-	g.waiting[key.role]++
-	g.admit(l)
-	g.mu.Unlock()
-
-	select {
-	case <-admitted:
-		return nil
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	select {
-	case <-admitted: // at the same moment: the place is ours, so take it
-		return nil
-	default:
-	}
-	l.waiters.Remove(waiter)
-	g.waiting[key.role]--
-	g.admit(l)
-	return ctx.Err()
-}
-
-func (g *gate) release(key gateKey) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	l := g.lines[key]
-	l.active--
-	g.inUse[key.role]--
-	g.admit(l)
-}
-
-// admit notes that l has changed, then gives away whatever places are free.
-func (g *gate) admit(l *line) {
-	g.enqueue(l)
-	for g.inUse[Initiator]+g.inUse[Responder] < g.inAll && g.ready.Len() > 0 {
-		l := g.ready.Remove(g.ready.Front()).(*line)
-		l.queued = false
-		if first := l.waiters.Front(); first != nil {
-			close(l.waiters.Remove(first).(chan struct{}))
-			g.waiting[l.key.role]--
-			l.active++
-			g.inUse[l.key.role]++
-		}
-		g.enqueue(l)
-		g.drop(l)
-	}
-	g.drop(l)
-}
-
-func (g *gate) drop(l *line) {
-	if l.active == 0 && l.waiters.Len() == 0 && !l.queued {
-		delete(g.lines, l.key)
-	}
-}
-
-func (g *gate) enqueue(l *line) {
-	if !l.queued && l.waiters.Len() > 0 && l.active < g.perAccount {
-		l.queued = true
-		g.ready.PushBack(l)
-	}
-}
-
-func (g *gate) counts() (inUse, waiting [2]int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.inUse, g.waiting
 }
 
 // A tally counts something: at most perAccount for each key, at most inAll together.

@@ -59,6 +59,7 @@ type Server struct {
 	accounts      AccountDatabase
 	refusedUIDs   refusedUIDs
 	gate          *gate
+	addresses     *gate          // by the peer's address, which is passed first
 	connections   *tally[share]  // of callers who may, and have a name
 	refusedConns  *tally[uint32] // of the uids that may not, or have none
 	handoverConns *tally[share]  // connections by which sockets are handed over
@@ -103,7 +104,7 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
+	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits), addresses: newAddressGate(),
 		connections:   newTally[share](c.Limits.Connections, connectionsInAll()),
 		refusedConns:  newTally[uint32](refusedConnections, refusedConnectionsInAll),
 		handoverConns: newTally[share](min(c.Limits.Connections, handoverConnections), math.MaxInt),

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -17,7 +20,7 @@ type sessionState int
 const (
 	idle    sessionState = iota // no start request yet
 	waiting                     // a server without bytes of the peer's
-	running                     // waits for a place among the handshakes, then has it and is timed
+	running                     // has bytes of the peer's or waits for a place, then has it; it is timed
 	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
 )
@@ -43,6 +46,8 @@ type session struct {
 	state  sessionState
 
 	holds holding
+	place [2]*place     // while it holds aPlace: that of its account, that of the peer's address, if known
+	away  chan struct{} // closed when the place has to be given up; nil without one
 	role  Role
 	me    *identity
 	start *start
@@ -56,6 +61,9 @@ type session struct {
 
 	id             string
 	sent, received int
+
+	impatient bool       // the application's thread stands still until it is answered
+	from      netip.Addr // the peer's address, if the kernel told it
 }
 
 func (s *Server) newSession(c Caller) *session {
@@ -97,6 +105,9 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 		return got, nil
 	case <-h.expired():
 		return got, h.expire()
+	case <-h.away:
+		return got, h.end(asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
+			"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.grace)))
 	case <-stop:
 		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
@@ -214,12 +225,9 @@ func (h *session) overload() error {
 			"the limit", h.share, h.srv.idleStreams.perAccount)
 }
 
-// run waits for a place, then starts the handshake's timer and makes the handshake.
-func (h *session) run(ctx context.Context) error {
+// run starts the handshake's timer and makes the handshake.
+func (h *session) run() error {
 	h.state = running
-	if err := h.admit(ctx); err != nil {
-		return err
-	}
 	h.began = time.Now()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
 	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, h.me.attributes())
@@ -250,7 +258,7 @@ func (h *session) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.srv.gate.acquire(ctx, gateKey{h.share, h.role})
+	err := h.acquire(ctx)
 	switch {
 	case err == nil:
 	case h.srv.draining.Err() != nil:
@@ -262,12 +270,41 @@ func (h *session) admit(ctx context.Context) error {
 			"too many handshakes under way (%d for one account in one direction, %d in all), "+
 				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
 	}
+	return nil
+}
+
+// acquire takes a place of the peer's address, if that is known, and then one of the account.
+func (h *session) acquire(ctx context.Context) error {
+	var sendAway func()
+	if h.role == Responder {
+		h.away = make(chan struct{})
+		var once sync.Once // either place may be wanted
+		sendAway = func() { once.Do(func() { close(h.away) }) }
+	}
+	var places [2]*place
+	var err error
+	if from := handed.Network(h.from); h.role == Responder && from.IsValid() {
+		if places[1], err = h.srv.addresses.acquire(ctx, gateKey{h.share, h.role, from}, h.impatient, sendAway); err != nil {
+			return err
+		}
+	}
+	if places[0], err = h.srv.gate.acquire(ctx, gateKey{share: h.share, role: h.role}, h.impatient, sendAway); err != nil {
+		if places[1] != nil {
+			h.srv.addresses.release(places[1])
+		}
+		return err
+	}
 	h.hold(aPlace)
+	h.place = places
 	return nil
 }
 
 func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
-	if err := h.run(ctx); err != nil {
+	h.state = running
+	if err := h.admit(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.run(); err != nil {
 		return nil, err
 	}
 	out, err := h.hs.Start()
@@ -278,16 +315,25 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 	return &altspb.HandshakerResp{OutFrames: out}, nil
 }
 
-// feed hands bytes of the peer's to the handshake. A server's handshake is made when the first of them come.
+// feed hands bytes of the peer's to the handshake. A server's handshake is made when the first of them come, and has a
+// place from a whole message 1 on.
 func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, error) {
 	if len(in) == 0 {
 		return new(altspb.HandshakerResp), nil // a server's start request at accept
 	}
 	if h.state == waiting {
-		if err := h.run(ctx); err != nil {
+		if err := h.run(); err != nil {
 			h.frame = statusFor(err, in)
 			return nil, err
 		}
+	}
+	if h.holds != aPlace && h.hs.Completes(in) {
+		if err := h.admit(ctx); err != nil {
+			h.frame = h.hs.Abort(asFailure(err).tell)
+			return nil, err
+		}
+		h.began = time.Now()
+		h.setTimer(h.srv.cfg.HandshakeTimeout)
 	}
 	n, out, err := h.hs.Feed(in)
 	h.received += n
@@ -389,7 +435,10 @@ func (h *session) hold(something holding) {
 	case aStream:
 		h.srv.idleStreams.leave(h.share)
 	case aPlace:
-		h.srv.gate.release(gateKey{h.share, h.role})
+		h.srv.gate.release(h.place[0])
+		if h.place[1] != nil {
+			h.srv.addresses.release(h.place[1])
+		}
 	}
 	h.holds = something
 }
