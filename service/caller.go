@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/peercred"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -51,13 +50,10 @@ func (r UIDRanges) contains(uid uint32) bool {
 	return r == nil || slices.ContainsFunc(r, func(u UIDRange) bool { return u.First <= uid && uid <= u.Last })
 }
 
-// judge asks the kernel who holds c, decides whether he may, and counts the connection as his. A caller who may not is
+// judge decides whether he who holds c, as the kernel says, may, and counts the connection as his. A caller who may not is
 // kept, so that what he asks for is refused with the reason; an error says that there are too many such.
 func (s *Server) judge(c *conn) (Caller, error) {
-	cred, err := peercred.FromConn(c.UnixConn)
-	if err != nil {
-		return Caller{}, err
-	}
+	cred := c.cred
 	caller := Caller{UID: cred.UID, PID: cred.PID} // a stranger until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+

@@ -1,9 +1,11 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
 
 const (
@@ -49,12 +52,31 @@ type listener struct {
 	socket  uint32 // its number, if it is limited to uids, else 0
 }
 
+// Accept closes connections of an account of which too many wait already: that is all that they may cost.
 func (l *listener) Accept() (net.Conn, error) {
-	u, err := l.AcceptUnix()
+	for {
+		u, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if c, err := l.newConn(u); err == nil && c.enter() {
+			return c, nil
+		} else if err == nil {
+			c.Close()
+		} else {
+			u.Close()
+		}
+		runtime.Gosched() // the loop itself must not keep a processor from others
+	}
+}
+
+func (l *listener) newConn(u *net.UnixConn) (*conn, error) {
+	cred, err := peercred.FromConn(u)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed, socket: l.socket}
+	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l.srv.mu.Lock()
 	l.srv.conns[c] = struct{}{}
 	l.srv.mu.Unlock()
@@ -66,6 +88,11 @@ type conn struct {
 	srv     *Server
 	allowed UIDRanges
 	socket  uint32 // as in listener
+	cred    peercred.Cred
+	share   share           // whose it is, as far as is known
+	ctx     context.Context // ends with it
+	cancel  context.CancelFunc
+	frames  *frameMeter // of a connection of HTTP/2
 
 	mu     sync.Mutex
 	leave  func() // ends its being counted, nil before its handshake and after its end
@@ -86,7 +113,19 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.UnixConn.SetDeadline(t)
 }
 
+// Read is how a server of HTTP/2 reads: no faster than the account's budget lets it.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.UnixConn.Read(b)
+	if n > 0 && c.frames != nil {
+		if c.frames.read(c.ctx, b[:n]) != nil {
+			return 0, net.ErrClosed
+		}
+	}
+	return n, err
+}
+
 func (c *conn) Close() error {
+	c.cancel()
 	c.mu.Lock()
 	if c.leave != nil {
 		c.leave()
@@ -102,14 +141,19 @@ func (c *conn) Close() error {
 // begin finds out who holds the connection, and by its first byte, which stays unread, whether he hands over sockets or
 // speaks HTTP/2.
 func (c *conn) begin() (caller Caller, handsOver bool, err error) {
+	if err := c.pay(); err != nil {
+		return Caller{}, false, fmt.Errorf("%s makes too many connections for nothing: %w", c.share, err)
+	}
 	if caller, err = c.srv.judge(c); err != nil {
 		return Caller{}, false, err
 	}
+	c.share = caller.share
 	first, err := handed.Peek(c.UnixConn)
 	if err != nil {
 		return Caller{}, false, fmt.Errorf("waiting for the first byte: %w", err)
 	}
 	if first != handed.Hello[0] {
+		c.frames = newFrameMeter(c.srv.budget.Of(c.share))
 		return caller, false, nil
 	}
 	c.mu.Lock()
@@ -118,12 +162,15 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	return caller, true, nil
 }
 
-// countIn counts the connection in t, unless that is over the limit or the connection was closed.
+// countIn counts the connection in t, and no longer where it was, unless that is over the limit or the connection was closed.
 func countIn[K comparable](c *conn, t *tally[K], key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || !t.enter(key) {
 		return false
+	}
+	if c.leave != nil {
+		c.leave()
 	}
 	c.leave = func() { t.leave(key) }
 	return true

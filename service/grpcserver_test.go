@@ -30,7 +30,7 @@ func TestPeerCreds(t *testing.T) {
 		t.Error("the interface's other methods")
 	}
 	s := &Server{conns: map[*conn]struct{}{}}
-	if _, _, err := (&conn{UnixConn: new(net.UnixConn), srv: s}).begin(); err == nil {
+	if _, err := (&listener{srv: s}).newConn(new(net.UnixConn)); err == nil {
 		t.Error("no error from a closed connection")
 	}
 	if err := s.doHandshake(nil, noStream{}); err == nil {

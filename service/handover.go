@@ -102,6 +102,10 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 
 // serveHandover does the handshake of one request and answers it. An error is the answer's, and the connection's end.
 func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
+	if err := s.budget.Charge(ctx, caller.share, costHandover); err != nil {
+		_ = unix.Close(r.fd)
+		return err
+	}
 	h := s.newSession(caller)
 	defer h.end(cancelled())
 	var answer altspb.Answer

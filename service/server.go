@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
@@ -65,6 +67,9 @@ type Server struct {
 	handoverConns *tally[share]  // connections by which sockets are handed over
 	idleStreams   *tally[share]  // streams without a place in gate
 	allStreams    *tally[share]  // streams of any service, in any state
+	pending       *tally[share]  // connections that wait for their account's budget
+	budget        *fair.Budget[share]
+	turns         *fair.Turns[share] // of work on the processor
 	audit         *auditor
 	grpc          *grpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
@@ -110,6 +115,9 @@ func New(c Config) (*Server, error) {
 		handoverConns: newTally[share](min(c.Limits.Connections, handoverConnections), math.MaxInt),
 		idleStreams:   newTally[share](c.Limits.Streams, math.MaxInt),
 		allStreams:    newTally[share](2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		pending:       newTally[share](pendingConnections, math.MaxInt),
+		budget:        fair.NewBudget[share](budgetRate, budgetSaved),
+		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})

@@ -234,12 +234,17 @@ func (h *session) run() error {
 	if err != nil {
 		return err
 	}
-	h.hs, err = noiseproto.New(noiseproto.Config{
-		Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
-		Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
+	h.inTurn(func() {
+		h.hs, err = noiseproto.New(noiseproto.Config{
+			Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
+			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
+		})
 	})
 	return err
 }
+
+// inTurn does what takes the processor, and waits for nothing, when it is the account's turn.
+func (h *session) inTurn(work func()) { h.srv.turns.Do(h.share, work) }
 
 // authorize notes the peer for the log before it judges.
 func (h *session) authorize(p *certbind.Peer) error {
@@ -307,7 +312,9 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 	if err := h.run(); err != nil {
 		return nil, err
 	}
-	out, err := h.hs.Start()
+	var out []byte
+	var err error
+	h.inTurn(func() { out, err = h.hs.Start() })
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +342,10 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		h.began = time.Now()
 		h.setTimer(h.srv.cfg.HandshakeTimeout)
 	}
-	n, out, err := h.hs.Feed(in)
+	var n int
+	var out []byte
+	var err error
+	h.inTurn(func() { n, out, err = h.hs.Feed(in) })
 	h.received += n
 	if err != nil {
 		if h.role == Responder { // an initiator tells its own application alone
@@ -417,6 +427,9 @@ func (h *session) end(f *failure) *failure {
 		h.hs.Close()
 	}
 	h.hold(nothing)
+	if f == nil {
+		h.srv.budget.Credit(h.share, handshakeOK)
+	}
 	asked := !h.began.IsZero() && h.state != waiting
 	h.failure, h.state = f, ended
 	if h.frame != nil {

@@ -45,7 +45,6 @@ type admin struct {
 	expiry   *expiry.Announcer
 	built    time.Time
 	started  time.Time
-	places   chan struct{} // of statuses under way
 
 	mu         sync.Mutex
 	server     *service.Server // nil until start
@@ -57,7 +56,7 @@ func newAdmin(machine *certbind.Machine, accounts service.AccountDatabase, r *re
 	built := version.Built()
 	a := &admin{
 		machine: machine, accounts: accounts, reloader: r, health: health.NewServer(), built: built, started: time.Now(),
-		expiry: expiry.NewAnnouncer(log, built, judgeExpiry), places: make(chan struct{}, 2),
+		expiry: expiry.NewAnnouncer(log, built, judgeExpiry),
 	}
 	a.metrics = metrics.New(version.Number(), a.state)
 	a.health.SetServingStatus("grpc.gcp.HandshakerService", grpc_health_v1.HealthCheckResponse_SERVING)
@@ -193,23 +192,36 @@ func caller(ctx context.Context) (c service.Caller, privileged bool, err error) 
 	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
 }
 
+// statusCost is what Status costs, in microseconds: a check of the certificate.
+const statusCost = 1000
+
+// work does what a caller asked for, at his account's expense: any user may ask.
+func (a *admin) work(ctx context.Context, c service.Caller, do func()) error {
+	a.mu.Lock()
+	server := a.server
+	a.mu.Unlock()
+	if server == nil {
+		do()
+		return nil
+	}
+	return server.Work(ctx, c, statusCost, do)
+}
+
 // Status says what the daemon is doing.
 func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.StatusResponse, error) {
 	c, privileged, err := caller(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Each costs a check of the certificate, and any user may ask.
-	select {
-	case a.places <- struct{}{}:
-		defer func() { <-a.places }()
-	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	}
 	now := time.Now()
 	credential, items := a.machine.Credential(), a.items()
 	leaf := credential.Leaf
-	faults, soon := ownFaults(credential, a.machine.Name(), a.machine.Trust(), now)
+	var faults, soon []certbind.Fault
+	if err := a.work(ctx, c, func() {
+		faults, soon = ownFaults(credential, a.machine.Name(), a.machine.Trust(), now)
+	}); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
 	fingerprint := sha256.Sum256(leaf.Raw)
 	resp := &adminpb.StatusResponse{
 		Version: version.Number(), State: "serving", StartedUnix: a.started.Unix(), NowUnix: now.Unix(), Machine: a.machine.Name(),
