@@ -3,12 +3,12 @@ package service
 import (
 	"context"
 	"encoding/binary"
-	"os"
 	"time"
 
 	"golang.org/x/net/http2"
 
 	"github.com/shared-altsd/shared-altsd/internal/fair"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // What an account costs the daemon, in microseconds of its processor, about. Work that can be long is done in turns among
@@ -19,6 +19,12 @@ const (
 	budgetRate  = 100_000 // a second: a tenth of a processor
 	budgetSaved = 400_000
 	handshakeOK = 800
+
+	// A server's handshakes are paid for by a budget of their own when message 1 is there, and paid back when the peer has
+	// proved who he is, so that replays of message 1 to a server of one account's do not slow those of others.
+	unprovenRate  = 300_000
+	unprovenSaved = 600_000
+	costMessage1  = 700
 
 	costConnection = 200
 	costHandover   = 40 // a request with a descriptor
@@ -34,6 +40,21 @@ func (s *Server) Work(ctx context.Context, c Caller, cost int, do func()) error 
 	}
 	s.turns.Do(c.share, do)
 	return nil
+}
+
+// payMessage1 takes from the account what message 1 costs.
+func (h *session) payMessage1(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, h.srv.cfg.HandshakeTimeout)
+	defer cancel()
+	defer context.AfterFunc(h.srv.draining, cancel)()
+	if h.impatient && h.srv.unproven.Try(h.share, costMessage1) ||
+		!h.impatient && h.srv.unproven.Charge(ctx, h.share, costMessage1) == nil {
+		return nil
+	}
+	if h.srv.draining.Err() != nil {
+		return errStopping
+	}
+	return reason.Errorf(reason.Overloaded, "too many peers of %s begin handshakes and do not prove who they are", h.share)
 }
 
 // A frameMeter charges an account for the frames of HTTP/2 that are read on a connection of its own, before they are
@@ -88,19 +109,6 @@ func costOf(t http2.FrameType, length int) int {
 		return 10 // answered, or work is undone
 	}
 	return 3
-}
-
-// enter decides at accept, by what is known without asking anybody, whose a connection is, and reports whether it may wait
-// for his budget.
-func (c *conn) enter() bool {
-	uid := c.cred.UID
-	accounts, asks := c.srv.accounts.(*Accounts)
-	switch {
-	case !c.allowed.contains(uid) || c.srv.refusedUIDs.check(uid) != nil:
-	case c.socket != 0 || uid == 0 || int(uid) == os.Geteuid() || !asks || accounts.Known(uid):
-		c.share = c.shareOf(uid)
-	}
-	return countIn(c, c.srv.pending, c.share)
 }
 
 // pay waits until the account's budget has what a connection costs.

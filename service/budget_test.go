@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
 
 	"github.com/shared-altsd/shared-altsd/internal/fair"
 )
@@ -93,4 +94,24 @@ func TestRule36JunkIsPaced(t *testing.T) {
 	if most := (8<<10)/9*2 + 300; acks == 0 || acks > most {
 		t.Errorf("%d frames were answered in a second, want %d at most", acks, most)
 	}
+}
+
+// Rule 36: replays of message 1 to one account's server have a budget, which handshakes that end well give back; a caller
+// that stands still while it waits is refused at once.
+func TestRule36Replays(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	d.unproven = fair.NewBudget[share](1, 2*costMessage1)
+	alpha := startDaemon(t, "alpha.test", Config{})
+	for range 5 {
+		join(t, open(t, alpha, ""), open(t, d, ""), clientStart(nil), serverStart(nil, nil), 1<<20)
+	}
+	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
+	for range 2 {
+		open(t, d, "").must(t, serverStart(m1, nil))
+	}
+	resp, err := open(t, d, "envoy grpc-c++/1.60.0 grpc-c/40.0.0").do(serverStart(m1, nil))
+	if err != nil || resp.Status.GetCode() != uint32(codes.ResourceExhausted) {
+		t.Errorf("beyond the budget: %v, %v", resp, err)
+	}
+	open(t, d, "").must(t, clientStart(nil)) // the account's own calls go on
 }

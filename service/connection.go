@@ -2,9 +2,11 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -49,38 +51,90 @@ type listener struct {
 	*net.UnixListener
 	srv     *Server
 	allowed UIDRanges
-	socket  uint32 // its number, if it is limited to uids, else 0
+	socket  uint32   // its number, if it is limited to uids, else 0
+	file    *os.File // a copy of its descriptor, which, unlike a net.Listener, can be waited for
 }
 
-// Accept closes connections of an account of which too many wait already: that is all that they may cost.
+// Close closes the listener and the copy.
+func (l *listener) Close() error { return errors.Join(l.UnixListener.Close(), l.file.Close()) }
+
+// Accept takes the next connection of an account of which not too many wait already. Those of others it closes while they
+// are a descriptor and nothing else yet, which is all that they cost.
 func (l *listener) Accept() (net.Conn, error) {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
 	for {
-		u, err := l.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		if c, err := l.newConn(u); err == nil && c.enter() {
-			return c, nil
-		} else if err == nil {
-			c.Close()
-		} else {
-			u.Close()
+		fd := -1
+		var e unix.Errno
+		var cred peercred.Cred
+		var whose share
+		rerr := raw.Read(func(on uintptr) bool {
+			for range acceptedInARow {
+				var r uintptr
+				r, _, e = unix.RawSyscall6(unix.SYS_ACCEPT4, on, 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+				if e != 0 {
+					return e != unix.EAGAIN
+				}
+				if cred, err = peercred.FromFD(int(r)); err == nil {
+					whose = l.guess(cred.UID)
+					if l.srv.pending.enter(whose) {
+						fd = int(r)
+						return true
+					}
+				}
+				unix.Close(int(r))
+			}
+			return true
+		})
+		switch {
+		case rerr != nil:
+			return nil, rerr
+		case fd >= 0:
+			if c, err := l.newConn(fd, cred, whose); err == nil {
+				return c, nil
+			}
+			l.srv.pending.leave(whose)
+		case e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM:
+			return nil, &net.OpError{Op: "accept", Net: "unix", Addr: l.Addr(), Err: os.NewSyscallError("accept4", e)}
 		}
 		runtime.Gosched() // the loop itself must not keep a processor from others
 	}
 }
 
-func (l *listener) newConn(u *net.UnixConn) (*conn, error) {
-	cred, err := peercred.FromConn(u)
+// acceptedInARow is how many connections are closed at accept before others have their turn.
+const acceptedInARow = 32
+
+// newConn makes a conn of a descriptor, which is counted as pending.
+func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, error) {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	u, err := net.FileConn(f) // has a copy of the descriptor
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred}
+	c := &conn{UnixConn: u.(*net.UnixConn), srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred, share: whose}
+	c.leave = func() { l.srv.pending.leave(whose) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l.srv.mu.Lock()
 	l.srv.conns[c] = struct{}{}
 	l.srv.mu.Unlock()
 	return c, nil
+}
+
+// guess returns, without asking anybody, whose a connection of a uid is.
+func (l *listener) guess(uid uint32) share {
+	accounts, asks := l.srv.accounts.(*Accounts)
+	switch {
+	case !l.allowed.contains(uid) || l.srv.refusedUIDs.check(uid) != nil:
+		return share{}
+	case l.socket != 0:
+		return share{ofSocket, l.socket}
+	case uid == 0 || int(uid) == os.Geteuid() || !asks || accounts.Known(uid):
+		return share{ofAccount, uid}
+	}
+	return share{}
 }
 
 type conn struct {

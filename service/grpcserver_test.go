@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
 
 func TestPeerCreds(t *testing.T) {
@@ -30,7 +31,7 @@ func TestPeerCreds(t *testing.T) {
 		t.Error("the interface's other methods")
 	}
 	s := &Server{conns: map[*conn]struct{}{}}
-	if _, err := (&listener{srv: s}).newConn(new(net.UnixConn)); err == nil {
+	if _, err := (&listener{srv: s}).newConn(1<<20, peercred.Cred{}, share{}); err == nil {
 		t.Error("no error from a closed connection")
 	}
 	if err := s.doHandshake(nil, noStream{}); err == nil {

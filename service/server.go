@@ -69,7 +69,8 @@ type Server struct {
 	allStreams    *tally[share]  // streams of any service, in any state
 	pending       *tally[share]  // connections that wait for their account's budget
 	budget        *fair.Budget[share]
-	turns         *fair.Turns[share] // of work on the processor
+	unproven      *fair.Budget[share] // of a server's handshakes, until the peer has proved who he is
+	turns         *fair.Turns[share]  // of work on the processor
 	audit         *auditor
 	grpc          *grpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
@@ -117,6 +118,7 @@ func New(c Config) (*Server, error) {
 		allStreams:    newTally[share](2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
 		pending:       newTally[share](pendingConnections, math.MaxInt),
 		budget:        fair.NewBudget[share](budgetRate, budgetSaved),
+		unproven:      fair.NewBudget[share](unprovenRate, unprovenSaved),
 		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
@@ -172,7 +174,12 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 		from.socket = s.limited
 		s.mu.Unlock()
 	}
-	err := s.grpc.Serve(from)
+	var err error
+	if from.file, err = l.File(); err != nil {
+		l.Close()
+		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	err = s.grpc.Serve(from)
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}

@@ -335,7 +335,11 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		}
 	}
 	if h.holds != aPlace && h.hs.Completes(in) {
-		if err := h.admit(ctx); err != nil {
+		err := h.payMessage1(ctx)
+		if err == nil {
+			err = h.admit(ctx)
+		}
+		if err != nil {
 			h.frame = h.hs.Abort(asFailure(err).tell)
 			return nil, err
 		}
@@ -429,6 +433,9 @@ func (h *session) end(f *failure) *failure {
 	h.hold(nothing)
 	if f == nil {
 		h.srv.budget.Credit(h.share, handshakeOK)
+		if h.role == Responder {
+			h.srv.unproven.Credit(h.share, costMessage1)
+		}
 	}
 	asked := !h.began.IsZero() && h.state != waiting
 	h.failure, h.state = f, ended

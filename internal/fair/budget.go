@@ -75,6 +75,18 @@ func (b *Budget[K]) Charge(ctx context.Context, key K, units int) error {
 	return ctx.Err()
 }
 
+// Try takes units from an account if it has any and nobody waits, and reports whether it did.
+func (b *Budget[K]) Try(key K, units int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.balance(key)
+	ok := a.waiters.Len() == 0 && a.left > 0
+	if ok {
+		a.left -= float64(units)
+	}
+	return ok
+}
+
 // Credit gives an account units, as far as it may save them: for work that moved something on.
 func (b *Budget[K]) Credit(key K, units int) {
 	b.mu.Lock()
