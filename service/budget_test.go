@@ -100,7 +100,7 @@ func TestRule36JunkIsPaced(t *testing.T) {
 // that stands still while it waits is refused at once.
 func TestRule36Replays(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
-	d.unproven = fair.NewBudget[share](1, 2*costMessage1)
+	d.unproven = fair.NewBudget[share](1, 2*costMessage1-1)
 	alpha := startDaemon(t, "alpha.test", Config{})
 	for range 5 {
 		join(t, open(t, alpha, ""), open(t, d, ""), clientStart(nil), serverStart(nil, nil), 1<<20)
