@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
 // outcome is what comes of a handshake that succeeded.
@@ -45,14 +44,14 @@ func (s *settings) secure(ctx context.Context, raw net.Conn, target string, rece
 // askDaemon has the local daemon do the handshake over raw. When ctx ends it returns at once, and the state of raw is
 // then undefined. It neither closes raw nor keeps it.
 func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, received []byte) (*outcome, error) {
-	if !s.client && len(received) == 0 {
-		// A peer that stays silent holds no place, and nothing of the daemon's.
+	if !s.client {
+		// A peer that stays silent, or stops in the middle of it, holds no place, and nothing of the daemon's.
 		var err error
-		if received, err = awaitPeer(raw); err != nil {
-			return nil, readError(err)
+		if received, err = awaitPeer(raw, received); err != nil {
+			return nil, err
 		}
 	}
-	d, leave, err := s.placeAtDaemon(ctx)
+	d, leave, err := s.placeAtDaemon(ctx, raw.RemoteAddr())
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +66,13 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 }
 
 // placeAtDaemon waits for a place at the daemon, under the identity that the process has when it gets one.
-func (s *settings) placeAtDaemon(ctx context.Context) (d *daemonConn, leave func(), err error) {
+func (s *settings) placeAtDaemon(ctx context.Context, peer net.Addr) (d *daemonConn, leave func(), err error) {
 	for {
 		d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID, currentIdentity()})
 		if err != nil {
 			return nil, nil, err
 		}
-		leave, err := d.takePlace(ctx, s.client)
+		leave, err := d.takePlace(ctx, s.client, peer)
 		if err == nil && currentIdentity() == d.key.who {
 			return d, leave, nil
 		}
@@ -83,28 +82,6 @@ func (s *settings) placeAtDaemon(ctx context.Context) (d *daemonConn, leave func
 		d.release()
 		if err != nil {
 			return nil, nil, err
-		}
-	}
-}
-
-// awaitPeer waits for the peer's first byte, and returns it if it cannot leave it where it is.
-func awaitPeer(raw net.Conn) (first []byte, err error) {
-	if tcp, ok := raw.(*net.TCPConn); ok {
-		_, err = handed.Peek(tcp)
-		return nil, err
-	}
-	return readByte(raw)
-}
-
-// readByte reads one byte.
-func readByte(raw net.Conn) ([]byte, error) {
-	b := make([]byte, 1)
-	for {
-		switch n, err := raw.Read(b); {
-		case n > 0:
-			return b, nil
-		case err != nil:
-			return nil, err
 		}
 	}
 }

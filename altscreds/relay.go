@@ -170,6 +170,15 @@ func partialFrame(b []byte) bool {
 	return len(b) > 0 && len(b) < header && magicPrefix(b)
 }
 
+// frameEnd returns where the frame that b begins with ends, or its header while that is not whole.
+func frameEnd(b []byte) int {
+	const header = 8
+	if len(b) < header {
+		return header
+	}
+	return header + int(binary.BigEndian.Uint16(b[6:]))
+}
+
 // magic begins each frame of the handshake (docs/protocol.md, section 3).
 const magic = "salt"
 

@@ -7,3 +7,10 @@ DEBIAN_PACKAGES += $(INTEROP_PACKAGES)
 interop: debian-packages
 	$(GO) test -count=1 -v ./interop/matrix/ ./interop/conformance/ ./internal/execns/ ./internal/sockowner/
 	$(GO) test -count=1 -run Exec ./cmd/shared-altsd/
+
+# What one account can do to the handshakes of another, as a table for docs/threat-model.md; as root.
+.PHONY: bench-fairness
+FAIRNESS_FLAGS ?=
+bench-fairness: static
+	$(GO) build -trimpath -o bin/fairness ./interop/fairness
+	bin/fairness -daemon bin/shared-altsd-static $(FAIRNESS_FLAGS)

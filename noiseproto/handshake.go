@@ -3,6 +3,7 @@ package noiseproto
 // The state machine of both roles. What each does with a frame is in initiator.go and responder.go.
 
 import (
+	"bytes"
 	"crypto/mlkem"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -161,6 +162,15 @@ func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 		return 0, nil, h.err
 	}
 	return consumed, out, nil
+}
+
+// Completes reports whether in brings what is left of a responder's message 1, so that Feed will do the work of it, and
+// not take in a part or refuse what is no message 1 by its first bytes.
+func (h *Handshake) Completes(in []byte) bool {
+	if h.state != stateWait1 || h.received+len(in) < headerSize+message1Size {
+		return false
+	}
+	return h.received > 0 || bytes.HasPrefix(in, []byte(magic))
 }
 
 // Want returns how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited.

@@ -40,27 +40,74 @@ type AccountOptions struct {
 
 const (
 	accountFresh   = 30 * time.Second // how long a name is used without asking again
+	accountStale   = 30 * time.Second // how much longer, while it is asked for again
 	accountRefused = 5 * time.Second  // how long a refusal is
 	accountsKept   = 4096             // uids in the cache
-	lookupsAtOnce  = 64               // lookups that may be stuck in the user database together
+	lookupsAtOnce  = 64               // lookups of known uids that may be stuck in the user database together
 )
 
+// A uidClass is how much is known of a uid before it is looked up.
+type uidClass int
+
+const (
+	known       uidClass = iota // had a name before, or is in /etc/passwd
+	stranger                    // of those nothing is known
+	subordinate                 // in a range of /etc/subuid: users have 65536 each, without a name as a rule
+)
+
+// A pool bounds the lookups of one class: how many may be stuck in the user database together, and how many of uids that
+// are not in the cache begin in a second. What strangers use up is theirs.
+type pool struct {
+	atOnce int
+	rate   float64 // a second; 0: any
+	burst  float64
+}
+
+var pools = [...]pool{known: {atOnce: lookupsAtOnce}, stranger: {8, 20, 200}, subordinate: {4, 10, 50}}
+
+// A lane is a pool in use.
+type lane struct {
+	pool
+	places chan struct{} // one entry for each under way
+	left   float64       // of the burst
+	filled time.Time     // when left was right
+}
+
+// take takes one of what may begin now.
+func (l *lane) take(now time.Time) bool {
+	if l.rate == 0 {
+		return true
+	}
+	l.left = min(l.burst, l.left+now.Sub(l.filled).Seconds()*l.rate)
+	l.filled = now
+	if l.left < 1 {
+		return false
+	}
+	l.left--
+	return true
+}
+
 // Accounts is the system's user database (see AccountSource), asked once for concurrent callers, with a deadline, and
-// cached briefly both ways. A lookup that hangs delays only callers with that uid.
+// cached briefly both ways. A lookup that hangs delays only callers with that uid, and not them if they had a name less
+// than a minute ago.
 type Accounts struct {
-	source         userSource
-	opts           AccountOptions
-	fresh, refused time.Duration
-	lookups        chan struct{} // one entry for each under way
+	source                userSource
+	files                 *userFiles
+	opts                  AccountOptions
+	fresh, stale, refused time.Duration
 
 	mu      sync.Mutex
+	lanes   [len(pools)]lane
 	entries map[uint32]*accountEntry
 }
 
+// An accountEntry is one lookup and its outcome.
 type accountEntry struct {
 	began time.Time
+	last  *accountEntry // the outcome with a name that it replaces, nil if there is none
+	named bool          // the uid had a name when the database last answered
 	done  chan struct{} // closed when the fields below are set
-	until time.Time
+	until time.Time     // when it is to be asked again
 	acct  Account
 	err   error
 }
@@ -82,16 +129,23 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
 	}
-	return &Accounts{source: src, opts: o, fresh: accountFresh, refused: accountRefused,
-		lookups: make(chan struct{}, lookupsAtOnce), entries: make(map[uint32]*accountEntry)}
+	a := &Accounts{source: src, files: newUserFiles(), opts: o, fresh: accountFresh, stale: accountStale,
+		refused: accountRefused, entries: make(map[uint32]*accountEntry)}
+	for i, p := range pools {
+		a.lanes[i] = lane{pool: p, places: make(chan struct{}, p.atOnce), left: p.burst, filled: time.Now()}
+	}
+	return a
 }
 
-// Lookup returns the account of uid, from the cache if it is there.
+// Lookup returns the account of uid, from the cache if it is there. A name that has aged serves a little longer while it
+// is asked for again, or while the database fails; an answer that there is no such account ends it at once.
 func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
-	e := a.entry(uid)
-	if e == nil {
-		return Account{}, reason.Errorf(reason.Internal,
-			"the user database does not answer for %d accounts already", accountsKept)
+	e, err := a.entry(uid)
+	if err != nil {
+		return Account{}, err
+	}
+	if acct, ok := a.served(e); ok {
+		return acct, nil
 	}
 	if e.found() {
 		return e.acct, e.err
@@ -110,44 +164,83 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	}
 }
 
+// served returns the name from before, if that still serves in the place of e's outcome.
+func (a *Accounts) served(e *accountEntry) (Account, bool) {
+	if e.last == nil || e.found() && reason.Of(e.err) != reason.Internal || !a.serves(e.last) {
+		return Account{}, false
+	}
+	return e.last.acct, true
+}
+
+// serves reports whether a name that was found is young enough to serve.
+func (a *Accounts) serves(e *accountEntry) bool { return time.Now().Before(e.until.Add(a.stale)) }
+
+// Known reports whether a uid had a name when it was last looked up, or is in /etc/passwd. It asks nobody.
+func (a *Accounts) Known(uid uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.class(uid) == known
+}
+
+func (a *Accounts) class(uid uint32) uidClass {
+	if e := a.entries[uid]; e != nil && (e.named || e.found() && e.err == nil) {
+		return known
+	}
+	return a.files.class(uid)
+}
+
 func (a *Accounts) hung(uid uint32) error {
 	return reason.Errorf(reason.Internal,
 		"the user database (%s) did not name uid %d within %v; see whether `getent passwd %d` hangs",
 		AccountSource, uid, a.opts.Timeout, uid)
 }
 
-// entry returns the entry to wait for, starting a lookup if there is none or it has aged; nil if there is no room.
-func (a *Accounts) entry(uid uint32) *accountEntry {
+// entry returns the entry to wait for, starting a lookup if there is none or it has aged. An error says that no lookup
+// could be started.
+func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	aged := func(e *accountEntry) bool { return e.found() && now.After(e.until) }
-	e := a.entries[uid]
-	if e != nil && !aged(e) {
-		return e
+	old := a.entries[uid]
+	if old != nil && !aged(old) {
+		return old, nil
 	}
-	if e == nil && len(a.entries) >= accountsKept {
+	l := &a.lanes[a.class(uid)]
+	if !l.take(now) {
+		return nil, reason.Errorf(reason.Overloaded,
+			"uid %d had no name so far, and too many such uids are looked up; try again", uid)
+	}
+	if old == nil && len(a.entries) >= accountsKept {
 		// Refusals go first, whatever their age: a user with many subordinate uids could fill the cache with them.
 		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) || e.found() && e.err != nil })
 		if len(a.entries) >= accountsKept {
-			return nil
+			return nil, reason.Errorf(reason.Internal,
+				"the user database does not answer for %d accounts already", accountsKept)
 		}
 	}
-	e = &accountEntry{began: now, done: make(chan struct{})}
+	e := &accountEntry{began: now, done: make(chan struct{})}
+	switch {
+	case old == nil:
+	case old.err == nil:
+		e.last, e.named = &accountEntry{until: old.until, acct: old.acct}, true
+	case reason.Of(old.err) == reason.Internal:
+		e.last, e.named = old.last, old.named
+	}
 	a.entries[uid] = e
-	go a.fill(e, uid)
-	return e
+	go a.fill(e, uid, l.places)
+	return e, nil
 }
 
 // fill does one lookup. NSS cannot be interrupted, so that a hung one keeps this goroutine and its place among the
 // lookups until it returns.
-func (a *Accounts) fill(e *accountEntry, uid uint32) {
+func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.opts.Timeout)
 	defer cancel()
 	select {
-	case a.lookups <- struct{}{}:
+	case places <- struct{}{}:
 		e.acct, e.err = a.resolve(ctx, uid)
-		<-a.lookups
+		<-places
 	case <-ctx.Done():
 		e.err = a.hung(uid)
 	}

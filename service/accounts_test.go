@@ -136,6 +136,10 @@ func (oneWay) groups(context.Context, userEntry, []string) ([]string, error) { r
 func TestRule18Cache(t *testing.T) {
 	src := &tableUsers{lines: []userEntry{{"a", 1, 1}}}
 	a := newAccounts(AccountOptions{}, src)
+	a.files = new(userFiles)
+	for i := range a.lanes {
+		a.lanes[i].rate = 0
+	}
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -158,7 +162,7 @@ func TestRule18Cache(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a.fresh = -1
+	a.fresh, a.stale = -1, 0
 	a.entries = map[uint32]*accountEntry{}
 	for range 2 {
 		a.Lookup(t.Context(), 1)
@@ -198,6 +202,11 @@ func TestRule18Hung(t *testing.T) {
 		}
 	}}
 	a := newAccounts(AccountOptions{Timeout: 20 * time.Millisecond}, src)
+	passwd := ""
+	for uid := range 2 * lookupsAtOnce { // accounts of this machine, of which none has a name yet
+		passwd += fmt.Sprintf("x:x:%d:1::/:\n", uid+100)
+	}
+	a.files = testUserFiles(t, passwd+"x:x:1000:1::/:\nb:x:2:2::/:\nc:x:3:3::/:\n", "")
 	for range 3 {
 		_, err := a.Lookup(t.Context(), 2)
 		wantReason(t, err, reason.Internal, "did not name uid 2 within 20ms", "getent passwd 2")

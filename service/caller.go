@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/peercred"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -19,6 +18,7 @@ type Caller struct {
 	UID uint32
 	PID int32 // for the log only
 
+	share   share
 	refusal error // why all handshakes on this connection are refused, nil if they are not
 }
 
@@ -50,28 +50,26 @@ func (r UIDRanges) contains(uid uint32) bool {
 	return r == nil || slices.ContainsFunc(r, func(u UIDRange) bool { return u.First <= uid && uid <= u.Last })
 }
 
-// judge asks the kernel who holds c, decides whether he may, and counts the connection as his. A caller who may not is
+// judge decides whether he who holds c, as the kernel says, may, and counts the connection as his. A caller who may not is
 // kept, so that what he asks for is refused with the reason; an error says that there are too many such.
 func (s *Server) judge(c *conn) (Caller, error) {
-	cred, err := peercred.FromConn(c.UnixConn)
-	if err != nil {
-		return Caller{}, err
-	}
-	caller := Caller{UID: cred.UID, PID: cred.PID}
+	cred := c.cred
+	caller := Caller{UID: cred.UID, PID: cred.PID} // a stranger until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
 			"uids; use the daemon's other socket", cred.UID)
 	} else {
 		caller.refusal = s.refusedUIDs.check(cred.UID)
 	}
-	if caller.refusal == nil && !s.nameless(cred.UID) {
-		if c.countIn(s.connections, cred.UID) {
+	if caller.refusal == nil && (c.socket != 0 || !s.nameless(cred.UID)) {
+		caller.share = c.shareOf(cred.UID)
+		if countIn(c, s.connections, caller.share) {
 			return caller, nil
 		}
-		caller.refusal = reason.Errorf(reason.Overloaded, "uid %d holds %d connections to the daemon already, or all "+
-			"together hold %d; close some, or raise the limit", cred.UID, s.connections.perAccount, s.connections.inAll)
+		caller.refusal = reason.Errorf(reason.Overloaded, "%s holds %d connections to the daemon already, or all "+
+			"together hold %d; close some, or raise the limit", caller.share, s.connections.perAccount, s.connections.inAll)
 	}
-	if !c.countIn(s.refusedConns, cred.UID) {
+	if !countIn(c, s.refusedConns, cred.UID) {
 		return Caller{}, fmt.Errorf("uid %d, which is refused or has no name, holds too many connections", cred.UID)
 	}
 	return caller, nil
@@ -82,7 +80,7 @@ const nameWait = time.Second
 
 // nameless reports whether a uid has no account, so that its handshakes will be refused. Such uids, of which a user may
 // have 65536, are kept out of the places of the others. The daemon's own uid needs no account, to ask for the daemon's
-// status; and a database that does not answer in time says nothing.
+// status; and where the database does not answer in time, what was known before decides.
 func (s *Server) nameless(uid uint32) bool {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return false
@@ -90,7 +88,14 @@ func (s *Server) nameless(uid uint32) bool {
 	ctx, cancel := context.WithTimeout(s.draining, nameWait)
 	defer cancel()
 	_, err := s.accounts.Lookup(ctx, uid)
-	return reason.Of(err) == reason.LocalAccount
+	switch reason.Of(err) {
+	case reason.Accepted:
+		return false
+	case reason.LocalAccount, reason.Overloaded:
+		return true
+	}
+	accounts, ok := s.accounts.(*Accounts)
+	return ok && !accounts.Known(uid)
 }
 
 // refusedUIDs are never an identity: where a user namespace has no mapping for a uid, the kernel shows one of them.

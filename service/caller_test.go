@@ -120,7 +120,7 @@ func TestRule24NamelessUIDs(t *testing.T) {
 	if d.nameless(0) || d.nameless(uint32(os.Geteuid())) || !d.nameless(12345) {
 		t.Error("root and the daemon's own uid are to have places of their own, and others without a name are not")
 	}
-	refused := newTally(refusedConnections, refusedConnectionsInAll)
+	refused := newTally[uint32](refusedConnections, refusedConnectionsInAll)
 	entered := 0
 	for uid := range uint32(65536) {
 		if refused.enter(uid) {

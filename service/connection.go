@@ -1,9 +1,13 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
 
 const (
@@ -26,7 +31,7 @@ const (
 	// refusedConnectionsInAll is how many there are of them in all: uids without an account cost nothing to come by
 	// (subordinate uids).
 	refusedConnectionsInAll = 256
-	// handoverConnections is how many connections of a uid may hand over sockets. Each can hold one thread of the
+	// handoverConnections is how many connections of an account may hand over sockets. Each can hold one thread of the
 	// daemon's (see docs/threat-model.md); an application that gets none uses gRPC.
 	handoverConnections = 256
 )
@@ -46,28 +51,105 @@ type listener struct {
 	*net.UnixListener
 	srv     *Server
 	allowed UIDRanges
+	socket  uint32   // its number, if it is limited to uids, else 0
+	file    *os.File // a copy of its descriptor, which, unlike a net.Listener, can be waited for
 }
 
+// Close closes the listener and the copy.
+func (l *listener) Close() error { return errors.Join(l.UnixListener.Close(), l.file.Close()) }
+
+// Accept takes the next connection of an account of which not too many wait already. Those of others it closes while they
+// are a descriptor and nothing else yet, which is all that they cost.
 func (l *listener) Accept() (net.Conn, error) {
-	u, err := l.AcceptUnix()
+	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed}
+	for {
+		fd := -1
+		var e unix.Errno
+		var cred peercred.Cred
+		var whose share
+		rerr := raw.Read(func(on uintptr) bool {
+			for range acceptedInARow {
+				var r uintptr
+				r, _, e = unix.RawSyscall6(unix.SYS_ACCEPT4, on, 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+				if e != 0 {
+					return e != unix.EAGAIN
+				}
+				if cred, err = peercred.FromFD(int(r)); err == nil {
+					whose = l.guess(cred.UID)
+					if l.srv.pending.enter(whose) {
+						fd = int(r)
+						return true
+					}
+				}
+				unix.Close(int(r))
+			}
+			return true
+		})
+		switch {
+		case rerr != nil:
+			return nil, rerr
+		case fd >= 0:
+			if c, err := l.newConn(fd, cred, whose); err == nil {
+				return c, nil
+			}
+			l.srv.pending.leave(whose)
+		case e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM:
+			return nil, &net.OpError{Op: "accept", Net: "unix", Addr: l.Addr(), Err: os.NewSyscallError("accept4", e)}
+		}
+		runtime.Gosched() // the loop itself must not keep a processor from others
+	}
+}
+
+// acceptedInARow is how many connections are closed at accept before others have their turn.
+const acceptedInARow = 32
+
+// newConn makes a conn of a descriptor, which is counted as pending.
+func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, error) {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	u, err := net.FileConn(f) // has a copy of the descriptor
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{UnixConn: u.(*net.UnixConn), srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred, share: whose}
+	c.leave = func() { l.srv.pending.leave(whose) }
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l.srv.mu.Lock()
 	l.srv.conns[c] = struct{}{}
 	l.srv.mu.Unlock()
 	return c, nil
 }
 
+// guess returns, without asking anybody, whose a connection of a uid is.
+func (l *listener) guess(uid uint32) share {
+	accounts, asks := l.srv.accounts.(*Accounts)
+	switch {
+	case !l.allowed.contains(uid) || l.srv.refusedUIDs.check(uid) != nil:
+		return share{}
+	case l.socket != 0:
+		return share{ofSocket, l.socket}
+	case uid == 0 || int(uid) == os.Geteuid() || !asks || accounts.Known(uid):
+		return share{ofAccount, uid}
+	}
+	return share{}
+}
+
 type conn struct {
 	*net.UnixConn
 	srv     *Server
 	allowed UIDRanges
+	socket  uint32 // as in listener
+	cred    peercred.Cred
+	share   share           // whose it is, as far as is known
+	ctx     context.Context // ends with it
+	cancel  context.CancelFunc
+	frames  *frameMeter // of a connection of HTTP/2
 
 	mu     sync.Mutex
-	tally  *tally // where it is counted, nil before its handshake and after its end
-	uid    uint32
+	leave  func() // ends its being counted, nil before its handshake and after its end
 	closed bool
 	ours   bool // not grpc's any more: it hands over sockets
 
@@ -85,12 +167,24 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.UnixConn.SetDeadline(t)
 }
 
-func (c *conn) Close() error {
-	c.mu.Lock()
-	if c.tally != nil {
-		c.tally.leave(c.uid)
+// Read is how a server of HTTP/2 reads: no faster than the account's budget lets it.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.UnixConn.Read(b)
+	if n > 0 && c.frames != nil {
+		if c.frames.read(c.ctx, b[:n]) != nil {
+			return 0, net.ErrClosed
+		}
 	}
-	c.tally, c.closed = nil, true
+	return n, err
+}
+
+func (c *conn) Close() error {
+	c.cancel()
+	c.mu.Lock()
+	if c.leave != nil {
+		c.leave()
+	}
+	c.leave, c.closed = nil, true
 	c.mu.Unlock()
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)
@@ -101,14 +195,19 @@ func (c *conn) Close() error {
 // begin finds out who holds the connection, and by its first byte, which stays unread, whether he hands over sockets or
 // speaks HTTP/2.
 func (c *conn) begin() (caller Caller, handsOver bool, err error) {
+	if err := c.pay(); err != nil {
+		return Caller{}, false, fmt.Errorf("%s makes too many connections for nothing: %w", c.share, err)
+	}
 	if caller, err = c.srv.judge(c); err != nil {
 		return Caller{}, false, err
 	}
+	c.share = caller.share
 	first, err := handed.Peek(c.UnixConn)
 	if err != nil {
 		return Caller{}, false, fmt.Errorf("waiting for the first byte: %w", err)
 	}
 	if first != handed.Hello[0] {
+		c.frames = newFrameMeter(c.srv.budget.Of(c.share))
 		return caller, false, nil
 	}
 	c.mu.Lock()
@@ -117,13 +216,24 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	return caller, true, nil
 }
 
-// countIn counts the connection in t as uid's, unless that is over the limit or the connection was closed.
-func (c *conn) countIn(t *tally, uid uint32) bool {
+// countIn counts the connection in t, and no longer where it was, unless that is over the limit or the connection was closed.
+func countIn[K comparable](c *conn, t *tally[K], key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !t.enter(uid) {
+	if c.closed || !t.enter(key) {
 		return false
 	}
-	c.tally, c.uid = t, uid
+	if c.leave != nil {
+		c.leave()
+	}
+	c.leave = func() { t.leave(key) }
 	return true
+}
+
+// shareOf returns whose a connection of a uid with a name is.
+func (c *conn) shareOf(uid uint32) share {
+	if c.socket != 0 {
+		return share{ofSocket, c.socket}
+	}
+	return share{ofAccount, uid}
 }

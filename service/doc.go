@@ -10,7 +10,9 @@
 //
 //	connection.go  a connection, whose first byte says which of the two it is for
 //	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
-//	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache
+//	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache; userfiles.go says how
+//	               a lookup queues
+//	share.go       whose part of the daemon something counts as
 //
 // then by a stream of gRPC
 //
@@ -26,10 +28,11 @@
 //	session.go     one handshake: one request to one response (step); it knows no transport
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
-//	limits.go      a place among the handshakes under way
+//	gate.go        a place among the handshakes under way, and limits.go what else an account may hold
+//	budget.go      what work and junk cost an account of the processor (package fair)
 //	result.go      what the application is told if all is well, the key among it
 //	failure.go     what it is told if not, in the form that its library can show
-//	logging.go     the line in the log
+//	logging.go     the line in the log, and loglimit.go how many an account gets
 //
 // server.go has the configuration, the start and the stop of it all.
 //

@@ -136,21 +136,25 @@ type clientKind int
 const (
 	clientOther clientKind = iota
 	clientGo
-	clientCore // C-core and what is built on it, and Envoy
+	clientCore // C-core and what is built on it
 	clientJava
+	clientEnvoy
 )
 
 func clientKindOf(userAgent string) clientKind {
 	for _, k := range []struct {
 		mark string
 		kind clientKind
-	}{{"grpc-c/", clientCore}, {"grpc-c++/", clientCore}, {"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
+	}{{"grpc-c++/", clientEnvoy}, {"grpc-c/", clientCore}, {"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
 		if strings.Contains(userAgent, k.mark) {
 			return k.kind
 		}
 	}
 	return clientOther
 }
+
+// blocks reports whether an event loop stands still while such a client waits, and with it all else that it does.
+func (k clientKind) blocks() bool { return k == clientJava || k == clientEnvoy }
 
 // deliver returns the failure in the form that this kind of client shows: a response with the status in it, or nil, and
 // the error that ends the RPC. Without an outstanding request there is no response, since none may come unasked.
@@ -170,7 +174,7 @@ func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*
 		BytesConsumed: uint32(len(inBytes(req))),
 		Status:        &altspb.HandshakerStatus{Code: uint32(code), Details: text},
 	}
-	if k == clientCore {
+	if k == clientCore || k == clientEnvoy {
 		err = nil // C-core shows only what is inside the response, and waits for the end of the RPC to show it
 	}
 	return resp, err

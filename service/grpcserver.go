@@ -123,7 +123,7 @@ func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
 // connection ends.
 const refusalsKept = 256
 
-// enterStream bounds the streams of a uid, whatever service or state they are in, before grpc spends anything on them:
+// enterStream bounds the streams of an account, whatever service or state they are in, before grpc spends anything on them:
 // a call of which nothing but the header has come, and a health check that watches, cost as much as a handshake. When
 // the daemon stops, calls of the services beside the handshaker end, which else would hold up the stop for as long as
 // their callers like.
@@ -132,23 +132,23 @@ func (s *Server) enterStream(ctx context.Context, call *tap.Info) (context.Conte
 	if !ok {
 		return ctx, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
 	}
-	if !s.allStreams.enter(info.UID) {
+	if !s.allStreams.enter(info.share) {
 		if info.conn.refused.Add(1) > refusalsKept {
 			info.conn.Close()
 		}
-		st := status.Newf(codes.ResourceExhausted, "shared-altsd: uid %d has %d streams open; close some, or raise "+
-			"the limit (overloaded)", info.UID, s.allStreams.perAccount)
+		st := status.Newf(codes.ResourceExhausted, "shared-altsd: %s has %d streams open; close some, or raise "+
+			"the limit (overloaded)", info.share, s.allStreams.perAccount)
 		return ctx, withRefusal(st, &altspb.Refusal{Reason: reason.Overloaded.String()})
 	}
 	if call.FullMethodName == altspb.FullMethod {
-		context.AfterFunc(ctx, func() { s.allStreams.leave(info.UID) })
+		context.AfterFunc(ctx, func() { s.allStreams.leave(info.share) })
 		return ctx, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	keep := context.AfterFunc(s.draining, func() { time.AfterFunc(lingerTime, cancel) })
 	context.AfterFunc(ctx, func() {
 		keep()
-		s.allStreams.leave(info.UID)
+		s.allStreams.leave(info.share)
 	})
 	return ctx, nil
 }

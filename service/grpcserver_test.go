@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
 
 func TestPeerCreds(t *testing.T) {
@@ -30,7 +31,7 @@ func TestPeerCreds(t *testing.T) {
 		t.Error("the interface's other methods")
 	}
 	s := &Server{conns: map[*conn]struct{}{}}
-	if _, _, err := (&conn{UnixConn: new(net.UnixConn), srv: s}).begin(); err == nil {
+	if _, err := (&listener{srv: s}).newConn(1<<20, peercred.Cred{}, share{}); err == nil {
 		t.Error("no error from a closed connection")
 	}
 	if err := s.doHandshake(nil, noStream{}); err == nil {
@@ -88,7 +89,7 @@ func TestRule24StreamsOfAllServices(t *testing.T) {
 // A client whose streams are refused again and again loses its connection, with what grpc keeps of each.
 func TestRefusedStreamsEndTheConnection(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 1, Handshakes: 1}})
-	for d.allStreams.enter(uint32(os.Geteuid())) { // the account's streams are used up
+	for d.allStreams.enter(share{ofAccount, uint32(os.Geteuid())}) { // the account's streams are used up
 	}
 	conn := dial(t, d.socket, "")
 	for range refusalsKept {

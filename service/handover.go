@@ -33,10 +33,10 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
 		return
 	}
-	if !s.handoverConns.enter(caller.UID) {
+	if !s.handoverConns.enter(caller.share) {
 		return // which makes an application use gRPC
 	}
-	defer s.handoverConns.leave(caller.UID)
+	defer s.handoverConns.leave(caller.share)
 	s.takeDescriptors(c, true)
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
@@ -102,6 +102,10 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 
 // serveHandover does the handshake of one request and answers it. An error is the answer's, and the connection's end.
 func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
+	if err := s.budget.Charge(ctx, caller.share, costHandover); err != nil {
+		_ = unix.Close(r.fd)
+		return err
+	}
 	h := s.newSession(caller)
 	defer h.end(cancelled())
 	var answer altspb.Answer
@@ -130,6 +134,7 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
 	}
 	defer sock.Close()
+	h.from = sock.Peer().Addr()
 	if r.err != nil {
 		return nil, badRequest("%v", r.err)
 	}

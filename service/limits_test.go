@@ -16,20 +16,27 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
+func account(uid uint32, r Role) gateKey { return gateKey{share: share{ofAccount, uid}, role: r} }
+
 // Waiters are first come, first served within their key, and the keys take turns.
 func TestRule24FairQueue(t *testing.T) {
 	g := newGate(Limits{Handshakes: 2, TotalHandshakes: 3})
-	alice, aliceIn, bob := gateKey{1, Initiator}, gateKey{1, Responder}, gateKey{2, Initiator}
+	alice, aliceIn, bob := account(1, Initiator), account(1, Responder), account(2, Initiator)
+	held := map[gateKey][]*place{}
 	for _, k := range []gateKey{alice, alice, bob} {
-		if err := g.acquire(t.Context(), k); err != nil {
+		p, err := g.acquire(t.Context(), k, false, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		held[k] = append(held[k], p)
 	}
+	admitted := make(chan *place, 10)
 	order := make(chan string)
 	wait := func(k gateKey, name string) {
 		_, before := g.counts()
 		go func() {
-			if err := g.acquire(t.Context(), k); err == nil {
+			if p, err := g.acquire(t.Context(), k, false, nil); err == nil {
+				admitted <- p
 				order <- name
 			}
 		}()
@@ -46,8 +53,16 @@ func TestRule24FairQueue(t *testing.T) {
 	wait(aliceIn, "alice in 1")
 	wait(alice, "alice 1")
 	var got []string
+	release := func(k gateKey) {
+		for len(admitted) > 0 {
+			p := <-admitted
+			held[p.line.key] = append(held[p.line.key], p)
+		}
+		g.release(held[k][0])
+		held[k] = held[k][1:]
+	}
 	next := func(done gateKey) {
-		g.release(done)
+		release(done)
 		got = append(got, <-order)
 	}
 	next(bob)     // bob 1 has waited longest
@@ -60,7 +75,7 @@ func TestRule24FairQueue(t *testing.T) {
 		t.Errorf("served %v, want %v", got, want)
 	}
 	for _, k := range []gateKey{alice, bob, bob} {
-		g.release(k)
+		release(k)
 	}
 	if len(g.lines) != 0 || g.ready.Len() != 0 {
 		t.Errorf("%d lines and %d ready are left", len(g.lines), g.ready.Len())
@@ -74,23 +89,24 @@ func TestRule24FairQueue(t *testing.T) {
 // A waiter that gives up leaves nothing behind.
 func TestGateGivesUp(t *testing.T) {
 	g := newGate(Limits{Handshakes: 1, TotalHandshakes: 1})
-	k, other := gateKey{1, Initiator}, gateKey{2, Initiator}
-	if err := g.acquire(t.Context(), k); err != nil {
+	k, other := account(1, Initiator), account(2, Initiator)
+	held, err := g.acquire(t.Context(), k, false, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []gateKey{k, other} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		if err := g.acquire(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := g.acquire(ctx, key, false, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("acquire: %v", err)
 		}
 		cancel()
 	}
-	g.release(k)
+	g.release(held)
 	if len(g.lines) != 0 || g.ready.Len() != 0 {
 		t.Errorf("%d lines and %d ready are left", len(g.lines), g.ready.Len())
 	}
-	if err := g.acquire(canceled(), other); err == nil {
-		g.release(other) // there was room
+	if p, err := g.acquire(canceled(), other, false, nil); err == nil {
+		g.release(p) // there was room
 	}
 }
 

@@ -19,12 +19,7 @@ const (
 	Responder
 )
 
-const (
-	refusalsLogged = 5           // refusals logged for one peer and reason
-	refusalWindow  = time.Minute // in this time
-	windowsKept    = 4096        // peers and reasons told apart
-	lastKept       = 16          // failures in Stats.Last
-)
+const lastKept = 16 // failures in Stats.Last
 
 // A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text
 // of the peer's but its verified identity.
@@ -44,13 +39,14 @@ type Record struct {
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
 
-	machine string // of the peer, if verified: the key of the log's limit
+	machine string // of the peer, if verified: with share, the key of the log's limits
+	share   share
 }
 
 // record returns the Record of a session that has ended.
 func (h *session) record() Record {
 	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID,
-		Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
+		share: h.share, Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
 	if f := h.failure; f != nil {
 		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
 	}
@@ -77,45 +73,28 @@ func (r Role) String() string {
 	return "responder"
 }
 
-// An auditor writes one line a handshake, and hands its record on to be counted. Refusals are limited for each peer and
-// reason, so that nobody fills the disk, with the number of those left out in a line of their own.
+// An auditor writes one line a handshake, and hands its record on to be counted. Lines are limited for each account
+// (loglimit.go), with the number of those left out in a line of their own.
 type auditor struct {
 	log      *slog.Logger
 	onFinish func(Record)
 	window   time.Duration
 
-	mu      sync.Mutex
-	windows map[windowKey]*window
-	last    []Record // the newest last
-}
-
-// A windowKey tells apart whose refusals are counted: the peer's machine if it was verified, else the local uid. What
-// an application says of the remote end does not count: it could make up a new one each time.
-type windowKey struct {
-	machine string
-	uid     uint32
-	reason  string
-}
-
-type window struct {
-	n     int // lines and lines left out
-	timer *time.Timer
+	mu       sync.Mutex
+	accounts map[share]*accountLines
+	last     []Record // the newest last
 }
 
 func newAuditor(log *slog.Logger, onFinish func(Record)) *auditor {
-	return &auditor{log: log, onFinish: onFinish, window: refusalWindow,
-		windows: make(map[windowKey]*window)}
+	return &auditor{log: log, onFinish: onFinish, window: logWindow, accounts: make(map[share]*accountLines)}
 }
 
 func (a *auditor) finish(r Record) {
 	ok := r.Reason == reason.Accepted.String()
 	a.mu.Lock()
-	logged := ok || a.allow(r)
+	logged := a.allow(r)
 	if !ok {
-		if len(a.last) == lastKept {
-			a.last = append(a.last[:0], a.last[1:]...)
-		}
-		a.last = append(a.last, r)
+		a.keep(r)
 	}
 	a.mu.Unlock()
 	if a.onFinish != nil {
@@ -141,49 +120,4 @@ func (a *auditor) finish(r Record) {
 		attrs = append(attrs, slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))
 	}
 	a.log.LogAttrs(context.Background(), level, text, attrs...)
-}
-
-// allow counts a refusal and reports whether its line is to be written.
-func (a *auditor) allow(r Record) bool {
-	key := windowKey{machine: r.machine, uid: r.UID, reason: r.Reason}
-	w := a.windows[key]
-	if w == nil && len(a.windows) >= windowsKept {
-		key = windowKey{reason: r.Reason}
-		w = a.windows[key]
-	}
-	if w == nil {
-		w = new(window)
-		w.timer = time.AfterFunc(a.window, func() { a.closeWindow(key) })
-		a.windows[key] = w
-	}
-	w.n++
-	return w.n <= refusalsLogged
-}
-
-func (a *auditor) closeWindow(key windowKey) {
-	a.mu.Lock()
-	w := a.windows[key]
-	delete(a.windows, key)
-	a.mu.Unlock()
-	if w == nil || w.n <= refusalsLogged {
-		return
-	}
-	a.log.LogAttrs(context.Background(), slog.LevelWarn, "handshakes failed that were not logged one by one",
-		slog.Int("suppressed", w.n-refusalsLogged), slog.String("reason", key.reason), slog.Uint64("uid",
-			uint64(key.uid)),
-		slog.String("peer_machine", key.machine))
-}
-
-// flush writes the counts of all open windows.
-func (a *auditor) flush() {
-	a.mu.Lock()
-	var keys []windowKey
-	for k, w := range a.windows {
-		w.timer.Stop()
-		keys = append(keys, k)
-	}
-	a.mu.Unlock()
-	for _, k := range keys {
-		a.closeWindow(k)
-	}
 }

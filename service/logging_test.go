@@ -3,11 +3,14 @@ package service
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // Refusals are limited for each peer and reason, and those left out are counted.
@@ -15,16 +18,20 @@ func TestRule25(t *testing.T) {
 	logs := new(logBuffer)
 	counts := map[string]int{}
 	a := newAuditor(slog.New(slog.NewTextHandler(logs, nil)), func(r Record) { counts[r.Reason]++ })
-	for range 20 {
-		a.finish(Record{UID: 1, Reason: "unknown_ca", Detail: "why"})
+	of := func(uid uint32, r Record) Record {
+		r.UID, r.share = uid, share{ofAccount, uid}
+		return r
 	}
-	a.finish(Record{UID: 1, Reason: "timed_out"})
-	a.finish(Record{UID: 2, Reason: "unknown_ca"})
+	for range 20 {
+		a.finish(of(1, Record{Reason: "unknown_ca", Detail: "why"}))
+	}
+	a.finish(of(1, Record{Reason: "timed_out"}))
+	a.finish(of(2, Record{Reason: "unknown_ca"}))
 	for i := range 20 { // one machine under many names
-		a.finish(Record{UID: 1, Reason: "unknown_ca", Peer: fmt.Sprintf("a%d@evil.test", i), machine: "evil.test"})
+		a.finish(of(1, Record{Reason: "unknown_ca", Peer: fmt.Sprintf("a%d@evil.test", i), machine: "evil.test"}))
 	}
 	for range 20 {
-		a.finish(Record{UID: 1, Reason: "accepted"})
+		a.finish(of(1, Record{Reason: "accepted"}))
 	}
 	if n, want := strings.Count(logs.String(), "handshake failed"), 2*refusalsLogged+2; n != want {
 		t.Errorf("%d lines of refusals, want %d", n, want)
@@ -36,27 +43,68 @@ func TestRule25(t *testing.T) {
 	if n := strings.Count(logs.String(), "suppressed=15"); n != 2 {
 		t.Errorf("%d lines with the count 15, want 2:\n%s", n, logs)
 	}
-	if len(a.windows) != 0 || counts["unknown_ca"] != 41 || len(a.last) != lastKept {
-		t.Errorf("%d windows, counts %v, last %d", len(a.windows), counts, len(a.last))
+	if len(a.accounts) != 0 || counts["unknown_ca"] != 41 || len(a.last) != lastKept {
+		t.Errorf("%d windows, counts %v, last %d", len(a.accounts), counts, len(a.last))
 	}
 
-	// A window closes by itself; a flood of different peers is counted together.
+	// A window closes by itself; a flood of different accounts is counted together.
 	a.window = time.Millisecond
 	for range 10 {
-		a.finish(Record{UID: 3, Reason: "malformed"})
+		a.finish(of(3, Record{Reason: "malformed"}))
 	}
 	for !strings.Contains(logs.String(), "uid=3 peer_machine") && !strings.Contains(logs.String(),
 		"reason=malformed uid=3") {
 		time.Sleep(time.Millisecond)
 	}
 	a.window = time.Hour
-	for uid := range uint32(windowsKept + 100) {
-		a.finish(Record{UID: uid, Reason: "bad_choice"})
+	for uid := range uint32(accountsLogged + 100) {
+		a.finish(of(uid, Record{Reason: "bad_choice"}))
 	}
-	if n := len(a.windows); n > windowsKept+1 {
+	if n := len(a.accounts); n > accountsLogged+1 {
 		t.Errorf("%d windows are kept", n)
 	}
 	a.flush()
+}
+
+// Rule 38: whatever one account makes the daemon log is bounded, its successes and the codes that its peers make up
+// included, and no line of another account is lost for it.
+func TestRule38OneLoudAccount(t *testing.T) {
+	logs := new(logBuffer)
+	a := newAuditor(slog.New(slog.NewTextHandler(logs, nil)), nil)
+	a.window = time.Hour
+	loud := share{ofAccount, 1}
+	for code := range 65536 {
+		a.finish(Record{share: loud, Reason: reason.Code(code).String(), ByPeer: true})
+	}
+	for i := range 10_000 {
+		a.finish(Record{share: loud, Reason: "unknown_ca", machine: fmt.Sprintf("m%d.evil.test", i)})
+		a.finish(Record{share: loud, Reason: "accepted", machine: "evil.test"})
+		a.finish(Record{share: share{}, UID: uint32(100_000 + i), Reason: "local_account"})
+	}
+	if n, most := strings.Count(logs.String(), "\n"), keysKept*refusalsLogged+2*donesLogged; n > most {
+		t.Errorf("%d lines, want at most %d", n, most)
+	}
+	if n := len(a.accounts[loud].n); n > 2*keysKept {
+		t.Errorf("%d keys are kept of one account", n)
+	}
+	a.finish(Record{share: share{ofAccount, 2}, Reason: "unknown_ca", Detail: "of another"})
+	a.finish(Record{share: share{ofAccount, 2}, Reason: "accepted", Peer: "bob@other"})
+	if !strings.Contains(logs.String(), "of another") || !strings.Contains(logs.String(), "bob@other") {
+		t.Error("lines of another account are lost")
+	}
+	for range 1000 {
+		a.finish(Record{share: loud, Reason: "malformed"})
+	}
+	if !slices.ContainsFunc(a.last, func(r Record) bool { return r.Detail == "of another" }) {
+		t.Error("the last failures are those of one account alone")
+	}
+	a.flush()
+	for _, want := range []string{fmt.Sprintf("suppressed=%d reason=accepted uid=1 peer_machine=evil.test", 10_000-donesLogged),
+		"reason=unknown uid=1", fmt.Sprintf(`suppressed=%d reason=local_account of="the whole of uids`, 10_000-refusalsLogged)} {
+		if !strings.Contains(logs.String(), want) {
+			t.Errorf("the log does not have %s", want)
+		}
+	}
 }
 
 // The line of a handshake has what an administrator asks for, and nothing that a peer or application sent raw.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
@@ -57,11 +59,16 @@ type Server struct {
 	accounts      AccountDatabase
 	refusedUIDs   refusedUIDs
 	gate          *gate
-	connections   *tally // of callers who may, and have a name
-	refusedConns  *tally // of those who may not, or have none
-	handoverConns *tally // connections by which sockets are handed over
-	idleStreams   *tally // streams without a place in gate
-	allStreams    *tally // streams of any service, in any state
+	addresses     *gate          // by the peer's address, which is passed first
+	connections   *tally[share]  // of callers who may, and have a name
+	refusedConns  *tally[uint32] // of the uids that may not, or have none
+	handoverConns *tally[share]  // connections by which sockets are handed over
+	idleStreams   *tally[share]  // streams without a place in gate
+	allStreams    *tally[share]  // streams of any service, in any state
+	pending       *tally[share]  // connections that wait for their account's budget
+	budget        *fair.Budget[share]
+	unproven      *fair.Budget[share] // of a server's handshakes, until the peer has proved who he is
+	turns         *fair.Turns[share]  // of work on the processor
 	audit         *auditor
 	grpc          *grpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
@@ -74,6 +81,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
+	limited     uint32    // listeners that are limited to uids, so far
 	unknownNote time.Time // when the last line about unknown fields was written
 }
 
@@ -100,12 +108,16 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
-		connections:   newTally(c.Limits.Connections, connectionsInAll()),
-		refusedConns:  newTally(refusedConnections, refusedConnectionsInAll),
-		handoverConns: newTally(min(c.Limits.Connections, handoverConnections), math.MaxInt),
-		idleStreams:   newTally(c.Limits.Streams, math.MaxInt),
-		allStreams:    newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits), addresses: newAddressGate(),
+		connections:   newTally[share](c.Limits.Connections, connectionsInAll()),
+		refusedConns:  newTally[uint32](refusedConnections, refusedConnectionsInAll),
+		handoverConns: newTally[share](min(c.Limits.Connections, handoverConnections), math.MaxInt),
+		idleStreams:   newTally[share](c.Limits.Streams, math.MaxInt),
+		allStreams:    newTally[share](2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		pending:       newTally[share](pendingConnections, math.MaxInt),
+		budget:        fair.NewBudget[share](budgetRate, budgetSaved),
+		unproven:      fair.NewBudget[share](unprovenRate, unprovenSaved),
+		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
@@ -150,10 +162,22 @@ func (c *Config) checkNames() error {
 }
 
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
-// only the uids of allowed may use this one. It closes the listener.
+// only the uids of allowed may use this one, and together they count as one account. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 	s.takeDescriptors(l, false)
-	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
+	from := &listener{UnixListener: l, srv: s, allowed: allowed}
+	if allowed != nil {
+		s.mu.Lock()
+		s.limited++
+		from.socket = s.limited
+		s.mu.Unlock()
+	}
+	var err error
+	if from.file, err = l.File(); err != nil {
+		l.Close()
+		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	err = s.grpc.Serve(from)
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}

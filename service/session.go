@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -17,7 +20,7 @@ type sessionState int
 const (
 	idle    sessionState = iota // no start request yet
 	waiting                     // a server without bytes of the peer's
-	running                     // waits for a place among the handshakes, then has it and is timed
+	running                     // has bytes of the peer's or waits for a place, then has it; it is timed
 	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
 )
@@ -39,9 +42,12 @@ const lingerTime = time.Second
 type session struct {
 	srv    *Server
 	caller Caller
+	share  share // the caller's, or better if he has a name by now
 	state  sessionState
 
 	holds holding
+	place [2]*place     // while it holds aPlace: that of its account, that of the peer's address, if known
+	away  chan struct{} // closed when the place has to be given up; nil without one
 	role  Role
 	me    *identity
 	start *start
@@ -55,11 +61,14 @@ type session struct {
 
 	id             string
 	sent, received int
+
+	impatient bool       // the application's thread stands still until it is answered
+	from      netip.Addr // the peer's address, if the kernel told it
 }
 
 func (s *Server) newSession(c Caller) *session {
-	h := &session{srv: s, caller: c}
-	if s.idleStreams.enter(c.UID) {
+	h := &session{srv: s, caller: c, share: c.share}
+	if s.idleStreams.enter(h.share) {
 		h.holds = aStream
 	}
 	if c.refusal != nil || h.holds == nothing {
@@ -96,6 +105,9 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 		return got, nil
 	case <-h.expired():
 		return got, h.expire()
+	case <-h.away:
+		return got, h.end(asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
+			"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.grace)))
 	case <-stop:
 		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
@@ -176,6 +188,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.me, err = h.srv.identityOf(ctx, h.caller.UID); err != nil {
 		return err
 	}
+	h.named()
 	if unknownFields(req) {
 		h.srv.noteUnknownFields(h.caller)
 	}
@@ -187,34 +200,51 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
+// named makes a caller who had no name when he connected count as his account, now that he has one.
+func (h *session) named() {
+	if h.share.kind != ofStrangers {
+		return
+	}
+	own := share{ofAccount, h.caller.UID}
+	if h.holds == aStream && !h.srv.idleStreams.enter(own) {
+		return
+	}
+	if h.holds == aStream {
+		h.srv.idleStreams.leave(h.share)
+	}
+	h.share = own
+}
+
 // overload returns why a stream is refused before it asked for anything.
 func (h *session) overload() error {
 	if h.caller.refusal != nil {
 		return h.caller.refusal
 	}
 	return reason.Errorf(reason.Overloaded,
-		"uid %d has %d streams open that wait for a start request or a peer; close some, or raise "+
-			"the limit", h.caller.UID, h.srv.idleStreams.perAccount)
+		"%s has %d streams open that wait for a start request or a peer; close some, or raise "+
+			"the limit", h.share, h.srv.idleStreams.perAccount)
 }
 
-// run waits for a place, then starts the handshake's timer and makes the handshake.
-func (h *session) run(ctx context.Context) error {
+// run starts the handshake's timer and makes the handshake.
+func (h *session) run() error {
 	h.state = running
-	if err := h.admit(ctx); err != nil {
-		return err
-	}
 	h.began = time.Now()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
 	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, h.me.attributes())
 	if err != nil {
 		return err
 	}
-	h.hs, err = noiseproto.New(noiseproto.Config{
-		Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
-		Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
+	h.inTurn(func() {
+		h.hs, err = noiseproto.New(noiseproto.Config{
+			Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
+			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
+		})
 	})
 	return err
 }
+
+// inTurn does what takes the processor, and waits for nothing, when it is the account's turn.
+func (h *session) inTurn(work func()) { h.srv.turns.Do(h.share, work) }
 
 // authorize notes the peer for the log before it judges.
 func (h *session) authorize(p *certbind.Peer) error {
@@ -233,7 +263,7 @@ func (h *session) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.role})
+	err := h.acquire(ctx)
 	switch {
 	case err == nil:
 	case h.srv.draining.Err() != nil:
@@ -245,15 +275,46 @@ func (h *session) admit(ctx context.Context) error {
 			"too many handshakes under way (%d for one account in one direction, %d in all), "+
 				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
 	}
+	return nil
+}
+
+// acquire takes a place of the peer's address, if that is known, and then one of the account.
+func (h *session) acquire(ctx context.Context) error {
+	var sendAway func()
+	if h.role == Responder {
+		h.away = make(chan struct{})
+		var once sync.Once // either place may be wanted
+		sendAway = func() { once.Do(func() { close(h.away) }) }
+	}
+	var places [2]*place
+	var err error
+	if from := handed.Network(h.from); h.role == Responder && from.IsValid() {
+		if places[1], err = h.srv.addresses.acquire(ctx, gateKey{h.share, h.role, from}, h.impatient, sendAway); err != nil {
+			return err
+		}
+	}
+	if places[0], err = h.srv.gate.acquire(ctx, gateKey{share: h.share, role: h.role}, h.impatient, sendAway); err != nil {
+		if places[1] != nil {
+			h.srv.addresses.release(places[1])
+		}
+		return err
+	}
 	h.hold(aPlace)
+	h.place = places
 	return nil
 }
 
 func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
-	if err := h.run(ctx); err != nil {
+	h.state = running
+	if err := h.admit(ctx); err != nil {
 		return nil, err
 	}
-	out, err := h.hs.Start()
+	if err := h.run(); err != nil {
+		return nil, err
+	}
+	var out []byte
+	var err error
+	h.inTurn(func() { out, err = h.hs.Start() })
 	if err != nil {
 		return nil, err
 	}
@@ -261,18 +322,34 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 	return &altspb.HandshakerResp{OutFrames: out}, nil
 }
 
-// feed hands bytes of the peer's to the handshake. A server's handshake is made when the first of them come.
+// feed hands bytes of the peer's to the handshake. A server's handshake is made when the first of them come, and has a
+// place from a whole message 1 on.
 func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, error) {
 	if len(in) == 0 {
 		return new(altspb.HandshakerResp), nil // a server's start request at accept
 	}
 	if h.state == waiting {
-		if err := h.run(ctx); err != nil {
+		if err := h.run(); err != nil {
 			h.frame = statusFor(err, in)
 			return nil, err
 		}
 	}
-	n, out, err := h.hs.Feed(in)
+	if h.holds != aPlace && h.hs.Completes(in) {
+		err := h.payMessage1(ctx)
+		if err == nil {
+			err = h.admit(ctx)
+		}
+		if err != nil {
+			h.frame = h.hs.Abort(asFailure(err).tell)
+			return nil, err
+		}
+		h.began = time.Now()
+		h.setTimer(h.srv.cfg.HandshakeTimeout)
+	}
+	var n int
+	var out []byte
+	var err error
+	h.inTurn(func() { n, out, err = h.hs.Feed(in) })
 	h.received += n
 	if err != nil {
 		if h.role == Responder { // an initiator tells its own application alone
@@ -354,6 +431,12 @@ func (h *session) end(f *failure) *failure {
 		h.hs.Close()
 	}
 	h.hold(nothing)
+	if f == nil {
+		h.srv.budget.Credit(h.share, handshakeOK)
+		if h.role == Responder {
+			h.srv.unproven.Credit(h.share, costMessage1)
+		}
+	}
 	asked := !h.began.IsZero() && h.state != waiting
 	h.failure, h.state = f, ended
 	if h.frame != nil {
@@ -370,9 +453,12 @@ func (h *session) end(f *failure) *failure {
 func (h *session) hold(something holding) {
 	switch h.holds {
 	case aStream:
-		h.srv.idleStreams.leave(h.caller.UID)
+		h.srv.idleStreams.leave(h.share)
 	case aPlace:
-		h.srv.gate.release(gateKey{h.caller.UID, h.role})
+		h.srv.gate.release(h.place[0])
+		if h.place[1] != nil {
+			h.srv.addresses.release(h.place[1])
+		}
 	}
 	h.holds = something
 }

@@ -22,6 +22,7 @@ type stream interface {
 // once.
 func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind, st stream) error {
 	h := s.newSession(caller)
+	h.impatient = kind.blocks()
 	defer h.end(cancelled())
 	more := make(chan struct{}, 1)
 	requests := receive(ctx, st, more)

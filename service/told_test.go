@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
@@ -156,7 +157,7 @@ func TestHandoverTellsThePeer(t *testing.T) {
 			io.WriteString(cs, "salt\x01")
 			u := greet(t, beta.socket)
 			give(t, u, serverStart(nil, nil), ss)
-			for beta.Snapshot().InFlight[Responder] == 0 {
+			for !handed.Alive(ss) { // until the daemon has taken the bytes
 				time.Sleep(time.Millisecond)
 			}
 			giveUp(beta, u)

@@ -39,6 +39,11 @@ func TestSystemdStart(t *testing.T) {
 	certificate()
 	m.sh(t, "systemctl start shared-altsd.service")
 	serves()
+	// What it remembers over restarts (rule 33).
+	const memory = "/var/lib/shared-altsd/revocation-lists.json"
+	if got := m.sh(t, "stat -c '%U %a' "+memory); got != "shared-altsd 600\n" {
+		t.Errorf("%s: %s", memory, got)
+	}
 
 	// busy has an account connect for 5 seconds, and reports what systemd did meanwhile.
 	busy := func() (lines int, ticks int) {
@@ -79,9 +84,10 @@ func TestSystemdStart(t *testing.T) {
 	serves()
 
 	// A loop that no condition foresees, here a socket that was moved, ends by the limit, and a start mends it.
-	m.sh(t, `mkdir -p /run/systemd/system/shared-altsd.socket.d
+	m.sh(t, `systemctl stop shared-altsd.service shared-altsd.socket
+mkdir -p /run/systemd/system/shared-altsd.socket.d
 printf '[Socket]\nListenStream=\nListenStream=/run/shared-altsd/moved\n' >/run/systemd/system/shared-altsd.socket.d/moved.conf
-systemctl daemon-reload; systemctl stop shared-altsd.service shared-altsd.socket; systemctl start shared-altsd.service
+systemctl daemon-reload; systemctl start shared-altsd.service
 rm /etc/shared-altsd/machine.pem; systemctl stop shared-altsd.service`)
 	m.try(asAlice + "timeout 2 shared-altsd status --socket /run/shared-altsd/moved")
 	waitFor(t, "the limit", func() (bool, string) {

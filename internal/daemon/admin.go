@@ -35,7 +35,6 @@ type admin struct {
 	metrics  *metrics.Set
 	server   *service.Server
 	health   *health.Server
-	places   chan struct{} // of statuses under way
 	draining atomic.Bool
 }
 
@@ -43,7 +42,7 @@ type admin struct {
 func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader,
 	set *metrics.Set) *admin {
 	a := &admin{machine: machine, accounts: accounts, reloader: r, metrics: set, server: server,
-		health: health.NewServer(), places: make(chan struct{}, 2)}
+		health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	grpc_health_v1.RegisterHealthServer(server, a.health)
@@ -65,23 +64,24 @@ func caller(ctx context.Context) (c service.Caller, privileged bool, err error) 
 	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
 }
 
+// statusCost is what Status costs, in microseconds: a check of the certificate. Any user may ask.
+const statusCost = 1000
+
 // Status returns what the daemon is doing.
 func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.StatusResponse, error) {
 	c, privileged, err := caller(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Each costs a check of the certificate, and any user may ask.
-	select {
-	case a.places <- struct{}{}:
-		defer func() { <-a.places }()
-	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	}
 	now := time.Now()
 	credential, trust := a.machine.Credential(), a.machine.Trust()
 	leaf := credential.Leaf
-	faults, soon := ownFaults(credential, a.machine.Name(), trust, now)
+	var faults, soon []certbind.Fault
+	if err := a.server.Work(ctx, c, statusCost, func() {
+		faults, soon = ownFaults(credential, a.machine.Name(), trust, now)
+	}); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
 	fingerprint := sha256.Sum256(leaf.Raw)
 	resp := &adminpb.StatusResponse{
 		Version: version.Number(), State: "serving", StartedUnix: a.metrics.Started().Unix(), NowUnix: now.Unix(),

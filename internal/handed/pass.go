@@ -227,6 +227,48 @@ func Peek(c syscall.Conn) (byte, error) {
 	return b[0], nil
 }
 
+// PeekUntil waits until enough says that what has come on a connection is enough, or until there is no more room in b,
+// and reads it without taking it. It returns how much there is, and io.EOF with it if that is all that will come.
+func PeekUntil(c syscall.Conn, b []byte, enough func([]byte) bool) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := raw.Read(func(fd uintptr) bool {
+		all := ended(fd)
+		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return false
+		case err != nil:
+			return true
+		case n == 0:
+			err = io.EOF
+			return true
+		case n == len(b) || enough(b[:n]):
+			return true
+		}
+		if all {
+			err = io.EOF
+		}
+		return all
+	})
+	switch {
+	case cerr != nil:
+		return 0, cerr
+	case err != nil && err != io.EOF:
+		return 0, fmt.Errorf("recv: %w", err)
+	}
+	return n, err
+}
+
+// ended reports whether no more will come on a socket than what is there to be read.
+func ended(fd uintptr) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+}
+
 // Alive reports whether a connection on which nobody has to speak is still open and silent.
 func Alive(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -50,10 +51,13 @@ func CheckListener(l net.Listener) error {
 
 // Serve answers GET /metrics on l until ctx ends, with what state returns at each request.
 func (s *Set) Serve(ctx context.Context, l net.Listener, state func() State) error {
+	turn := make(pace, 1)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", ContentType)
-		s.Write(w, state()) // an error is the scraper's having gone
+		var page bytes.Buffer // so that who does not read keeps no turn
+		turn.run(r, func() { s.Write(&page, state()) })
+		w.Write(page.Bytes()) // an error is the scraper's having gone
 	})
 	server := &http.Server{
 		Handler:           mux,
@@ -62,10 +66,11 @@ func (s *Set) Serve(ctx context.Context, l net.Listener, state func() State) err
 		WriteTimeout:      10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         changed,
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	if err := server.Serve(l); err != http.ErrServerClosed {
+	if err := server.Serve(&boundListener{Listener: l, credit: acceptFirst, last: time.Now()}); err != http.ErrServerClosed {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil

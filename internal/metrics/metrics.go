@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -107,12 +106,7 @@ func New(version string) *Set {
 func (s *Set) Handshake(h Handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A code that this version does not know is the peer's free choice: all such are one.
-	if number, found := strings.CutPrefix(h.Reason, "unknown_"); found {
-		if _, err := strconv.Atoi(number); err == nil {
-			h.Reason = "unknown"
-		}
-	}
+	h.Reason = reason.Fold(h.Reason)
 	s.handshakes[handshakeKey{h.Initiator, h.Reason, h.ByPeer}]++
 	s.durations[durationKey{h.Initiator, h.Reason == accepted}].observe(h.Duration.Seconds())
 	if h.Reason == accepted {

@@ -35,3 +35,12 @@ func FromConn(c *net.UnixConn) (Cred, error) {
 	}
 	return Cred{UID: u.Uid, GID: u.Gid, PID: u.Pid}, nil
 }
+
+// FromFD is FromConn for a descriptor.
+func FromFD(fd int) (Cred, error) {
+	u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return Cred{}, fmt.Errorf("peer credentials of the socket (SO_PEERCRED): %w", err)
+	}
+	return Cred{UID: u.Uid, GID: u.Gid, PID: u.Pid}, nil
+}

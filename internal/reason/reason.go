@@ -4,6 +4,8 @@ package reason
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // A Code is a status code of the inter-daemon protocol (docs/protocol.md, section 3.2), 2 bytes on the wire.
@@ -72,6 +74,17 @@ var texts = [numCodes]struct{ name, meaning string }{
 	LocalAccount:            {"local_account", "its own application may not take part (see the log of the daemon there)"},
 	ShuttingDown:            {"shutting_down", "its daemon is stopping; try again"},
 	Internal:                {"internal", "it has a fault that the log of the daemon there describes"},
+}
+
+// Fold returns the name under which something is counted whose reason has the given name: "unknown" for all the codes
+// that this version does not know, which are a peer's free choice, else the name itself.
+func Fold(name string) string {
+	if number, ok := strings.CutPrefix(name, "unknown_"); ok {
+		if _, err := strconv.ParseUint(number, 10, 16); err == nil {
+			return "unknown"
+		}
+	}
+	return name
 }
 
 // Known reports whether c is a code of version 1.

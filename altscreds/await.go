@@ -1,0 +1,101 @@
+package altscreds
+
+import (
+	"container/list"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/handed"
+)
+
+// What a server does before it takes a place among the handshakes: it waits for the peer's whole first message.
+
+// silentPeers is how many connections of a process may wait for the peer's first message; where there are more, the one
+// that has waited longest is given up. A peer that means it needs a round trip.
+const silentPeers = 512
+
+var silent waitingPeers
+
+// waitingPeers are the connections that wait, the oldest first.
+type waitingPeers struct {
+	mu   sync.Mutex
+	list list.List // of *waitingPeer
+}
+
+type waitingPeer struct {
+	net.Conn
+	givenUp bool
+}
+
+func (w *waitingPeers) enter(raw net.Conn) (p *waitingPeer, leave func()) {
+	p = &waitingPeer{Conn: raw}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.list.Len() >= silentPeers {
+		oldest := w.list.Remove(w.list.Front()).(*waitingPeer)
+		oldest.givenUp = true
+		oldest.SetReadDeadline(time.Unix(1, 0))
+	}
+	e := w.list.PushBack(p)
+	return p, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.list.Remove(e) // nothing, if it was given up
+	}
+}
+
+// awaitPeer waits for the peer's whole first message, or for what cannot become one, which is for the daemon to judge. It
+// returns what it could not leave where it is, after the bytes that were received before.
+func awaitPeer(raw net.Conn, received []byte) ([]byte, error) {
+	p, leave := silent.enter(raw)
+	received, err := firstMessage(raw, received)
+	leave()
+	switch {
+	case err == nil:
+		return received, nil
+	case p.givenUp:
+		return nil, &HandshakeError{Reason: ReasonOverloaded, Text: "given up for others, since too many peers are silent, " +
+			"and this one had been for longest", Err: err}
+	}
+	return nil, readError(err)
+}
+
+func firstMessage(raw net.Conn, received []byte) ([]byte, error) {
+	const most = 2048 // bytes: message 1 has 1240
+	if tcp, ok := raw.(*net.TCPConn); ok && len(received) == 0 {
+		handle := getBuffer(most)
+		defer putBuffer(handle)
+		n, err := handed.PeekUntil(tcp, (*handle)[:most], func(b []byte) bool { return !partialFrame(b) })
+		if n > 0 && err == io.EOF {
+			err = nil // the daemon says what is missing
+		}
+		return nil, err
+	}
+	b := append(make([]byte, 0, most), received...)
+	for len(b) == 0 || partialFrame(b) && frameEnd(b) <= most {
+		n, err := raw.Read(b[len(b):frameEnd(b)])
+		b = b[:len(b)+n]
+		if err != nil && (n == 0 || err != io.EOF) {
+			if len(b) > 0 && err == io.EOF {
+				break
+			}
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// readByte reads one byte.
+func readByte(raw net.Conn) ([]byte, error) {
+	b := make([]byte, 1)
+	for {
+		switch n, err := raw.Read(b); {
+		case n > 0:
+			return b, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package service
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// userFiles is what the files of this machine say of a uid, which decides how a lookup queues and nothing else: uids with
+// a line in /etc/passwd are accounts, those in a range of /etc/subuid are what a user can make up by the thousand.
+type userFiles struct {
+	passwd, subuid string // paths
+
+	mu       sync.Mutex
+	looked   time.Time
+	seen     [2]os.FileInfo // nil while there is no such file
+	accounts map[uint32]bool
+	ranges   []UIDRange
+}
+
+const (
+	userFilesEach = time.Second // between two looks at whether the files have changed
+	userFileBytes = 16 << 20    // of a file, what is read
+)
+
+func newUserFiles() *userFiles { return &userFiles{passwd: "/etc/passwd", subuid: "/etc/subuid"} }
+
+// class returns what kind of uid it is, as far as the files tell.
+func (f *userFiles) class(uid uint32) uidClass {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); now.Sub(f.looked) >= userFilesEach {
+		f.looked = now
+		f.refresh()
+	}
+	switch {
+	case f.accounts[uid]:
+		return known
+	case f.ranges != nil && UIDRanges(f.ranges).contains(uid):
+		return subordinate
+	}
+	return stranger
+}
+
+func (f *userFiles) refresh() {
+	if changed(f.passwd, &f.seen[0]) {
+		f.accounts = make(map[uint32]bool)
+		eachLine(f.passwd, func(fields []string) {
+			if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil {
+				f.accounts[uint32(uid)] = true
+			}
+		})
+	}
+	if changed(f.subuid, &f.seen[1]) {
+		f.ranges = nil
+		eachLine(f.subuid, func(fields []string) {
+			first, err1 := strconv.ParseUint(fields[1], 10, 32)
+			n, err2 := strconv.ParseUint(fields[2], 10, 32)
+			if err1 == nil && err2 == nil && n > 0 && first+n <= 1<<32 {
+				f.ranges = append(f.ranges, UIDRange{uint32(first), uint32(first + n - 1)})
+			}
+		})
+	}
+}
+
+// changed reports whether a file is another than the one that was seen, and notes it.
+func changed(path string, seen *os.FileInfo) bool {
+	now, err := os.Stat(path)
+	if err != nil {
+		now = nil
+	}
+	was := *seen
+	*seen = now
+	if now == nil || was == nil {
+		return now != nil || was != nil
+	}
+	return !os.SameFile(now, was) || now.Size() != was.Size() || !now.ModTime().Equal(was.ModTime())
+}
+
+// eachLine calls do for the lines that have three fields or more.
+func eachLine(path string, do func(fields []string)) {
+	file, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	for s := bufio.NewScanner(io.LimitReader(file, userFileBytes)); s.Scan(); {
+		if fields := strings.Split(s.Text(), ":"); len(fields) >= 3 {
+			do(fields)
+		}
+	}
+}
