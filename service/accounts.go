@@ -55,8 +55,8 @@ const (
 	subordinate                 // in a range of /etc/subuid: users have 65536 each, without a name as a rule
 )
 
-// A pool bounds the lookups of one class: how many may be stuck in the user database together, and how many of uids that
-// are not in the cache begin in a second. What strangers use up is theirs.
+// A pool bounds the lookups of one class: how many may be stuck in the user database together, and how many of uids
+// that are not in the cache begin in a second. What strangers use up is theirs.
 type pool struct {
 	atOnce int
 	rate   float64 // a second; 0: any
@@ -137,8 +137,8 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 	return a
 }
 
-// Lookup returns the account of uid, from the cache if it is there. A name that has aged serves a little longer while it
-// is asked for again, or while the database fails; an answer that there is no such account ends it at once.
+// Lookup returns the account of uid, from the cache if it is there. A name that has aged serves a little longer while
+// it is asked for again, or while the database fails; an answer that there is no such account ends it at once.
 func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	e, err := a.entry(uid)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// What an account costs the daemon, in microseconds of its processor, about. Work that can be long is done in turns among
-// accounts (Server.turns). What only may lead to a handshake is taken from a budget, and a handshake that went well gives
-// more back than the dearest library's connection and frames for it come to: so whoever does handshakes is not held up,
+// What an account costs the daemon, in microseconds of its processor, about. Work that can be long is done in turns
+// among accounts (Server.turns). What only may lead to a handshake is taken from a budget, and a handshake that went well
+// gives more back than the dearest library's connection and frames for it come to: so whoever does handshakes is not held up,
 // and whoever does none cannot keep the daemon busy.
 const (
 	budgetRate  = 100_000 // a second: a tenth of a processor

