@@ -110,6 +110,14 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	}
 }
 
+// Known reports whether Lookup would answer for uid at once.
+func (a *Accounts) Known(uid uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entries[uid]
+	return e != nil && e.found() && time.Until(e.until) > time.Second
+}
+
 func (a *Accounts) hung(uid uint32) error {
 	return reason.Errorf(reason.Internal,
 		"the user database (%s) did not name uid %d within %v; see whether `getent passwd %d` hangs",

@@ -137,6 +137,12 @@ func (id *identity) attributes() []certbind.Attribute {
 	return attrs
 }
 
+// known reports whether identityOf would answer at once.
+func (s *Server) known(uid uint32) bool {
+	a, ok := s.accounts.(interface{ Known(uid uint32) bool })
+	return ok && a.Known(uid)
+}
+
 // identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at
 // most accountFresh ago.
 func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) {

@@ -1,11 +1,11 @@
 package service
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	prefaceTimeout  = 5 * time.Second  // for the HTTP/2 preface
-	connectionAge   = 26 * time.Minute // to which grpc adds up to a tenth
+	prefaceTimeout  = 5 * time.Second  // for the first byte, and for the rest of a preface
+	connectionAge   = 26 * time.Minute // to which localgrpc adds up to a tenth
 	connectionGrace = time.Minute      // for the streams on an aged connection: 29.6 minutes in all
 )
 
@@ -41,25 +41,7 @@ func connectionsInAll() int {
 	return int(l.Cur / 4 * 3)
 }
 
-// A listener makes each connection a conn, which remembers by which socket it came.
-type listener struct {
-	*net.UnixListener
-	srv     *Server
-	allowed UIDRanges
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	u, err := l.AcceptUnix()
-	if err != nil {
-		return nil, err
-	}
-	c := &conn{UnixConn: u, srv: l.srv, allowed: l.allowed}
-	l.srv.mu.Lock()
-	l.srv.conns[c] = struct{}{}
-	l.srv.mu.Unlock()
-	return c, nil
-}
-
+// A conn is a connection, which remembers by which socket it came.
 type conn struct {
 	*net.UnixConn
 	srv     *Server
@@ -69,20 +51,6 @@ type conn struct {
 	tally  *tally // where it is counted, nil before its handshake and after its end
 	uid    uint32
 	closed bool
-	ours   bool // not grpc's any more: it hands over sockets
-
-	refused atomic.Int32 // streams refused by Server.enterStream
-}
-
-// SetDeadline is what grpc sets for the preface, and takes back as soon as peerCreds are done: a connection that hands
-// over sockets keeps the deadline until its hello is whole.
-func (c *conn) SetDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ours {
-		return nil
-	}
-	return c.UnixConn.SetDeadline(t)
 }
 
 func (c *conn) Close() error {
@@ -98,6 +66,61 @@ func (c *conn) Close() error {
 	return c.UnixConn.Close()
 }
 
+// accept serves connections of a listener until it fails.
+func (s *Server) accept(l *net.UnixListener, allowed UIDRanges) error {
+	wait := time.Duration(0)
+	for {
+		u, err := l.AcceptUnix()
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			wait = 0
+			c := &conn{UnixConn: u, srv: s, allowed: allowed}
+			if !s.add(c) {
+				return net.ErrClosed
+			}
+			go c.serve()
+		case errors.As(err, &temporary) && temporary.Temporary(): // no descriptors, or no memory, for now
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(wait):
+			case <-s.draining.Done():
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// add notes a connection that is served, unless the daemon stops.
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Err() != nil {
+		c.UnixConn.Close()
+		return false
+	}
+	s.serving.Add(1)
+	s.conns[c] = struct{}{}
+	return true
+}
+
+// serve serves a connection until it ends.
+func (c *conn) serve() {
+	defer c.srv.serving.Done()
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(prefaceTimeout))
+	caller, handsOver, err := c.begin()
+	switch {
+	case err != nil:
+		c.srv.log.Debug("a connection to the daemon was closed", "error", err)
+	case handsOver:
+		c.srv.takeOver(c, caller)
+	default:
+		c.srv.serveGRPC(c, caller)
+	}
+}
+
 // begin finds out who holds the connection, and by its first byte, which stays unread, whether he hands over sockets or
 // speaks HTTP/2.
 func (c *conn) begin() (caller Caller, handsOver bool, err error) {
@@ -108,13 +131,7 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	if err != nil {
 		return Caller{}, false, fmt.Errorf("waiting for the first byte: %w", err)
 	}
-	if first != handed.Hello[0] {
-		return caller, false, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ours = true
-	return caller, true, nil
+	return caller, first == handed.Hello[0], nil
 }
 
 // countIn counts the connection in t as uid's, unless that is over the limit or the connection was closed.

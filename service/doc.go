@@ -14,7 +14,7 @@
 //
 // then by a stream of gRPC
 //
-//	grpcserver.go  grpc-go's server: its bounds, and how it carries a stream
+//	grpc.go        the gRPC server (package localgrpc): what it serves, and to whom connections are counted
 //	stream.go      the stream: a request, the session's response to it, in the end the status of the call
 //
 // or by a socket that is handed over

@@ -45,12 +45,12 @@ func cancelled() *failure {
 		tell: reason.LocalAccount, rpc: codes.Canceled, outside: true}
 }
 
-// gone returns what the end of ctx, or of the application's requests, means for its handshake.
-func (s *Server) gone(ctx context.Context) *failure {
+// gone returns what the end of a context, or of the application's requests, means for its handshake.
+func (s *Server) gone(err error) *failure {
 	switch {
 	case s.stopped.Err() != nil:
 		return asFailure(reason.Errorf(reason.ShuttingDown, "the daemon stopped before the handshake was done; try again"))
-	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case !errors.Is(err, context.DeadlineExceeded):
 		return cancelled()
 	}
 	f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))

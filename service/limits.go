@@ -74,6 +74,24 @@ func newGate(l Limits) *gate {
 	return &gate{perAccount: l.Handshakes, inAll: l.TotalHandshakes, lines: make(map[gateKey]*line)}
 }
 
+// tryAcquire takes a place if one is free and nobody waits for it; true must be followed by one release of the same
+// key.
+func (g *gate) tryAcquire(key gateKey) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.lines[key]
+	if l == nil {
+		l = &line{key: key}
+	}
+	if l.waiters.Len() > 0 || l.active >= g.perAccount || g.inUse[Initiator]+g.inUse[Responder] >= g.inAll {
+		return false
+	}
+	g.lines[key] = l
+	l.active++
+	g.inUse[key.role]++
+	return true
+}
+
 // acquire waits for a place until ctx is done; each nil must be followed by one release of the same key.
 func (g *gate) acquire(ctx context.Context, key gateKey) error {
 	admitted := make(chan struct{})
@@ -166,25 +184,23 @@ func newTally(perAccount, inAll int) *tally {
 }
 
 // enter counts one more, unless that is over the limit.
-func (t *tally) enter(uid uint32) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.n[uid] >= t.perAccount || t.all >= t.inAll {
-		return false
-	}
-	t.n[uid]++
-	t.all++
-	return true
-}
+func (t *tally) enter(uid uint32) bool { return t.add(uid, 1) }
 
 // leave takes back what one successful enter counted.
-func (t *tally) leave(uid uint32) {
+func (t *tally) leave(uid uint32) { t.add(uid, -1) }
+
+// add counts n more, unless that is over the limit, or -n fewer.
+func (t *tally) add(uid uint32, n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.all--
-	if t.n[uid]--; t.n[uid] == 0 {
+	if n > 0 && (t.n[uid]+n > t.perAccount || t.all+n > t.inAll) {
+		return false
+	}
+	t.all += n
+	if t.n[uid] += n; t.n[uid] == 0 {
 		delete(t.n, uid)
 	}
+	return true
 }
 
 func (t *tally) sum() int {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/localgrpc"
 )
 
 // Config says how a Server behaves. Only Machine is required.
@@ -50,6 +51,9 @@ type Config struct {
 const (
 	handshakeTimeout = 10 * time.Second
 	maxGroupsField   = 2048 // bytes: docs/protocol.md, section 5.4
+
+	// bytesPerAccount bounds what requests and answers of a uid's streams hold; a connection may hold 2 MiB of it.
+	bytesPerAccount = 32 << 20
 )
 
 // A Server is the daemon's local service.
@@ -65,9 +69,10 @@ type Server struct {
 	idleStreams   *tally // streams without a place in gate
 	allStreams    *tally // streams of any service, in any state
 	audit         *auditor
-	grpc          *grpc.Server
+	heldBytes     *tally // bytes of requests and answers that streams hold
+	grpc          *localgrpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
-	handovers     sync.WaitGroup // connections by which sockets are handed over
+	serving       sync.WaitGroup // connections
 
 	draining context.Context // done when the daemon is to stop, and takes no more handshakes
 	drain    context.CancelFunc
@@ -76,6 +81,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
+	listeners   map[*net.UnixListener]struct{}
 	unknownNote time.Time // when the last line about unknown fields was written
 }
 
@@ -108,7 +114,9 @@ func New(c Config) (*Server, error) {
 		handoverConns: newTally(min(c.Limits.Connections, handoverConnections), math.MaxInt),
 		idleStreams:   newTally(c.Limits.Streams, math.MaxInt),
 		allStreams:    newTally(2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
-		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
+		heldBytes:     newTally(bytesPerAccount, math.MaxInt),
+		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{}),
+		listeners: make(map[*net.UnixListener]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
 	}
@@ -154,12 +162,15 @@ func (c *Config) checkNames() error {
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
 // only the uids of allowed may use this one. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
+	defer l.Close()
 	s.takeDescriptors(l, false)
-	err := s.grpc.Serve(&listener{UnixListener: l, srv: s, allowed: allowed})
-	if errors.Is(err, grpc.ErrServerStopped) {
+	s.mu.Lock()
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	if s.draining.Err() != nil {
 		return nil
 	}
-	if err != nil {
+	if err := s.accept(l, allowed); s.draining.Err() == nil {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -168,12 +179,17 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
 // returns ctx's error if it had to cut.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
 	s.drain()
+	for l := range s.listeners {
+		l.Close()
+	}
+	s.mu.Unlock()
 	defer s.audit.flush()
+	s.grpc.Drain()
 	graceful := make(chan struct{})
 	go func() {
-		s.grpc.GracefulStop()
-		s.handovers.Wait()
+		s.serving.Wait()
 		_ = s.poller.Close()
 		close(graceful)
 	}()
@@ -187,9 +203,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.Close() // also those that have not sent their preface, for which grpc would wait
+		c.Close() // also those that have not sent their preface
 	}
-	s.grpc.Stop()
 	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait
 	// for it.
 	select {

@@ -48,7 +48,11 @@ type session struct {
 	hs    *noiseproto.Handshake
 	peer  *certbind.Peer // as soon as it is verified
 	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
+	until time.Time      // when timer fires
+	fire  func()         // what timer does; nil: it is waited for by await
 	began time.Time
+
+	hurried bool // a step that would have to wait is not made (errWouldWait)
 
 	frame   []byte   // a responder's status frame for the peer, not given out yet
 	failure *failure // why it ended, if not well
@@ -57,8 +61,9 @@ type session struct {
 	sent, received int
 }
 
-func (s *Server) newSession(c Caller) *session {
-	h := &session{srv: s, caller: c}
+// newSession begins a session, whose timer calls fire, if that is not nil, beside whatever goes on.
+func (s *Server) newSession(c Caller, fire func()) *session {
+	h := &session{srv: s, caller: c, fire: fire}
 	if s.idleStreams.enter(c.UID) {
 		h.holds = aStream
 	}
@@ -81,8 +86,19 @@ func (h *session) setTimer(d time.Duration) {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
+	if h.until = time.Now().Add(d); h.fire != nil {
+		h.timer = time.AfterFunc(d, h.fire)
+		return
+	}
 	h.timer = time.NewTimer(d)
 }
+
+// due reports whether the timer, as it is set now, has fired.
+func (h *session) due() bool { return h.timer != nil && !time.Now().Before(h.until) }
+
+// errWouldWait says that a step was not made, and left no trace, because it would have had to wait: for the user
+// database, a place, or a signature.
+var errWouldWait = errors.New("the step would have to wait")
 
 // await waits for what comes first: something from in, which is the application or the socket, or what ends the
 // session: its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
@@ -99,7 +115,7 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 	case <-stop:
 		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
-		return got, h.end(h.srv.gone(ctx))
+		return got, h.end(h.srv.gone(ctx.Err()))
 	}
 }
 
@@ -107,10 +123,15 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 // it to the application in the form that it can show.
 func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	if h.state != refused {
+		before := h.state
 		resp, err := h.take(ctx, req)
-		if err == nil {
+		switch err {
+		case nil:
 			resp.Status = &altspb.HandshakerStatus{}
 			return resp, nil
+		case errWouldWait:
+			h.state = before
+			return nil, err
 		}
 		h.end(asFailure(err))
 	}
@@ -172,6 +193,9 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.holds == nothing && h.role == Responder {
 		return h.overload()
 	}
+	if h.hurried && !h.srv.known(h.caller.UID) {
+		return errWouldWait
+	}
 	var err error
 	if h.me, err = h.srv.identityOf(ctx, h.caller.UID); err != nil {
 		return err
@@ -205,7 +229,11 @@ func (h *session) run(ctx context.Context) error {
 	}
 	h.began = time.Now()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
-	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, h.me.attributes())
+	attributes := h.me.attributes()
+	if h.hurried && !h.srv.cfg.Machine.Attested(h.me.account.Name, attributes) {
+		return errWouldWait
+	}
+	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, attributes)
 	if err != nil {
 		return err
 	}
@@ -226,6 +254,17 @@ func (h *session) authorize(p *certbind.Peer) error {
 }
 
 func (h *session) admit(ctx context.Context) error {
+	key := gateKey{h.caller.UID, h.role}
+	switch {
+	case h.holds == aPlace: // since a step that was not made after all
+		return nil
+	case !h.hurried:
+	case !h.srv.gate.tryAcquire(key):
+		return errWouldWait
+	default:
+		h.hold(aPlace)
+		return nil
+	}
 	wait := h.srv.cfg.HandshakeTimeout
 	if d, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(d)*4/5) // so that the answer still arrives in time
@@ -233,7 +272,7 @@ func (h *session) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.srv.gate.acquire(ctx, gateKey{h.caller.UID, h.role})
+	err := h.srv.gate.acquire(ctx, key)
 	switch {
 	case err == nil:
 	case h.srv.draining.Err() != nil:
@@ -293,6 +332,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 // statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or
 // the peer does not speak our protocol.
 func statusFor(err error, in []byte) []byte {
+	if err == errWouldWait {
+		return nil
+	}
 	f := asFailure(err)
 	magic := noiseproto.StatusFrame(f.tell)[:4]
 	if f.tell == reason.Accepted || !bytes.HasPrefix(in, magic) {
