@@ -254,6 +254,25 @@ func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Att
 	return nil
 }
 
+// Attested reports whether Attest would answer without a signature, which may take long where the key is an RSA key or in
+// hardware.
+func (m *Machine) Attested(account string, attrs []Attribute) bool {
+	encoded, err := marshalAttributes(attrs)
+	if err != nil {
+		return true // with that error
+	}
+	m.mu.Lock()
+	slot := m.state.Load().statements[account]
+	m.mu.Unlock()
+	if slot == nil || !slot.mu.TryLock() {
+		return false
+	}
+	defer slot.mu.Unlock()
+	now := m.now()
+	return slot.identity != nil && bytes.Equal(slot.attributes, encoded) && !now.Before(slot.notBefore) &&
+		now.Before(slot.renew) && slot.notAfter.Sub(now) >= minRemaining
+}
+
 // ownTime refuses to attest with a certificate that peers would refuse by its time, or that has too little left.
 func ownTime(c *Credential, now time.Time) error {
 	switch leaf := c.Leaf; {

@@ -182,6 +182,27 @@ func (a *Accounts) Known(uid uint32) bool {
 	return a.class(uid) == known
 }
 
+// Ready reports whether Lookup would answer for uid at once.
+func (a *Accounts) Ready(uid uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entries[uid]
+	if e == nil {
+		return false
+	}
+	const margin = time.Second // until Lookup is called
+	switch {
+	case !e.found():
+	case time.Until(e.until) > margin:
+		return true
+	case e.err == nil:
+		return time.Until(e.until.Add(a.stale)) > margin
+	case reason.Of(e.err) != reason.Internal:
+		return false
+	}
+	return e.last != nil && time.Until(e.last.until.Add(a.stale)) > margin
+}
+
 func (a *Accounts) class(uid uint32) uidClass {
 	if e := a.entries[uid]; e != nil && (e.named || e.found() && e.err == nil) {
 		return known

@@ -142,6 +142,12 @@ func (id *identity) attributes() []certbind.Attribute {
 	return attrs
 }
 
+// ready reports whether identityOf would answer at once.
+func (s *Server) ready(uid uint32) bool {
+	a, ok := s.accounts.(interface{ Ready(uid uint32) bool })
+	return ok && a.Ready(uid)
+}
+
 // identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at
 // most accountFresh ago.
 func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +18,8 @@ import (
 )
 
 const (
-	prefaceTimeout  = 5 * time.Second  // for the HTTP/2 preface
-	connectionAge   = 26 * time.Minute // to which grpc adds up to a tenth
+	prefaceTimeout  = 5 * time.Second  // for the first byte, and for the rest of a preface
+	connectionAge   = 26 * time.Minute // to which localgrpc adds up to a tenth
 	connectionGrace = time.Minute      // for the streams on an aged connection: 29.6 minutes in all
 )
 
@@ -46,7 +45,7 @@ func connectionsInAll() int {
 	return int(l.Cur / 4 * 3)
 }
 
-// A listener makes each connection a conn, which remembers by which socket it came.
+// A listener makes each connection a conn.
 type listener struct {
 	*net.UnixListener
 	srv     *Server
@@ -59,8 +58,8 @@ type listener struct {
 func (l *listener) Close() error { return errors.Join(l.UnixListener.Close(), l.file.Close()) }
 
 // Accept takes the next connection of an account of which not too many wait already. Those of others it closes while
-// they are a descriptor and nothing else yet, which is all that they cost.
-func (l *listener) Accept() (net.Conn, error) {
+// they are a descriptor and nothing else yet, which is all that they cost. An Errno is a lack of descriptors or memory.
+func (l *listener) Accept() (*conn, error) {
 	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -97,7 +96,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			l.srv.pending.leave(whose)
 		case e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM:
-			return nil, &net.OpError{Op: "accept", Net: "unix", Addr: l.Addr(), Err: os.NewSyscallError("accept4", e)}
+			return nil, e
 		}
 		runtime.Gosched() // the loop itself must not keep a processor from others
 	}
@@ -117,9 +116,6 @@ func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, erro
 	c := &conn{UnixConn: u.(*net.UnixConn), srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred, share: whose}
 	c.leave = func() { l.srv.pending.leave(whose) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	l.srv.mu.Lock()
-	l.srv.conns[c] = struct{}{}
-	l.srv.mu.Unlock()
 	return c, nil
 }
 
@@ -137,6 +133,7 @@ func (l *listener) guess(uid uint32) share {
 	return share{}
 }
 
+// A conn is a connection, which remembers by which socket it came.
 type conn struct {
 	*net.UnixConn
 	srv     *Server
@@ -146,36 +143,10 @@ type conn struct {
 	share   share           // whose it is, as far as is known
 	ctx     context.Context // ends with it
 	cancel  context.CancelFunc
-	frames  *frameMeter // of a connection of HTTP/2
 
 	mu     sync.Mutex
 	leave  func() // ends its being counted, nil before its handshake and after its end
 	closed bool
-	ours   bool // not grpc's any more: it hands over sockets
-
-	refused atomic.Int32 // streams refused by Server.enterStream
-}
-
-// SetDeadline is what grpc sets for the preface, and takes back as soon as peerCreds are done: a connection that hands
-// over sockets keeps the deadline until its hello is whole.
-func (c *conn) SetDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ours {
-		return nil
-	}
-	return c.UnixConn.SetDeadline(t)
-}
-
-// Read is how a server of HTTP/2 reads: no faster than the account's budget lets it.
-func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.UnixConn.Read(b)
-	if n > 0 && c.frames != nil {
-		if c.frames.read(c.ctx, b[:n]) != nil {
-			return 0, net.ErrClosed
-		}
-	}
-	return n, err
 }
 
 func (c *conn) Close() error {
@@ -192,6 +163,61 @@ func (c *conn) Close() error {
 	return c.UnixConn.Close()
 }
 
+// accept serves connections of a listener until it fails.
+func (s *Server) accept(l *listener) error {
+	wait := time.Duration(0)
+	for {
+		c, err := l.Accept()
+		var lack unix.Errno
+		switch {
+		case err == nil:
+			wait = 0
+			if !s.add(c) {
+				return net.ErrClosed
+			}
+			go c.serve()
+		case errors.As(err, &lack):
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(wait):
+			case <-s.draining.Done():
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// add notes a connection that is served, unless the daemon stops.
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Err() != nil {
+		c.cancel()
+		c.leave()
+		c.UnixConn.Close()
+		return false
+	}
+	s.serving.Add(1)
+	s.conns[c] = struct{}{}
+	return true
+}
+
+// serve serves a connection until it ends.
+func (c *conn) serve() {
+	defer c.srv.serving.Done()
+	defer c.Close()
+	caller, handsOver, err := c.begin()
+	switch {
+	case err != nil:
+		c.srv.log.Debug("a connection to the daemon was closed", "error", err)
+	case handsOver:
+		c.srv.takeOver(c, caller)
+	default:
+		c.srv.serveGRPC(c, caller)
+	}
+}
+
 // begin finds out who holds the connection, and by its first byte, which stays unread, whether he hands over sockets or
 // speaks HTTP/2.
 func (c *conn) begin() (caller Caller, handsOver bool, err error) {
@@ -206,14 +232,7 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	if err != nil {
 		return Caller{}, false, fmt.Errorf("waiting for the first byte: %w", err)
 	}
-	if first != handed.Hello[0] {
-		c.frames = newFrameMeter(c.srv.budget.Of(c.share))
-		return caller, false, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ours = true
-	return caller, true, nil
+	return caller, first == handed.Hello[0], nil
 }
 
 // countIn counts the connection in t, and no longer where it was, unless that is over the limit or the connection was

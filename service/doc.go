@@ -16,7 +16,7 @@
 //
 // then by a stream of gRPC
 //
-//	grpcserver.go  grpc-go's server: its bounds, and how it carries a stream
+//	grpc.go        the gRPC server (package localgrpc): what it serves, and to whom connections are counted
 //	stream.go      the stream: a request, the session's response to it, in the end the status of the call
 //
 // or by a socket that is handed over
@@ -28,6 +28,7 @@
 //	session.go     one handshake: one request to one response (step); it knows no transport
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
+//	admit.go       what a session takes up of its account's share: a stream, a turn, and
 //	gate.go        a place among the handshakes under way, and limits.go what else an account may hold
 //	budget.go      what work and junk cost an account of the processor (package fair)
 //	result.go      what the application is told if all is well, the key among it

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
 // A failure is why a handshake ended without a result.
@@ -45,12 +47,12 @@ func cancelled() *failure {
 		tell: reason.LocalAccount, rpc: codes.Canceled, outside: true}
 }
 
-// gone returns what the end of ctx, or of the application's requests, means for its handshake.
-func (s *Server) gone(ctx context.Context) *failure {
+// gone returns what the end of a context, or of the application's requests, means for its handshake.
+func (s *Server) gone(err error) *failure {
 	switch {
 	case s.stopped.Err() != nil:
 		return asFailure(reason.Errorf(reason.ShuttingDown, "the daemon stopped before the handshake was done; try again"))
-	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case !errors.Is(err, context.DeadlineExceeded):
 		return cancelled()
 	}
 	f := asFailure(reason.Errorf(reason.TimedOut, "the application's own deadline for the handshake passed"))
@@ -185,4 +187,18 @@ func inBytes(req *altspb.HandshakerReq) []byte {
 		return s.GetInBytes()
 	}
 	return req.GetNext().GetInBytes()
+}
+
+// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or
+// the peer does not speak our protocol.
+func statusFor(err error, in []byte) []byte {
+	if err == errWouldWait {
+		return nil
+	}
+	f := asFailure(err)
+	magic := noiseproto.StatusFrame(f.tell)[:4]
+	if f.tell == reason.Accepted || !bytes.HasPrefix(in, magic) {
+		return nil
+	}
+	return noiseproto.StatusFrame(f.tell)
 }

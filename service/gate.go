@@ -66,6 +66,24 @@ func newAddressGate() *gate {
 	return newGate(Limits{Handshakes: handed.PlacesOfNetwork, TotalHandshakes: math.MaxInt})
 }
 
+// try takes a place if one is free and nobody waits for it, else it returns nil.
+func (g *gate) try(key gateKey, sendAway func()) *place {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.lines[key]
+	if l == nil {
+		l = &line{key: key}
+	}
+	if l.waiters.Len() > 0 || l.held.Len() >= g.perAccount || g.inUse[Initiator]+g.inUse[Responder] >= g.inAll {
+		return nil
+	}
+	g.lines[key] = l
+	p := &place{line: l, since: time.Now(), sendAway: sendAway}
+	p.element = l.held.PushBack(p)
+	g.inUse[key.role]++
+	return p
+}
+
 // acquire waits for a place until ctx is done, or returns errNoPlace if it is to be now; each place must be released.
 // SendAway is called at most once, if the place has to be given up.
 func (g *gate) acquire(ctx context.Context, key gateKey, now bool, sendAway func()) (*place, error) {

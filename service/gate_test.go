@@ -112,7 +112,7 @@ func TestRule39OldestGoes(t *testing.T) {
 // Rule 39: a peer that replays message 1 holds a place for unprovenGrace when others wait.
 func TestRule39ReplaysGiveWay(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
-	d.gate.grace = 20 * time.Millisecond
+	d.change(func() { d.gate.grace = 20 * time.Millisecond })
 	alpha := startDaemon(t, "alpha.test", Config{})
 	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
 	cs, ss := testnet.Pair(t)
@@ -132,6 +132,26 @@ func TestRule39ReplaysGiveWay(t *testing.T) {
 	if want := string(noiseproto.StatusFrame(reason.Overloaded)); len(b) < len(want) || string(b[len(b)-len(want):]) != want {
 		t.Errorf("the peer is told %x: %v", b[max(0, len(b)-12):], err)
 	}
+}
+
+// Rule 39: so does one on a stream of gRPC's: the next request is answered by what the peer is told.
+func TestRule39ReplaysGiveWayOnStreams(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
+	d.change(func() { d.gate.grace = 20 * time.Millisecond })
+	alpha := startDaemon(t, "alpha.test", Config{})
+	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
+	stranger := open(t, d, "")
+	stranger.must(t, serverStart(m1, nil))
+	c, s := open(t, alpha, ""), open(t, d, "")
+	join(t, c, s, clientStart(nil), serverStart(nil, nil), 1<<20)
+	resp, err := stranger.do(next([]byte{1}))
+	if err == nil && string(resp.OutFrames) != string(noiseproto.StatusFrame(reason.Overloaded)) {
+		t.Errorf("the peer is told %x", resp.OutFrames)
+	}
+	if err == nil { // it came within lingerTime
+		_, err = stranger.do(next([]byte{1}))
+	}
+	wantErr(t, err, codes.ResourceExhausted, "overloaded", "gave its place")
 }
 
 // Rule 39: a caller that stands still while it waits, such as Envoy, is answered at once.

@@ -27,7 +27,6 @@ var handoverAge = connectionAge
 
 // takeOver serves a connection that begins with handed.Hello, until it ends, is too old, or the daemon stops.
 func (s *Server) takeOver(c *conn, caller Caller) {
-	defer s.handovers.Done()
 	defer c.Close()
 	hello := make([]byte, len(handed.Hello))
 	if _, err := io.ReadFull(c, hello); err != nil || string(hello) != handed.Hello {
@@ -106,7 +105,7 @@ func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r ha
 		_ = unix.Close(r.fd)
 		return err
 	}
-	h := s.newSession(caller)
+	h := s.newSession(caller, nil)
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error

@@ -132,6 +132,13 @@ func startDaemon(t testing.TB, name string, c Config, services ...func(grpc.Serv
 	return d
 }
 
+// change changes the Server before connections that are made after it.
+func (d *daemon) change(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
 // listen opens a further socket, that every user can reach.
 func (d *daemon) listen(t testing.TB, allowed UIDRanges) string {
 	t.Helper()

@@ -58,25 +58,23 @@ func newTally[K comparable](perAccount, inAll int) *tally[K] {
 }
 
 // enter counts one more, unless that is over the limit.
-func (t *tally[K]) enter(key K) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.n[key] >= t.perAccount || t.all >= t.inAll {
-		return false
-	}
-	t.n[key]++
-	t.all++
-	return true
-}
+func (t *tally[K]) enter(key K) bool { return t.add(key, 1) }
 
 // leave takes back what one successful enter counted.
-func (t *tally[K]) leave(key K) {
+func (t *tally[K]) leave(key K) { t.add(key, -1) }
+
+// add counts n more, unless that is over the limit, or -n fewer.
+func (t *tally[K]) add(key K, n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.all--
-	if t.n[key]--; t.n[key] == 0 {
+	if n > 0 && (t.n[key]+n > t.perAccount || t.all+n > t.inAll) {
+		return false
+	}
+	t.all += n
+	if t.n[key] += n; t.n[key] == 0 {
 		delete(t.n, key)
 	}
+	return true
 }
 
 func (t *tally[K]) sum() int {

@@ -16,12 +16,12 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
-func account(uid uint32, r Role) gateKey { return gateKey{share: share{ofAccount, uid}, role: r} }
+func accountKey(uid uint32, r Role) gateKey { return gateKey{share: share{ofAccount, uid}, role: r} }
 
 // Waiters are first come, first served within their key, and the keys take turns.
 func TestRule24FairQueue(t *testing.T) {
 	g := newGate(Limits{Handshakes: 2, TotalHandshakes: 3})
-	alice, aliceIn, bob := account(1, Initiator), account(1, Responder), account(2, Initiator)
+	alice, aliceIn, bob := accountKey(1, Initiator), accountKey(1, Responder), accountKey(2, Initiator)
 	held := map[gateKey][]*place{}
 	for _, k := range []gateKey{alice, alice, bob} {
 		p, err := g.acquire(t.Context(), k, false, nil)
@@ -89,7 +89,7 @@ func TestRule24FairQueue(t *testing.T) {
 // A waiter that gives up leaves nothing behind.
 func TestGateGivesUp(t *testing.T) {
 	g := newGate(Limits{Handshakes: 1, TotalHandshakes: 1})
-	k, other := account(1, Initiator), account(2, Initiator)
+	k, other := accountKey(1, Initiator), accountKey(2, Initiator)
 	held, err := g.acquire(t.Context(), k, false, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/localgrpc"
 )
 
 // Config says how a Server behaves. Only Machine is required.
@@ -50,6 +49,9 @@ type Config struct {
 const (
 	handshakeTimeout = 10 * time.Second
 	maxGroupsField   = 2048 // bytes: docs/protocol.md, section 5.4
+
+	// bytesPerAccount bounds what requests and answers of an account's streams hold; a connection may hold 2 MiB of it.
+	bytesPerAccount = 32 << 20
 )
 
 // A Server is the daemon's local service.
@@ -70,9 +72,10 @@ type Server struct {
 	unproven      *fair.Budget[share] // of a server's handshakes, until the peer has proved who he is
 	turns         *fair.Turns[share]  // of work on the processor
 	audit         *auditor
-	grpc          *grpc.Server
+	heldBytes     *tally[share] // bytes of requests and answers that streams hold
+	grpc          *localgrpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
-	handovers     sync.WaitGroup // connections by which sockets are handed over
+	serving       sync.WaitGroup // connections
 
 	draining context.Context // done when the daemon is to stop, and takes no more handshakes
 	drain    context.CancelFunc
@@ -81,6 +84,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
+	listeners   map[*listener]struct{}
 	limited     uint32    // listeners that are limited to uids, so far
 	unknownNote time.Time // when the last line about unknown fields was written
 }
@@ -108,17 +112,20 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits), addresses: newAddressGate(),
+	s := &Server{cfg: c, log: c.Logger, accounts: c.Accounts, refusedUIDs: readRefusedUIDs(), gate: newGate(c.Limits),
+		addresses:     newAddressGate(),
 		connections:   newTally[share](c.Limits.Connections, connectionsInAll()),
 		refusedConns:  newTally[uint32](refusedConnections, refusedConnectionsInAll),
 		handoverConns: newTally[share](min(c.Limits.Connections, handoverConnections), math.MaxInt),
 		idleStreams:   newTally[share](c.Limits.Streams, math.MaxInt),
 		allStreams:    newTally[share](2*(c.Limits.Streams+c.Limits.Handshakes), math.MaxInt),
+		heldBytes:     newTally[share](bytesPerAccount, math.MaxInt),
 		pending:       newTally[share](pendingConnections, math.MaxInt),
 		budget:        fair.NewBudget[share](budgetRate, budgetSaved),
 		unproven:      fair.NewBudget[share](unprovenRate, unprovenSaved),
 		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
-		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{})}
+		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{}),
+		listeners: make(map[*listener]struct{})}
 	if s.accounts == nil {
 		s.accounts = NewAccounts(AccountOptions{AllowDomainAccounts: c.AllowDomainAccounts, Groups: c.PublishGroups})
 	}
@@ -164,24 +171,25 @@ func (c *Config) checkNames() error {
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
 // only the uids of allowed may use this one, and together they count as one account. It closes the listener.
 func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
+	defer l.Close()
 	s.takeDescriptors(l, false)
 	from := &listener{UnixListener: l, srv: s, allowed: allowed}
-	if allowed != nil {
-		s.mu.Lock()
-		s.limited++
-		from.socket = s.limited
-		s.mu.Unlock()
-	}
 	var err error
 	if from.file, err = l.File(); err != nil {
-		l.Close()
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
-	err = s.grpc.Serve(from)
-	if errors.Is(err, grpc.ErrServerStopped) {
+	defer from.Close()
+	s.mu.Lock()
+	if allowed != nil {
+		s.limited++
+		from.socket = s.limited
+	}
+	s.listeners[from] = struct{}{}
+	s.mu.Unlock()
+	if s.draining.Err() != nil {
 		return nil
 	}
-	if err != nil {
+	if err := s.accept(from); s.draining.Err() == nil {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -190,12 +198,17 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
 // returns ctx's error if it had to cut.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
 	s.drain()
+	for l := range s.listeners {
+		l.Close()
+	}
+	s.mu.Unlock()
 	defer s.audit.flush()
+	s.grpc.Drain()
 	graceful := make(chan struct{})
 	go func() {
-		s.grpc.GracefulStop()
-		s.handovers.Wait()
+		s.serving.Wait()
 		_ = s.poller.Close()
 		close(graceful)
 	}()
@@ -209,9 +222,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.Close() // also those that have not sent their preface, for which grpc would wait
+		c.Close() // also those that have not sent their preface
 	}
-	s.grpc.Stop()
 	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait
 	// for it.
 	select {

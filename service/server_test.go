@@ -34,7 +34,7 @@ func TestShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
-	h := beta.newSession(Caller{})
+	h := beta.newSession(Caller{}, nil)
 	defer h.end(cancelled())
 	_, err = h.step(testContext(t), clientStart(nil))
 	if f := asFailure(err); f.rpc != codes.Unavailable {

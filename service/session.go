@@ -1,16 +1,13 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -23,15 +20,6 @@ const (
 	running                     // has bytes of the peer's or waits for a place, then has it; it is timed
 	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
-)
-
-// A holding is what a session takes up of its account's limits.
-type holding int
-
-const (
-	nothing holding = iota
-	aStream         // in srv.idleStreams
-	aPlace          // in srv.gate
 )
 
 // lingerTime is how long an application may take to see its peer hang up after a refusal.
@@ -47,14 +35,21 @@ type session struct {
 
 	holds holding
 	place [2]*place     // while it holds aPlace: that of its account, that of the peer's address, if known
-	away  chan struct{} // closed when the place has to be given up; nil without one
+	away  chan struct{} // closed when the place has to be given up, for await; nil without one
 	role  Role
 	me    *identity
 	start *start
 	hs    *noiseproto.Handshake
 	peer  *certbind.Peer // as soon as it is verified
 	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
+	until time.Time      // when timer fires
+	fire  func()         // what timer does; nil: it is waited for by await
 	began time.Time
+
+	hurried bool // a step that would have to wait is not made (errWouldWait)
+	paid    bool // for message 1
+
+	sentAway func() // what is done, without a wait, when the place has to be given up; nil: await does it
 
 	frame   []byte   // a responder's status frame for the peer, not given out yet
 	failure *failure // why it ended, if not well
@@ -66,8 +61,9 @@ type session struct {
 	from      netip.Addr // the peer's address, if the kernel told it
 }
 
-func (s *Server) newSession(c Caller) *session {
-	h := &session{srv: s, caller: c, share: c.share}
+// newSession begins a session, whose timer calls fire, if that is not nil, beside whatever goes on.
+func (s *Server) newSession(c Caller, fire func()) *session {
+	h := &session{srv: s, caller: c, share: c.share, fire: fire}
 	if s.idleStreams.enter(h.share) {
 		h.holds = aStream
 	}
@@ -90,8 +86,19 @@ func (h *session) setTimer(d time.Duration) {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
+	if h.until = time.Now().Add(d); h.fire != nil {
+		h.timer = time.AfterFunc(d, h.fire)
+		return
+	}
 	h.timer = time.NewTimer(d)
 }
+
+// due reports whether the timer, as it is set now, has fired.
+func (h *session) due() bool { return h.timer != nil && !time.Now().Before(h.until) }
+
+// errWouldWait says that a step was not made, and left no trace, because it would have had to wait: for the user
+// database, message 1's budget, a place, a signature, or a turn.
+var errWouldWait = errors.New("the step would have to wait")
 
 // await waits for what comes first: something from in, which is the application or the socket, or what ends the
 // session: its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
@@ -106,12 +113,11 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 	case <-h.expired():
 		return got, h.expire()
 	case <-h.away:
-		return got, h.end(asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
-			"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.grace)))
+		return got, h.giveWay()
 	case <-stop:
 		return got, h.end(asFailure(errStopping))
 	case <-ctx.Done():
-		return got, h.end(h.srv.gone(ctx))
+		return got, h.end(h.srv.gone(ctx.Err()))
 	}
 }
 
@@ -119,10 +125,15 @@ func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err erro
 // it to the application in the form that it can show.
 func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {
 	if h.state != refused {
+		before := h.state
 		resp, err := h.take(ctx, req)
-		if err == nil {
+		switch err {
+		case nil:
 			resp.Status = &altspb.HandshakerStatus{}
 			return resp, nil
+		case errWouldWait:
+			h.state = before
+			return nil, err
 		}
 		h.end(asFailure(err))
 	}
@@ -184,6 +195,9 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.holds == nothing && h.role == Responder {
 		return h.overload()
 	}
+	if h.hurried && !h.srv.ready(h.caller.UID) {
+		return errWouldWait
+	}
 	var err error
 	if h.me, err = h.srv.identityOf(ctx, h.caller.UID); err != nil {
 		return err
@@ -200,51 +214,30 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
-// named makes a caller who had no name when he connected count as his account, now that he has one.
-func (h *session) named() {
-	if h.share.kind != ofStrangers {
-		return
-	}
-	own := share{ofAccount, h.caller.UID}
-	if h.holds == aStream && !h.srv.idleStreams.enter(own) {
-		return
-	}
-	if h.holds == aStream {
-		h.srv.idleStreams.leave(h.share)
-	}
-	h.share = own
-}
-
-// overload returns why a stream is refused before it asked for anything.
-func (h *session) overload() error {
-	if h.caller.refusal != nil {
-		return h.caller.refusal
-	}
-	return reason.Errorf(reason.Overloaded,
-		"%s has %d streams open that wait for a start request or a peer; close some, or raise "+
-			"the limit", h.share, h.srv.idleStreams.perAccount)
-}
-
 // run starts the handshake's timer and makes the handshake.
 func (h *session) run() error {
 	h.state = running
+	if h.hs != nil { // since a step that was not made after all
+		return nil
+	}
+	attributes := h.me.attributes()
+	if h.hurried && !h.srv.cfg.Machine.Attested(h.me.account.Name, attributes) {
+		return errWouldWait
+	}
 	h.began = time.Now()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
-	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, h.me.attributes())
+	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, attributes)
 	if err != nil {
 		return err
 	}
-	h.inTurn(func() {
+	return h.inTurn(func() error {
 		h.hs, err = noiseproto.New(noiseproto.Config{
 			Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
 			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
 		})
+		return err
 	})
-	return err
 }
-
-// inTurn does what takes the processor, and waits for nothing, when it is the account's turn.
-func (h *session) inTurn(work func()) { h.srv.turns.Do(h.share, work) }
 
 // authorize notes the peer for the log before it judges.
 func (h *session) authorize(p *certbind.Peer) error {
@@ -253,55 +246,6 @@ func (h *session) authorize(p *certbind.Peer) error {
 		return nil
 	}
 	return h.start.authorize(p)
-}
-
-func (h *session) admit(ctx context.Context) error {
-	wait := h.srv.cfg.HandshakeTimeout
-	if d, ok := ctx.Deadline(); ok {
-		wait = min(wait, time.Until(d)*4/5) // so that the answer still arrives in time
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.acquire(ctx)
-	switch {
-	case err == nil:
-	case h.srv.draining.Err() != nil:
-		return errStopping
-	case errors.Is(err, context.Canceled):
-		return cancelled()
-	default:
-		return reason.Errorf(reason.Overloaded,
-			"too many handshakes under way (%d for one account in one direction, %d in all), "+
-				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
-	}
-	return nil
-}
-
-// acquire takes a place of the peer's address, if that is known, and then one of the account.
-func (h *session) acquire(ctx context.Context) error {
-	var sendAway func()
-	if h.role == Responder {
-		h.away = make(chan struct{})
-		var once sync.Once // either place may be wanted
-		sendAway = func() { once.Do(func() { close(h.away) }) }
-	}
-	var places [2]*place
-	var err error
-	if from := handed.Network(h.from); h.role == Responder && from.IsValid() {
-		if places[1], err = h.srv.addresses.acquire(ctx, gateKey{h.share, h.role, from}, h.impatient, sendAway); err != nil {
-			return err
-		}
-	}
-	if places[0], err = h.srv.gate.acquire(ctx, gateKey{share: h.share, role: h.role}, h.impatient, sendAway); err != nil {
-		if places[1] != nil {
-			h.srv.addresses.release(places[1])
-		}
-		return err
-	}
-	h.hold(aPlace)
-	h.place = places
-	return nil
 }
 
 func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
@@ -313,8 +257,10 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 		return nil, err
 	}
 	var out []byte
-	var err error
-	h.inTurn(func() { out, err = h.hs.Start() })
+	err := h.inTurn(func() (err error) {
+		out, err = h.hs.Start()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -339,6 +285,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		if err == nil {
 			err = h.admit(ctx)
 		}
+		if err == errWouldWait {
+			return nil, err
+		}
 		if err != nil {
 			h.frame = h.hs.Abort(asFailure(err).tell)
 			return nil, err
@@ -348,9 +297,14 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	}
 	var n int
 	var out []byte
-	var err error
-	h.inTurn(func() { n, out, err = h.hs.Feed(in) })
+	err := h.inTurn(func() (err error) {
+		n, out, err = h.hs.Feed(in)
+		return err
+	})
 	h.received += n
+	if err == errWouldWait {
+		return nil, err
+	}
 	if err != nil {
 		if h.role == Responder { // an initiator tells its own application alone
 			h.frame = out
@@ -365,17 +319,6 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		r.Wipe()
 	}
 	return resp, nil
-}
-
-// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or
-// the peer does not speak our protocol.
-func statusFor(err error, in []byte) []byte {
-	f := asFailure(err)
-	magic := noiseproto.StatusFrame(f.tell)[:4]
-	if f.tell == reason.Accepted || !bytes.HasPrefix(in, magic) {
-		return nil
-	}
-	return noiseproto.StatusFrame(f.tell)
 }
 
 // expire ends the session because its timer fired.
@@ -447,18 +390,4 @@ func (h *session) end(f *failure) *failure {
 		h.srv.audit.finish(h.record())
 	}
 	return f
-}
-
-// hold returns back what the session holds, for something else.
-func (h *session) hold(something holding) {
-	switch h.holds {
-	case aStream:
-		h.srv.idleStreams.leave(h.share)
-	case aPlace:
-		h.srv.gate.release(h.place[0])
-		if h.place[1] != nil {
-			h.srv.addresses.release(h.place[1])
-		}
-	}
-	h.holds = something
 }

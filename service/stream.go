@@ -2,129 +2,197 @@ package service
 
 import (
 	"context"
-	"errors"
 	"io"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/localgrpc"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A stream is one call of DoHandshake, whatever server carries it. Its methods wait until they are done or the call is
-// over.
-type stream interface {
-	receive(*altspb.HandshakerReq) error // io.EOF after the last
-	send(*altspb.HandshakerResp) error
+// A handshakeCall is one call of DoHandshake, and drives its session: by requests as they come, by the session's timer,
+// by others' need of its place, by the daemon's stop, and by the end of the call. All of its methods run under the lock
+// of the stream's connection, and do not wait; a step that has to wait is made by a goroutine of its own.
+type handshakeCall struct {
+	st     *localgrpc.Stream
+	h      *session
+	kind   clientKind
+	cancel context.CancelFunc // of a step that waits; nil if none does
+	later  []func() *failure  // what came from outside while a step waits
 }
 
-// serveStream does one handshake by a stream, of a library of the given kind. The error that it returns is the status
-// that ends the call. Requests are read by a goroutine of their own, so that timers and the daemon's stop end it at
-// once.
-func (s *Server) serveStream(ctx context.Context, caller Caller, kind clientKind, st stream) error {
-	h := s.newSession(caller)
-	h.impatient = kind.blocks()
-	defer h.end(cancelled())
-	more := make(chan struct{}, 1)
-	requests := receive(ctx, st, more)
-	sent := 0 // bytes
-	for {
-		req, err := h.nextRequest(ctx, requests)
-		var resp *altspb.HandshakerResp
-		if err == nil {
-			resp, err = h.step(ctx, req)
-		}
-		if err != nil {
-			resp, err = kind.deliver(asFailure(err), h.id, req)
-			if resp != nil {
-				if err := st.send(resp); err != nil {
-					return err
-				}
+func (s *Server) newCall(caller Caller, st *localgrpc.Stream) *handshakeCall {
+	c := &handshakeCall{st: st, kind: clientKindOf(st.UserAgent)}
+	c.h = s.newSession(caller, func() { st.Do(c.expire) })
+	c.h.impatient = c.kind.blocks()
+	c.h.sentAway = func() { go st.Do(c.giveWay) } // it is called under the gate's lock
+	return c
+}
+
+// Message takes a request: the session's step, at once if it does not wait.
+func (c *handshakeCall) Message(b []byte) {
+	req := new(altspb.HandshakerReq)
+	if err := proto.Unmarshal(b, req); err != nil {
+		c.h.end(badRequest("the request could not be read: %v", err))
+		c.st.Finish(status.Errorf(codes.Internal, "shared-altsd: failed to unmarshal the received message: %v", err))
+		return
+	}
+	if c.h.state == idle && !c.st.Hold(memoryOf(b, req)) {
+		c.end(asFailure(reason.Errorf(reason.Overloaded,
+			"the start requests of %s take up too much memory; make them smaller, or fewer", c.h.share)))
+		return
+	}
+	c.h.hurried = true
+	resp, err := c.h.step(context.Background(), req)
+	if err == errWouldWait {
+		c.wait(req)
+		return
+	}
+	c.answer(req, resp, err)
+}
+
+// wait makes a step beside the connection's goroutine.
+func (c *handshakeCall) wait(req *altspb.HandshakerReq) {
+	ctx, cancel := c.st.Context()
+	c.cancel, c.h.hurried = cancel, false
+	c.st.Go(func() {
+		resp, err := c.h.step(ctx, req)
+		c.st.Do(func() {
+			cancel()
+			c.cancel = nil
+			c.answer(req, resp, err)
+			for _, end := range c.later {
+				c.event(end)
 			}
-			return err
-		}
-		sent += 5 + proto.Size(resp) // with the prefix of a message
-		late := (*failure)(nil)
-		switch err := h.send(ctx, st, resp, sent > sendsFree); {
-		case errors.As(err, &late):
-			_, err = kind.deliver(late, h.id, nil)
-			return err
-		case err != nil:
-			return err
-		case resp.GetResult() != nil:
-			h.end(nil)
-			return nil
-		}
-		more <- struct{}{}
-	}
+			c.later = nil
+		})
+	})
 }
 
-// sendsFree is how many bytes of responses the server takes on a stream whose client reads none, less a margin for
-// the last one (64 KiB in all); then send waits for the client.
-const sendsFree = 48 << 10
-
-// send sends a response, which is encoded at once, and wipes the key in it. If that may block, what ends the session
-// ends the sending, too: an application that asks and does not read must not keep its place among the handshakes.
-func (h *session) send(ctx context.Context, st stream, resp *altspb.HandshakerResp, mayBlock bool) error {
-	send := func() error {
-		defer clear(resp.GetResult().GetKeyData())
-		return st.send(resp)
-	}
-	if !mayBlock {
-		return send()
-	}
-	done := make(chan error, 1)
-	go func() { done <- send() }() // the end of the call ends it
-	err, ended := await(ctx, h, done)
-	if ended != nil {
-		return ended
-	}
-	return err
-}
-
-type received struct {
-	req *altspb.HandshakerReq
-	err error
-}
-
-// receive reads requests, each only when more says that the one before was answered: a request may be large, and an
-// application has no reason to send two.
-func receive(ctx context.Context, st stream, more <-chan struct{}) <-chan received {
-	ch := make(chan received)
-	go func() {
-		for {
-			r := received{req: new(altspb.HandshakerReq)}
-			r.err = st.receive(r.req)
-			select {
-			case ch <- r:
-			case <-ctx.Done():
-				return
-			}
-			if r.err != nil {
-				return
-			}
-			select {
-			case <-more:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return ch
-}
-
-// nextRequest waits for the next request. An error is the session's end.
-func (h *session) nextRequest(ctx context.Context, requests <-chan received) (*altspb.HandshakerReq, error) {
-	r, err := await(ctx, h, requests)
-	if err != nil && h.state == refused { // the answer to a request that still comes tells the peer
-		r, err = await(ctx, h, requests)
-	}
+// answer sends the response to a request, and ends the call if the session ended.
+func (c *handshakeCall) answer(req *altspb.HandshakerReq, resp *altspb.HandshakerResp, err error) {
 	switch {
 	case err != nil:
-		return nil, err
-	case r.err == nil:
-		return r.req, nil
-	case errors.Is(r.err, io.EOF) || ctx.Err() != nil:
-		return nil, h.end(h.srv.gone(ctx))
+		resp, err = c.kind.deliver(asFailure(err), c.h.id, req)
+		if resp != nil {
+			c.st.Send(resp)
+		}
+		c.st.Finish(err)
+	case resp.GetResult() != nil:
+		sent := c.st.Send(resp)
+		clear(resp.GetResult().GetKeyData())
+		if sent {
+			c.h.end(nil)
+		} else {
+			c.h.end(cancelled())
+		}
+		c.st.Finish(nil)
+	default:
+		c.st.Send(resp)
 	}
-	return nil, h.end(badRequest("the request could not be read: %v", r.err)) // too large, or no protobuf
+}
+
+// end ends session and call.
+func (c *handshakeCall) end(f *failure) {
+	f = c.h.end(f)
+	c.h.end(f)
+	c.ended(f)
+}
+
+// ended ends the call by a failure that no request is to be answered by.
+func (c *handshakeCall) ended(f *failure) {
+	_, err := c.kind.deliver(f, c.h.id, nil)
+	c.st.Finish(err)
+}
+
+// event ends the session for a reason from outside. One that then has a status frame for the peer goes on for a moment,
+// for the next request. A step that waits is told to end, and comes first.
+func (c *handshakeCall) event(end func() *failure) {
+	if c.cancel != nil {
+		c.later = append(c.later, end)
+		return
+	}
+	if f := end(); f != nil && c.h.state != refused {
+		c.ended(f)
+	}
+}
+
+// expire is what the session's timer does.
+func (c *handshakeCall) expire() {
+	c.event(func() *failure {
+		if !c.h.due() {
+			return nil // it was set anew meanwhile
+		}
+		return c.h.expire()
+	})
+}
+
+// giveWay ends a session whose place is wanted.
+func (c *handshakeCall) giveWay() {
+	c.event(func() *failure {
+		if c.h.holds != aPlace {
+			return nil
+		}
+		return c.h.giveWay()
+	})
+}
+
+// Drain ends a session under which nothing is under way.
+func (c *handshakeCall) Drain() {
+	c.event(func() *failure {
+		if c.h.state != idle && c.h.state != waiting {
+			return nil
+		}
+		return c.h.end(asFailure(errStopping))
+	})
+}
+
+// End says that no request comes any more.
+func (c *handshakeCall) End(err error) {
+	if c.cancel != nil && err != io.EOF {
+		c.cancel()
+	}
+	c.event(func() *failure {
+		f := c.h.srv.gone(err)
+		_, broken := status.FromError(err)
+		if broken {
+			f = badRequest("the request could not be read: %v", err)
+		}
+		f = c.h.end(f)
+		c.h.end(f) // there is no request any more by which the peer could be told
+		if broken {
+			return nil // that status ends the call
+		}
+		return f
+	})
+}
+
+// elementSize is about what an element of a decoded message takes up beside its bytes.
+const elementSize = 160
+
+// memoryOf returns about how many bytes a decoded request, of the encoding b, takes up.
+func memoryOf(b []byte, req *altspb.HandshakerReq) int {
+	return len(b) + elementSize*elements(req)
+}
+
+// elements returns how many elements its lists have.
+func elements(req *altspb.HandshakerReq) int {
+	identities := func(ids ...*altspb.Identity) int {
+		n := len(ids)
+		for _, id := range ids {
+			n += len(id.GetAttributes())
+		}
+		return n
+	}
+	c, s := req.GetClientStart(), req.GetServerStart()
+	n := len(c.GetApplicationProtocols()) + len(c.GetRecordProtocols()) + identities(c.GetTargetIdentities()...) +
+		identities(c.GetLocalIdentity()) + len(c.GetTransportProtocolPreferences().GetTransportProtocol()) +
+		len(s.GetApplicationProtocols()) + len(s.GetTransportProtocolPreferences().GetTransportProtocol())
+	for _, p := range s.GetHandshakeParameters() {
+		n += 1 + len(p.GetRecordProtocols()) + identities(p.GetLocalIdentities()...)
+	}
+	return n
 }

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
@@ -266,4 +270,141 @@ func TestRule24AnswersNotRead(t *testing.T) {
 	if n := d.Snapshot().InFlight[Responder]; n != 0 {
 		t.Errorf("%d handshakes keep their places", n)
 	}
+}
+
+// A step that would have to wait is not made, and leaves no trace: not for an account that is not known yet, nor without
+// a statement, nor without a place.
+func TestHurriedSteps(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}})
+	uid := uint32(os.Geteuid())
+	begin := func() *session {
+		h := d.newSession(Caller{UID: uid}, nil)
+		h.hurried = true
+		t.Cleanup(func() { h.end(cancelled()) })
+		return h
+	}
+	want := func(what string, h *session, waits bool) {
+		t.Helper()
+		if _, err := h.step(t.Context(), clientStart(nil)); (err == errWouldWait) != waits || err != nil && !waits {
+			t.Errorf("%s: %v", what, err)
+		}
+		if waits && (h.state != idle || h.failure != nil) {
+			t.Errorf("%s: a trace is left, state %v, failure %v", what, h.state, h.failure)
+		}
+	}
+	h := begin()
+	want("an unknown account", h, true)
+	if _, err := d.accounts.Lookup(t.Context(), uid); err != nil {
+		t.Fatal(err)
+	}
+	want("no statement", h, true)
+	if h.hurried = false; h.holds != aPlace {
+		t.Error("the place is not kept for the step that waits")
+	}
+	want("a step that waits", h, false)
+	other := begin()
+	want("no place", other, true)
+	h.end(nil)
+	want("a place again", other, false)
+}
+
+// Nor is a server's step made without message 1's budget, or a turn; what it took before is taken once.
+func TestHurriedStepsOfAServer(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	alpha := startDaemon(t, "alpha.test", Config{})
+	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
+	c, s := open(t, alpha, ""), open(t, d, "") // after which the account is known, and has its statement
+	join(t, c, s, clientStart(nil), serverStart(nil, nil), 1<<20)
+	uid := uint32(os.Geteuid())
+	own := share{ofAccount, uid}
+	h := d.newSession(Caller{UID: uid, share: own}, nil)
+	t.Cleanup(func() { h.end(cancelled()) })
+	h.hurried = true
+	if _, err := h.step(t.Context(), serverStart(nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	want := func(what string, holds holding, paid bool) {
+		t.Helper()
+		if _, err := h.step(t.Context(), next(m1)); err != errWouldWait || h.state != waiting || h.failure != nil ||
+			h.frame != nil || h.holds != holds || h.paid != paid {
+			t.Errorf("%s: %v; state %v, failure %v, frame %x, holds %v, paid %v", what, err, h.state, h.failure, h.frame,
+				h.holds, h.paid)
+		}
+	}
+	d.change(func() { d.unproven = fair.NewBudget[share](1, 1) })
+	d.unproven.Try(own, 10)
+	want("no budget", aStream, false)
+	d.change(func() { d.unproven = fair.NewBudget[share](1, 1) })
+	d.gate.perAccount = 0
+	want("no place", aStream, true)
+	d.gate.perAccount = 1
+	for range runtime.GOMAXPROCS(0) {
+		busy, done := make(chan struct{}), make(chan struct{})
+		defer close(done)
+		go d.turns.Do(share{ofSocket, 1}, func() {
+			close(busy)
+			<-done
+		})
+		<-busy
+	}
+	want("no turn", aPlace, true)
+	want("no turn yet", aPlace, true)
+	d.turns = fair.NewTurns[share](1)
+	if resp, err := h.step(t.Context(), next(m1)); err != nil || len(resp.OutFrames) == 0 {
+		t.Errorf("a step that need not wait: %v", err)
+	}
+}
+
+// A step that waits for the user database holds up no other stream of the connection, and its client can cancel it.
+func TestSlowStepHoldsNoOtherStream(t *testing.T) {
+	var calls atomic.Int32
+	slow := make(chan struct{})
+	defer close(slow)
+	d := startDaemon(t, "beta.test", Config{Accounts: accountsFunc(func(ctx context.Context, uid uint32) (Account, error) {
+		if calls.Add(1) == 2 { // the first is for the connection, unless it is root's or the daemon's own
+			select {
+			case <-slow:
+			case <-ctx.Done():
+				return Account{}, ctx.Err()
+			}
+		}
+		return Account{UID: uid, Name: "alice"}, nil
+	})})
+	calls.Store(1)
+	conn := dial(t, d.socket, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	first := newParty(ctx, conn)
+	if err := first.stream.SendMsg(clientStart(nil)); err != nil {
+		t.Fatal(err)
+	}
+	for calls.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	newParty(testContext(t), conn).must(t, clientStart(nil))
+	cancel()
+	if r := d.record(t); r.Reason == "accepted" {
+		t.Errorf("record %+v", r)
+	}
+}
+
+// What start requests hold is bounded for each account.
+func TestRule24MemoryOfAnAccount(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	conn := dial(t, d.socket, "")
+	big := serverStart(nil, func(r *serverReq) {
+		for range 40000 {
+			r.HandshakeParameters[1] = &altspb.ServerHandshakeParameters{}
+			r.HandshakeParameters[2].LocalIdentities = append(r.HandshakeParameters[2].LocalIdentities, &altspb.Identity{})
+		}
+	})
+	_, err := newParty(testContext(t), conn).do(big)
+	wantErr(t, err, codes.ResourceExhausted, "overloaded", "too much memory")
+	for d.heldBytes.sum() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if !d.heldBytes.add(share{ofAccount, 7}, bytesPerAccount) || d.heldBytes.add(share{ofAccount, 7}, 1) {
+		t.Error("the bound of an account")
+	}
+	d.heldBytes.add(share{ofAccount, 7}, -bytesPerAccount)
+	newParty(testContext(t), conn).must(t, serverStart(nil, nil))
 }

@@ -125,12 +125,20 @@ func TestRule36StaleNames(t *testing.T) {
 		}
 		return err
 	}
+	if a.Ready(1) {
+		t.Error("a uid is ready that was not looked up")
+	}
 	if err := lookup(); err != nil {
 		t.Fatal(err)
 	}
 	hangs.Store(true)
-	if err := lookup(); err != nil {
-		t.Errorf("while the name is asked for again: %v", err)
+	for range 2 { // what has aged serves, and so it does while it is asked for again
+		if !a.Ready(1) {
+			t.Error("a stale name is not ready")
+		}
+		if err := lookup(); err != nil {
+			t.Errorf("while the name is asked for again: %v", err)
+		}
 	}
 	hangs.Store(false)
 	fails.Store(true)

@@ -11,6 +11,8 @@ import (
 type Meter interface {
 	// Charge takes so many units, and waits, before or after, until the account has them. An error is ctx's.
 	Charge(ctx context.Context, units int) error
+	// TryCharge takes so many units if that needs no wait, and reports whether it did.
+	TryCharge(units int) bool
 }
 
 // A Budget gives each account so many units a second, of which it may save some, and lets who has none wait. A unit
@@ -50,6 +52,8 @@ type meter[K comparable] struct {
 }
 
 func (m meter[K]) Charge(ctx context.Context, units int) error { return m.b.Charge(ctx, m.key, units) }
+
+func (m meter[K]) TryCharge(units int) bool { return m.b.Try(m.key, units) }
 
 // Charge takes units from an account as soon as it has any, in the order of the calls.
 func (b *Budget[K]) Charge(ctx context.Context, key K, units int) error {

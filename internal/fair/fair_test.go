@@ -128,3 +128,27 @@ func BenchmarkCharge(b *testing.B) {
 		m.Charge(b.Context(), 1)
 	}
 }
+
+// TryDo does not wait, and what it does counts.
+func TestTryDo(t *testing.T) {
+	turns := NewTurns[string](1)
+	refused := false
+	work := func() {
+		refused = !turns.TryDo("b", func() {})
+		spin(time.Millisecond)
+	}
+	if !turns.TryDo("a", work) || !refused {
+		t.Error("a free turn is not taken, or one that is not free is")
+	}
+	if used := turns.accounts["a"].used; used < time.Millisecond {
+		t.Errorf("counted as %v", used)
+	}
+}
+
+// TryCharge takes what is there, and nothing else.
+func TestTryCharge(t *testing.T) {
+	m := NewBudget[string](1, 10).Of("a")
+	if !m.TryCharge(5) || !m.TryCharge(7) || m.TryCharge(1) {
+		t.Error("units that are there are not taken, or others are")
+	}
+}

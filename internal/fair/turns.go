@@ -39,8 +39,24 @@ func (t *Turns[K]) Do(key K, work func()) {
 	work()
 }
 
-func (t *Turns[K]) enter(key K) *user {
+// TryDo does work for key if a turn is free and nobody waits for one, and reports whether it did.
+func (t *Turns[K]) TryDo(key K, work func()) bool {
 	t.mu.Lock()
+	if t.free == 0 || len(t.waiting) > 0 {
+		t.mu.Unlock()
+		return false
+	}
+	u := t.of(key)
+	t.start(u)
+	t.mu.Unlock()
+	began := time.Now()
+	defer func() { t.leave(u, time.Since(began)) }()
+	work()
+	return true
+}
+
+// of returns the user of key, whose use begins no earlier than the clock.
+func (t *Turns[K]) of(key K) *user {
 	u := t.accounts[key]
 	if u == nil {
 		t.forget()
@@ -48,6 +64,12 @@ func (t *Turns[K]) enter(key K) *user {
 		t.accounts[key] = u
 	}
 	u.used = max(u.used, t.clock)
+	return u
+}
+
+func (t *Turns[K]) enter(key K) *user {
+	t.mu.Lock()
+	u := t.of(key)
 	if t.free > 0 && len(t.waiting) == 0 {
 		t.start(u)
 		t.mu.Unlock()

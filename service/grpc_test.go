@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -12,36 +11,24 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
 
+// A connection of which the kernel says nothing has no identity, and neither has a call that came by none.
 func TestPeerCreds(t *testing.T) {
-	var p peerCreds
-	if _, _, err := p.ServerHandshake(&net.TCPConn{}); err == nil {
-		t.Error("a TCP connection has an identity")
-	}
-	if _, _, err := p.ClientHandshake(context.Background(), "", nil); err == nil {
-		t.Error("a client's handshake")
-	}
-	if p.Clone() != p || p.OverrideServerName("x") != nil || p.Info().SecurityProtocol == "" ||
-		(callerInfo{}).AuthType() == "" {
-		t.Error("the interface's other methods")
-	}
-	s := &Server{conns: map[*conn]struct{}{}}
-	if _, err := (&listener{srv: s}).newConn(1<<20, peercred.Cred{}, share{}); err == nil {
+	if _, err := (&listener{srv: new(Server)}).newConn(1<<20, peercred.Cred{}, share{}); err == nil {
 		t.Error("no error from a closed connection")
 	}
-	if err := s.doHandshake(nil, noStream{}); err == nil {
-		t.Error("a stream without peer credentials is served")
+	if _, ok := CallerFromContext(t.Context()); ok {
+		t.Error("a call without peer credentials has a caller")
+	}
+	refused := context.WithValue(t.Context(), callerKey{}, Caller{UID: 1, refusal: errStopping})
+	if _, ok := CallerFromContext(refused); ok {
+		t.Error("a caller whom the socket refuses is let through")
 	}
 }
-
-type noStream struct{ grpc.ServerStream }
-
-func (noStream) Context() context.Context { return context.Background() }
 
 // Streams of the services beside the handshaker count as well, and do not hold up the daemon's stop.
 func TestRule24StreamsOfAllServices(t *testing.T) {
@@ -86,18 +73,18 @@ func TestRule24StreamsOfAllServices(t *testing.T) {
 	}
 }
 
-// A client whose streams are refused again and again loses its connection, with what grpc keeps of each.
-func TestRefusedStreamsEndTheConnection(t *testing.T) {
+// A client whose streams are refused again and again costs nothing that stays.
+func TestRefusedStreamsLeaveNothing(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Streams: 1, Handshakes: 1}})
 	for d.allStreams.enter(share{ofAccount, uint32(os.Geteuid())}) { // the account's streams are used up
 	}
 	conn := dial(t, d.socket, "")
-	for range refusalsKept {
+	for range 300 {
 		_, err := newParty(testContext(t), conn).do(clientStart(nil))
 		wantErr(t, err, codes.ResourceExhausted, "overloaded")
 	}
-	if _, err := newParty(testContext(t), conn).do(clientStart(nil)); status.Code(err) != codes.Unavailable {
-		t.Errorf("one refusal more: %v, want the connection's end", err)
+	if streams, held := d.allStreams.sum(), d.heldBytes.sum(); streams != d.allStreams.perAccount || held != 0 {
+		t.Errorf("%d streams and %d bytes are left", streams, held)
 	}
 }
 
