@@ -43,6 +43,9 @@ func init() {
 	if len(os.Args) == 2 && os.Args[1] == "dial-handshaker" {
 		dialHandshaker()
 	}
+	if len(os.Args) == 2 && os.Args[1] == "be-stranger" {
+		beStranger()
+	}
 	main()
 }
 
@@ -453,6 +456,83 @@ func TestExecStops(t *testing.T) {
 	})
 }
 
+// TestExecProcesses looks at COMMAND's PID namespace from inside.
+func TestExecProcesses(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		// It is not pid 1, which would ignore signals that it has no handler for, and /proc shows it by the pid that it has.
+		if got := e.output(t, `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe && echo $PPID $(ps -o args= -p $$)`); !strings.HasPrefix(got, "1 sh -c test") {
+			t.Errorf("%q", got)
+		}
+		if got := e.output(t, "sh -c 'kill -TERM $$'; echo $?"); got != "143" {
+			t.Errorf("SIGTERM's default action: %q", got)
+		}
+		// An orphan is init's child, and init reaps it.
+		if got := e.output(t, "(sleep 0.01 &); sleep 0.2; ps -e -o stat= | grep -c Z; true"); got != "0" {
+			t.Errorf("%s zombies", got)
+		}
+	})
+}
+
+// TestRule31NothingOutlives has COMMAND leave processes in the background, as daemons do.
+func TestRule31NothingOutlives(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		expectNothingLeft(t, e.command("sh", "-c", "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &); exit 3"))
+	})
+}
+
+// expectNothingLeft runs a command that ends with status 3, and fails if something of it is left.
+func expectNothingLeft(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout = in
+	err = cmd.Run()
+	in.Close()
+	if cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("%v", err)
+	}
+	// What is left has the pipe open.
+	out.SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := out.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("something is left: %v", err)
+	}
+}
+
+// TestExecGivesTerminalBack has an interactive shell as COMMAND, which takes the terminal for groups of its own.
+func TestExecGivesTerminalBack(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		master, slave := terminal(t)
+		cmd := e.command("bash", "--norc", "-i")
+		cmd.Args = append([]string{"bash", "-c", `"$@"; echo "status $?"; read x; echo "got $x"`, "bash", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/bash"
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		cmd.SysProcAttr = orNew(cmd.SysProcAttr)
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		slave.Close()
+		time.AfterFunc(30*time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		io.WriteString(master, "true; exit 5\n")
+		seen := ""
+		for b := make([]byte, 4096); !strings.Contains(seen, "status 5\r\n"); {
+			n, err := master.Read(b)
+			if seen += string(b[:n]); err != nil {
+				t.Fatalf("%v after %q", err, seen)
+			}
+		}
+		io.WriteString(master, "line\n")
+		rest, _ := io.ReadAll(master) // the end is an error of the terminal's
+		if !strings.Contains(string(rest), "got line\r\n") {
+			t.Errorf("%q", rest)
+		}
+		cmd.Wait()
+	})
+}
+
 // TestExecPrepared makes the mounts that systemd's BindReadOnlyPaths and Docker's options make, and lets exec rely on
 // them.
 func TestExecPrepared(t *testing.T) {
@@ -494,6 +574,12 @@ func TestExecPrepared(t *testing.T) {
 		if err != nil || string(out) != caller+caller+address+"\n" {
 			t.Errorf("%v, %s", err, out)
 		}
+
+		// Nothing outlives it here, either.
+		left := exec.Command(again.Path, slices.Concat(again.Args[1:len(again.Args)-3],
+			[]string{"sh", "-c", "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &); exit 3"})...)
+		left.Env = run.Env
+		expectNothingLeft(t, left)
 
 		// Without the address in its IPv6 form the network would be asked for one.
 		if err := os.WriteFile(hosts, fmt.Appendf(nil, "%s %s %[2]s.\n", address, handshakerName), 0o644); err != nil {

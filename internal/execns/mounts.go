@@ -59,6 +59,20 @@ func mountView(addr net.IP) error {
 	return nil
 }
 
+// mountProc lets the new PID namespace see itself in /proc. A container that hides parts of its own /proc lets nobody
+// mount another: there /proc/self is right all the same, and only the pids under /proc are those of the container.
+func mountProc() error {
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	var old unix.Statfs_t
+	if err := unix.Statfs("/proc", &old); err == nil && old.Flags&unix.ST_RDONLY != 0 {
+		flags |= unix.MS_RDONLY
+	}
+	if err := mount("proc", "/proc", "proc", flags, ""); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return nil
+}
+
 func scratchDir() (string, error) {
 	for _, dir := range []string{"/tmp", "/run", "/mnt", "/var"} {
 		if info, err := os.Lstat(dir); err == nil && info.IsDir() {

@@ -1,8 +1,10 @@
 // Package execns runs a program in a place where a stock gRPC library finds this machine's daemon: a mount namespace
-// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket.
+// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket. A PID
+// namespace around it sees to it that nothing which trusts the relay's address outlives the relay.
 //
 // Run is the part outside. A Go program cannot enter a user namespace once it runs, for it has several threads by then;
-// so Run starts this program a second time, inside the new namespaces, and that calls Stage.
+// so Run starts this program a second time, as init of the new namespaces, and that starts it a third time, to become
+// the command. Both call Stage.
 package execns
 
 import (
@@ -13,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -53,9 +56,7 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	addr := l.Addr().(*net.TCPAddr).IP.String()
-
-	// The command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
+	// With --prepared the command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
 	runtime.LockOSThread()
 	signals := make(chan os.Signal, 64)
 	for _, s := range passedOn() {
@@ -63,7 +64,8 @@ func (c *Config) Run(command []string) (status int, err error) {
 			signal.Notify(signals, s)
 		}
 	}
-	pid, err := c.start(addr, command)
+	giveBack := keepTerminal()
+	p, err := c.start(l, command)
 	if err != nil {
 		return 0, err
 	}
@@ -72,11 +74,14 @@ func (c *Config) Run(command []string) (status int, err error) {
 			c.Report(err)
 		}
 	}()
-	go passOn(signals, pid)
-	ended, err := await(pid)
+	go passOn(signals, p)
+	ended, err := p.wait()
 	if err != nil {
 		return 0, err
 	}
+	// Only now: nothing lives any more that could connect to whoever takes the address next.
+	l.Close()
+	giveBack()
 	return exitLike(ended), nil
 }
 
@@ -110,30 +115,46 @@ func (c *Config) listen() (*net.TCPListener, error) {
 	}
 }
 
-// start starts the command by way of the stage, in namespaces of its own where the view is still to be made.
-func (c *Config) start(addr string, command []string) (pid int, err error) {
+// A process is the command.
+type process interface {
+	signal(syscall.Signal)
+	// wait waits for the end of the command and of all its descendants, and returns the command's status.
+	wait() (syscall.WaitStatus, error)
+}
+
+// start starts the command, in namespaces of its own where the view is still to be made.
+func (c *Config) start(l *net.TCPListener, command []string) (process, error) {
 	attr := &syscall.ProcAttr{Env: environ(os.Environ(), c.Socket), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
-	view := addr
-	switch {
-	case c.Prepared:
-		view = noView
-	case mayMount():
-		attr.Sys.Cloneflags = syscall.CLONE_NEWNS
-	default:
+	if c.Prepared {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)
+		}
+		argv := c.stageArgs(stageHere, strconv.Itoa(os.Getpid()))
+		pid, err := syscall.ForkExec("/proc/self/exe", append(argv, command...), attr)
+		if err != nil {
+			return nil, err
+		}
+		return &child{pid, c.Report}, nil
+	}
+	attr.Sys.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
+	if !mayMount() {
 		// The account keeps its number in the new user namespace; the one capability that the mounts need is given up
 		// before the command runs.
-		attr.Sys.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
+		attr.Sys.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 		attr.Sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
 	}
-	argv := append([]string{StageName}, c.StageArgs...)
-	argv = append(argv, strconv.Itoa(os.Getpid()), view)
-	pid, err = syscall.ForkExec("/proc/self/exe", append(argv, command...), attr)
-	if err != nil && attr.Sys.Cloneflags&syscall.CLONE_NEWUSER != 0 {
-		err = &Error{NoNamespace, fmt.Errorf("making a user namespace: %w", err)}
+	p, err := c.startInside(l, command, attr)
+	if err != nil {
+		return nil, &Error{NoNamespace, fmt.Errorf("making namespaces: %w", err)}
 	}
-	return pid, err
+	return p, nil
+}
+
+// stageArgs returns how this program is started as the stage, up to the command.
+func (c *Config) stageArgs(args ...string) []string {
+	return slices.Concat([]string{StageName}, c.StageArgs, args)
 }
 
 // mayMount reports whether this process is root with the right to mount: it then needs no user namespace, in which it
@@ -145,35 +166,4 @@ func mayMount() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
-}
-
-// await waits for the command's end. When the command stops, this process stops too, so that the shell sees it.
-func await(pid int) (syscall.WaitStatus, error) {
-	for {
-		var status syscall.WaitStatus
-		_, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil)
-		switch {
-		case err == syscall.EINTR:
-		case err != nil:
-			return 0, fmt.Errorf("waiting for the command's end: %w", err)
-		case status.Stopped():
-			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-			syscall.Kill(pid, syscall.SIGCONT)
-		default:
-			return status, nil
-		}
-	}
-}
-
-// exitLike returns the exit status of a command that exited, and ends this process like one that a signal ended.
-func exitLike(ended syscall.WaitStatus) int {
-	if !ended.Signaled() {
-		return ended.ExitStatus()
-	}
-	// The core that there is to see is the command's. Go's runtime has handlers of its own, which would not end it
-	// quietly.
-	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	defaultAction(ended.Signal())
-	syscall.Kill(os.Getpid(), ended.Signal())
-	return 128 + int(ended.Signal())
 }
