@@ -46,6 +46,9 @@ func init() {
 	if len(os.Args) == 2 && os.Args[1] == "be-stranger" {
 		beStranger()
 	}
+	if len(os.Args) == 2 && os.Args[1] == "shake-hands" {
+		shakeHands()
+	}
 	main()
 }
 

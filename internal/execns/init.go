@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
 // An initProcess is pid 1 of the PID namespace in which the command and all its descendants live.
@@ -56,6 +58,7 @@ func runInit(exec control, addr net.IP, stage []string) error {
 	p.begun.Done()
 	status := p.await()
 	killAll()
+	removeOwn(os.Getenv(localsock.Variable)) // exec may have been killed
 	p.exec.tell(news{commandEnded, status, os.Getpid()})
 	os.Exit(0)
 	return nil

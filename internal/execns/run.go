@@ -56,6 +56,11 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	own, path, err := listenOwn()
+	if err != nil {
+		return 0, err
+	}
+	defer removeOwn(path)
 	// With --prepared the command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
 	runtime.LockOSThread()
 	signals := make(chan os.Signal, 64)
@@ -65,10 +70,11 @@ func (c *Config) Run(command []string) (status int, err error) {
 		}
 	}
 	giveBack := keepTerminal()
-	p, err := c.start(l, command)
+	p, err := c.start(l, path, command)
 	if err != nil {
 		return 0, err
 	}
+	go r.serveOwn(own)
 	go func() {
 		if err := r.serve(l); err != nil {
 			c.Report(err)
@@ -81,6 +87,7 @@ func (c *Config) Run(command []string) (status int, err error) {
 	}
 	// Only now: nothing lives any more that could connect to whoever takes the address next.
 	l.Close()
+	removeOwn(path)
 	giveBack()
 	return exitLike(ended), nil
 }
@@ -122,9 +129,9 @@ type process interface {
 	wait() (syscall.WaitStatus, error)
 }
 
-// start starts the command, in namespaces of its own where the view is still to be made.
-func (c *Config) start(l *net.TCPListener, command []string) (process, error) {
-	attr := &syscall.ProcAttr{Env: environ(os.Environ(), c.Socket), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
+// start starts the command, with the socket of its own, in namespaces of its own where the view is still to be made.
+func (c *Config) start(l *net.TCPListener, own string, command []string) (process, error) {
+	attr := &syscall.ProcAttr{Env: environ(os.Environ(), own), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
 	if c.Prepared {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)
