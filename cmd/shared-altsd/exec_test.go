@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,6 +34,10 @@ const (
 // A copy of the test binary with this variable is shared-altsd itself: exec starts itself again by /proc/self/exe.
 const beMain = "SHARED_ALTSD_EXEC_TEST"
 
+// roles are what the test binary can be, beside shared-altsd, by its one argument.
+var roles = map[string]func(){"dial-handshaker": dialHandshaker, "be-stranger": beStranger, "shake-hands": shakeHands,
+	"call-by-alts": callByALTS}
+
 // Under the race detector a process sleeps for a second at its end, unless told not to.
 const noRaceSleep = "GORACE=atexit_sleep_ms=0"
 
@@ -40,14 +45,8 @@ func init() {
 	if os.Getenv(beMain) == "" {
 		return
 	}
-	if len(os.Args) == 2 && os.Args[1] == "dial-handshaker" {
-		dialHandshaker()
-	}
-	if len(os.Args) == 2 && os.Args[1] == "be-stranger" {
-		beStranger()
-	}
-	if len(os.Args) == 2 && os.Args[1] == "shake-hands" {
-		shakeHands()
+	if f := roles[os.Args[len(os.Args)-1]]; f != nil && len(os.Args) == 2 {
+		f()
 	}
 	main()
 }
@@ -110,19 +109,36 @@ func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
 			c.Close()
 		}
 	}()
+	run := func(t *testing.T) {
+		temporary := filepath.Join(dir, "tmp")
+		if err := errors.Join(os.Mkdir(temporary, 0o777), os.Chmod(temporary, 0o777|os.ModeSticky)); err != nil {
+			t.Fatal(err)
+		}
+		f(t, e)
+		// The directories of COMMAND's sockets are gone, whoever was killed; where exec was, init needs a moment.
+		left, deadline := []os.DirEntry{nil}, time.Now().Add(10*time.Second)
+		for len(left) > 0 && time.Now().Before(deadline) {
+			left, _ = os.ReadDir(temporary)
+		}
+		if len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		os.RemoveAll(temporary)
+	}
 	if e.uid != 0 {
-		t.Run("user", func(t *testing.T) { f(t, e) })
+		t.Run("user", run)
 		return
 	}
-	t.Run("root", func(t *testing.T) { f(t, e) })
+	t.Run("root", run)
 	e.uid = 54321
-	t.Run("user", func(t *testing.T) { f(t, e) })
+	t.Run("user", run)
 }
 
 // command returns the command that runs args under exec, as the account.
 func (e execTest) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(e.program, append([]string{"exec", "--socket", e.socket, "--"}, args...)...)
-	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example", noRaceSleep}
+	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example", noRaceSleep,
+		"TMPDIR=" + filepath.Join(filepath.Dir(e.program), "tmp")}
 	cmd.Dir = "/"
 	if e.uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(e.uid), Gid: uint32(e.uid)}}
@@ -191,7 +207,7 @@ func TestExecView(t *testing.T) {
 			}
 		}
 		// The scratch mount is gone, and the daemon sees the account itself.
-		want2 := fmt.Sprintf("shared-altsd\nsocket\n%d", e.uid)
+		want2 := fmt.Sprintf("shared-altsd\nsocket\ntmp\n%d", e.uid)
 		if got := e.output(t, "ls "+filepath.Dir(e.program)+"; id -u"); got != want2 {
 			t.Errorf("%q", got)
 		}
@@ -463,7 +479,8 @@ func TestExecStops(t *testing.T) {
 func TestExecProcesses(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		// It is not pid 1, which would ignore signals that it has no handler for, and /proc shows it by the pid that it has.
-		if got := e.output(t, `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe && echo $PPID $(ps -o args= -p $$)`); !strings.HasPrefix(got, "1 sh -c test") {
+		const self = `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe && echo $PPID $(ps -o args= -p $$)`
+		if got := e.output(t, self); !strings.HasPrefix(got, "1 sh -c test") {
 			t.Errorf("%q", got)
 		}
 		if got := e.output(t, "sh -c 'kill -TERM $$'; echo $?"); got != "143" {
@@ -509,7 +526,8 @@ func TestExecGivesTerminalBack(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		master, slave := terminal(t)
 		cmd := e.command("bash", "--norc", "-i")
-		cmd.Args = append([]string{"bash", "-c", `"$@"; echo "status $?"; read x; echo "got $x"`, "bash", cmd.Path}, cmd.Args[1:]...)
+		const outer = `"$@"; echo "status $?"; read x; echo "got $x"`
+		cmd.Args = append([]string{"bash", "-c", outer, "bash", cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/bash"
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 		cmd.SysProcAttr = orNew(cmd.SysProcAttr)
@@ -569,7 +587,7 @@ func TestExecPrepared(t *testing.T) {
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
 			"--prepared", "--socket", e.socket, "--", "sh", "-c",
 			e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
-		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), noRaceSleep}
+		run.Env = e.command().Env
 		again := exec.Command(run.Path, run.Args[1:]...)
 		again.Env = run.Env
 		out, err := run.CombinedOutput()

@@ -144,8 +144,8 @@ func TestRule31Race(t *testing.T) {
 	})
 }
 
-// raceRound runs one exec, kills one of its processes, and returns how often the stranger got the address after that and
-// how many connections he got.
+// raceRound runs one exec, kills one of its processes, and returns how often the stranger got the address after that, and
+// how many connections.
 func (e execTest) raceRound(t *testing.T, round int, in io.Writer, said *bufio.Reader) (got, reached int) {
 	t.Helper()
 	const script = `a=$(head -n1 /etc/hosts); a=${a%% *}; trap "" HUP

@@ -18,8 +18,8 @@ const (
 	commandEnded   = 'E'
 )
 
-// news is one message of init's: what happened, the command's wait status, and its pid, which the kernel translates into
-// that of the reader's namespace.
+// news is one message of init's: what happened, the command's wait status, and its pid, which the kernel translates
+// into that of the reader's namespace.
 type news struct {
 	kind   byte
 	status syscall.WaitStatus

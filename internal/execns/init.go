@@ -18,11 +18,11 @@ import (
 // An initProcess is pid 1 of the PID namespace in which the command and all its descendants live.
 //
 // Whoever binds the relay's address is the handshaker of all that still connects to it. So the address must stay taken
-// until nothing is left that has it in its hosts file, whichever process a SIGKILL ends. The kernel, when a process ends,
-// closes its descriptors before it kills its children, even at the end of a PID namespace: one holder of the listening
-// socket is not enough. Therefore exec holds it, and this process, too. When exec ends, this one kills all others and
-// reaps them before it ends itself; when this one is killed, the kernel kills all others, and exec lets go of the socket
-// only once it has reaped this one, for which the kernel has reaped all others.
+// until nothing is left that has it in its hosts file, whichever process a SIGKILL ends. The kernel, when a process
+// ends, closes its descriptors before it kills its children, even at the end of a PID namespace: one holder of the
+// listening socket is not enough. Therefore exec holds it, and this process, too. When exec ends, this one kills all
+// others and reaps them before it ends itself; when this one is killed, the kernel kills all others, and exec lets go of
+// the socket only once it has reaped this one, for which the kernel has reaped all others.
 type initProcess struct {
 	exec  control
 	begun sync.WaitGroup // until pid is known
@@ -30,8 +30,8 @@ type initProcess struct {
 }
 
 // runInit makes the view in which addr is the relay's, starts the command by the arguments of its stage, and never
-// returns once that has been done.
-func runInit(exec control, addr net.IP, stage []string) error {
+// returns once that has been done. failed is told of what fails later.
+func runInit(exec control, addr net.IP, stage []string, failed func(error)) error {
 	p := &initProcess{exec: exec}
 	p.begun.Add(1)
 	// Signals that come to the whole process group, or from a service manager, are the command's to obey; caught, not
@@ -44,7 +44,9 @@ func runInit(exec control, addr net.IP, stage []string) error {
 	}
 	go p.follow()
 	runtime.LockOSThread()
-	if err := mountView(addr); err != nil {
+	own := os.Getenv(localsock.Variable)
+	v := &view{dir: viewDir(own), addr: addr}
+	if err := v.mount(); err != nil {
 		return err
 	}
 	if err := mountProc(); err != nil {
@@ -56,9 +58,15 @@ func runInit(exec control, addr net.IP, stage []string) error {
 	}
 	p.pid = pid
 	p.begun.Done()
+	go func() {
+		err := v.keep()
+		failed(err)
+		unix.Kill(-1, unix.SIGKILL)
+	}()
 	status := p.await()
 	killAll()
-	removeOwn(os.Getenv(localsock.Variable)) // exec may have been killed
+	v.end()
+	removeOwn(own) // exec may have been killed
 	p.exec.tell(news{commandEnded, status, os.Getpid()})
 	os.Exit(0)
 	return nil

@@ -59,9 +59,13 @@ func listenBelow(parent string) (l *net.UnixListener, path string, err error) {
 	return l, path, nil
 }
 
+// viewDir returns the directory beside the command's own socket for the files of a view.
+func viewDir(path string) string { return filepath.Join(filepath.Dir(path), "view") }
+
 // removeOwn removes the socket and its directory, if they are still there.
 func removeOwn(path string) {
 	os.Remove(path)
+	os.Remove(viewDir(path))
 	os.Remove(filepath.Dir(path))
 }
 

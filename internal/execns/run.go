@@ -1,6 +1,6 @@
 // Package execns runs a program in a place where a stock gRPC library finds this machine's daemon: a mount namespace
-// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket. A PID
-// namespace around it sees to it that nothing which trusts the relay's address outlives the relay.
+// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket. A
+// PID namespace around it sees to it that nothing which trusts the relay's address outlives the relay.
 //
 // Run is the part outside. A Go program cannot enter a user namespace once it runs, for it has several threads by then;
 // so Run starts this program a second time, as init of the new namespaces, and that starts it a third time, to become
@@ -50,6 +50,9 @@ func (c *Config) Run(command []string) (status int, err error) {
 		return 0, err
 	}
 	if err := r.probe(); err != nil {
+		return 0, err
+	}
+	if err := checkOrders(); err != nil {
 		return 0, err
 	}
 	l, err := c.listen()
@@ -131,7 +134,15 @@ type process interface {
 
 // start starts the command, with the socket of its own, in namespaces of its own where the view is still to be made.
 func (c *Config) start(l *net.TCPListener, own string, command []string) (process, error) {
-	attr := &syscall.ProcAttr{Env: environ(os.Environ(), own), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
+	if os.Getenv(javaProxy) != "" {
+		c.Report(fmt.Errorf("%s is kept from the command: it would send the handshaker's connections to that proxy, too "+
+			"(-Dhttps.proxyHost knows exceptions)", javaProxy))
+	}
+	env, command, err := guardJava(environ(os.Environ(), own, l.Addr().(*net.TCPAddr).IP), command)
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
 	if c.Prepared {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)

@@ -26,7 +26,7 @@ const (
 )
 
 // Stage is a stage on the way to the command. It returns only if that fails.
-func Stage(args []string) error {
+func (c *Config) Stage(args []string) error {
 	switch {
 	case len(args) > 5 && args[0] == stageInit:
 		var fds [2]int
@@ -38,7 +38,7 @@ func Stage(args []string) error {
 			unix.CloseOnExec(fds[i])
 		}
 		start := slices.Concat(os.Args[:len(os.Args)-len(args)], []string{stageCommand}, args[4:])
-		return runInit(control(fds[0]), net.ParseIP(args[3]), start)
+		return runInit(control(fds[0]), net.ParseIP(args[3]), start, c.Report)
 	case len(args) > 2 && args[0] == stageCommand:
 		if err := dropAmbient(); err != nil {
 			return err

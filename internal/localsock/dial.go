@@ -23,12 +23,12 @@ func (e *UntrustedError) Error() string {
 			"so nobody can tell here whether it is the daemon: run the program by shared-altsd exec, started outside, and let "+
 			"it use the socket that %s names there", e.UID, Variable)
 	}
-	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the one that was named as the "+
-		"daemon's", e.UID)
+	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the one that was named as "+
+		"the daemon's", e.UID)
 }
 
-// Overflow reports whether the uid is no account's, but what the kernel shows for every account that has no place in this
-// user namespace: nothing makes it believable.
+// Overflow reports whether the uid is no account's, but what the kernel shows for every account that has no place in
+// this user namespace: nothing makes it believable.
 func (e *UntrustedError) Overflow() bool { return overflow(e.UID) }
 
 // overflow reports whether uid is the kernel's overflow uid: 65534, wherever it has not been changed. The initial
