@@ -24,9 +24,9 @@ var execCommand = &cli.Command{
 	Verbatim: true,
 	About: `
 Runs COMMAND so that an unchanged gRPC library finds this machine's daemon: in a mount namespace of its own, in which
-/sys/class/dmi/id/product_name reads "Google Compute Engine", /etc/hosts maps metadata.google.internal to a loopback
-address, and /etc/nsswitch.conf has files first. There exec itself relays to the daemon's UNIX socket, as the account
-that runs it and for sockets of that account alone. SHARED_ALTS_SOCKET names a socket of exec's for altscreds, status,
+/sys/class/dmi/id/product_name reads "Google Compute Engine", /etc/hosts has an address for metadata.google.internal, and
+/etc/nsswitch.conf has files first. What connects there exec relays to the daemon's UNIX socket, as the account that
+runs it and for sockets of that account alone. SHARED_ALTS_SOCKET names a socket of exec's for altscreds, status,
 whoami and ping. No privileges are needed where the system allows user namespaces.
 
   shared-altsd exec -- python3 greeter_server.py
@@ -38,9 +38,12 @@ cannot be run, 127 if it is not found.`,
 	Setup: func() ([]cli.Option, func([]string) error) {
 		d := new(daemonFlags)
 		c := execns.Config{StageArgs: []string{"exec", "--"}, Report: func(err error) { execFailed(err) }}
-		return append(d.options(), cli.Option{Name: "prepared", Group: "The place:", Value: cli.Switch(&c.Prepared),
-				Help: "Make no namespace: the product name, the lines in /etc/hosts and files first in nsswitch.conf are there " +
-					"already, by options of systemd or of a container. exec then relays from the address that /etc/hosts gives."}),
+		return append(d.options(), cli.Option{Name: "loopback", Group: "The place:", Value: cli.Switch(&c.Loopback),
+				Help: "Do not redirect connect(2), but relay from port 8080 of a loopback address: for a COMMAND that connects " +
+					"by io_uring. Where the kernel cannot redirect, exec does this by itself."},
+				cli.Option{Name: "prepared", Group: "The place:", Value: cli.Switch(&c.Prepared),
+					Help: "Make no namespace: the product name, the lines in /etc/hosts and files first in nsswitch.conf are there " +
+						"already, by options of systemd or of a container. exec then relays from the address that /etc/hosts gives."}),
 			func(args []string) error {
 				if os.Args[0] == execns.StageName {
 					return execFailed(c.Stage(args))

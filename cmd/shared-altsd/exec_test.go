@@ -36,7 +36,8 @@ const beMain = "SHARED_ALTSD_EXEC_TEST"
 
 // roles are what the test binary can be, beside shared-altsd, by its one argument.
 var roles = map[string]func(){"dial-handshaker": dialHandshaker, "be-stranger": beStranger, "shake-hands": shakeHands,
-	"call-by-alts": callByALTS}
+	"call-by-alts": callByALTS, "reach-nowhere": reachNowhere,
+	"other-network": otherNetwork}
 
 // Under the race detector a process sleeps for a second at its end, unless told not to.
 const noRaceSleep = "GORACE=atexit_sleep_ms=0"
@@ -114,6 +115,7 @@ func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
 		if err := errors.Join(os.Mkdir(temporary, 0o777), os.Chmod(temporary, 0o777|os.ModeSticky)); err != nil {
 			t.Fatal(err)
 		}
+		defer os.RemoveAll(temporary)
 		f(t, e)
 		// The directories of COMMAND's sockets are gone, whoever was killed; where exec was, init needs a moment.
 		left, deadline := []os.DirEntry{nil}, time.Now().Add(10*time.Second)
@@ -123,7 +125,6 @@ func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
 		if len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
-		os.RemoveAll(temporary)
 	}
 	if e.uid != 0 {
 		t.Run("user", run)
@@ -198,7 +199,7 @@ func TestExecView(t *testing.T) {
 		hosts := e.output(t, "cat "+hostsFile) + "\n"
 		addr, _, _ := strings.Cut(hosts, " ")
 		others, ok := strings.CutPrefix(hosts, handshakerLines(addr))
-		if !ok || !net.ParseIP(addr).IsLoopback() {
+		if !ok || !net.ParseIP(addr).IsMulticast() {
 			t.Errorf("hosts file: %s", hosts)
 		}
 		for line := range strings.Lines(others) {
@@ -479,7 +480,8 @@ func TestExecStops(t *testing.T) {
 func TestExecProcesses(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		// It is not pid 1, which would ignore signals that it has no handler for, and /proc shows it by the pid that it has.
-		const self = `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe && echo $PPID $(ps -o args= -p $$)`
+		const self = `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe &&
+			echo $PPID $(ps -o args= -p $$)`
 		if got := e.output(t, self); !strings.HasPrefix(got, "1 sh -c test") {
 			t.Errorf("%q", got)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -152,6 +153,7 @@ func (e execTest) raceRound(t *testing.T, round int, in io.Writer, said *bufio.R
 		connect() { while :; do exec 3<>/dev/tcp/$a/8080; done 2>/dev/null; }
 		connect & connect & (connect &); echo $a; while :; do sleep 1000; done`
 	cmd := e.command("bash", "-c", script)
+	cmd.Args = slices.Insert(cmd.Args, 2, "--loopback") // else there is no address to take
 	cmd.SysProcAttr = orNew(cmd.SysProcAttr)
 	cmd.SysProcAttr.Setpgid = true
 	out, err := cmd.StdoutPipe()

@@ -16,14 +16,16 @@ type control int
 const (
 	commandStopped = 'S'
 	commandEnded   = 'E'
+	redirected     = 'R' // by the command's stage: the descriptor by which the kernel asks, or none if that cannot be
 )
 
 // news is one message of init's: what happened, the command's wait status, and its pid, which the kernel translates
-// into that of the reader's namespace.
+// into that of the reader's namespace; or a descriptor.
 type news struct {
 	kind   byte
 	status syscall.WaitStatus
 	pid    int
+	fd     int // 0 if there is none
 }
 
 // controlPair returns exec's end and init's.
@@ -53,22 +55,35 @@ func (c control) nextSignal() (syscall.Signal, bool) {
 // tell sends exec news of the command, which has the pid in this namespace.
 func (c control) tell(n news) error {
 	b := binary.NativeEndian.AppendUint32([]byte{n.kind}, uint32(n.status))
-	cred := unix.UnixCredentials(&unix.Ucred{Pid: int32(n.pid), Uid: uint32(unix.Getuid()), Gid: uint32(unix.Getgid())})
-	_, err := unix.SendmsgN(int(c), b, cred, nil, unix.MSG_NOSIGNAL)
+	var oob []byte
+	if n.pid != 0 {
+		oob = unix.UnixCredentials(&unix.Ucred{Pid: int32(n.pid), Uid: uint32(unix.Getuid()), Gid: uint32(unix.Getgid())})
+	}
+	if n.fd != 0 {
+		oob = append(oob, unix.UnixRights(n.fd)...)
+	}
+	_, err := unix.SendmsgN(int(c), b, oob, nil, unix.MSG_NOSIGNAL)
 	return err
 }
 
 // nextNews returns the next news of the command; false says that init has ended.
 func (c control) nextNews() (news, bool) {
-	b, oob := make([]byte, 5), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	b, oob := make([]byte, 5), make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4))
 	n, oobn, err := c.receive(b, oob)
 	if err != nil || n != len(b) {
 		return news{}, false
 	}
 	got := news{kind: b[0], status: syscall.WaitStatus(binary.NativeEndian.Uint32(b[1:]))}
-	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) == 1 {
-		if cred, err := unix.ParseUnixCredentials(&messages[0]); err == nil {
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return news{}, false
+	}
+	for _, m := range messages {
+		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
 			got.pid = int(cred.Pid)
+		}
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
+			got.fd = fds[0]
 		}
 	}
 	return got, true

@@ -3,6 +3,7 @@ package execns
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -29,9 +30,9 @@ type initProcess struct {
 	pid   int            // the command's
 }
 
-// runInit makes the view in which addr is the relay's, starts the command by the arguments of its stage, and never
-// returns once that has been done. failed is told of what fails later.
-func runInit(exec control, addr net.IP, stage []string, failed func(error)) error {
+// runInit makes the view in which addr is the handshaker's, starts the stage with exec's pid and the command as its
+// arguments, and never returns once that has been done. failed is told of what fails later.
+func runInit(exec control, addr net.IP, stage, args []string, failed func(error)) error {
 	p := &initProcess{exec: exec}
 	p.begun.Add(1)
 	// Signals that come to the whole process group, or from a service manager, are the command's to obey; caught, not
@@ -52,7 +53,18 @@ func runInit(exec control, addr net.IP, stage []string, failed func(error)) erro
 	if err := mountProc(); err != nil {
 		return err
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", stage, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
+	if addr.Equal(nowhere) {
+		inherited, err := unix.Dup(int(exec)) // without close-on-exec
+		if err != nil {
+			return err
+		}
+		defer unix.Close(inherited)
+		stage = append(stage, stageAsk, strconv.Itoa(inherited))
+	} else {
+		stage = append(stage, stageCommand)
+	}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}}
+	pid, err := syscall.ForkExec("/proc/self/exe", append(stage, args...), attr)
 	if err != nil {
 		return err
 	}
@@ -67,7 +79,7 @@ func runInit(exec control, addr net.IP, stage []string, failed func(error)) erro
 	killAll()
 	v.end()
 	removeOwn(own) // exec may have been killed
-	p.exec.tell(news{commandEnded, status, os.Getpid()})
+	p.exec.tell(news{kind: commandEnded, status: status})
 	os.Exit(0)
 	return nil
 }
@@ -93,7 +105,7 @@ func (p *initProcess) await() syscall.WaitStatus {
 		switch {
 		case err == syscall.EINTR || pid != p.pid && err == nil:
 		case err == nil && status.Stopped():
-			p.exec.tell(news{commandStopped, status, pid})
+			p.exec.tell(news{kind: commandStopped, status: status, pid: pid})
 		default:
 			return status
 		}
@@ -114,12 +126,15 @@ func killAll() {
 // An inside is a command in namespaces of its own, as exec sees it.
 type inside struct {
 	control control
-	init    int // pid of the namespace's init
+	init    int            // pid of the namespace's init
+	to      netip.AddrPort // the relay
+	report  func(kind string, err error)
 }
 
-// startInside starts init, and by it the command, in the namespaces of attr. init gets a descriptor of the relay's
-// listening socket, which it keeps open and does nothing with.
-func (c *Config) startInside(l *net.TCPListener, command []string, attr *syscall.ProcAttr) (*inside, error) {
+// startInside starts init, and by it the command, in the namespaces of attr, where the handshaker is at addr. init gets
+// a descriptor of the relay's listening socket, which it keeps open and does nothing with.
+func (c *Config) startInside(l *net.TCPListener, addr net.IP, command []string, attr *syscall.ProcAttr,
+	report func(string, error)) (*inside, error) {
 	ours, theirs, err := controlPair()
 	if err != nil {
 		return nil, err
@@ -136,13 +151,17 @@ func (c *Config) startInside(l *net.TCPListener, command []string, attr *syscall
 			return nil, err
 		}
 	}
-	addr := l.Addr().(*net.TCPAddr).IP.String()
-	argv := c.stageArgs(stageInit, strconv.Itoa(int(theirs)), strconv.Itoa(held), addr, strconv.Itoa(os.Getpid()))
+	argv := c.stageArgs(stageInit, strconv.Itoa(int(theirs)), strconv.Itoa(held), addr.String(), strconv.Itoa(os.Getpid()))
 	pid, err := syscall.ForkExec("/proc/self/exe", append(argv, command...), attr)
 	if err != nil {
 		return nil, err
 	}
-	return &inside{control: ours, init: pid}, nil
+	if addr.Equal(nowhere) && !mayTakeFrom(pid) {
+		unix.Close(int(ours))
+		_, _, err := wait4(pid, 0)
+		return nil, errors.Join(errNoRedirect, err)
+	}
+	return &inside{control: ours, init: pid, to: l.Addr().(*net.TCPAddr).AddrPort(), report: report}, nil
 }
 
 // duplicate returns another descriptor of l's socket.
@@ -161,7 +180,9 @@ func (i *inside) signal(s syscall.Signal) { i.control.signal(s) }
 
 // wait waits until the namespace is no more. When the command stops, this process stops too, so that the shell sees it.
 func (i *inside) wait() (syscall.WaitStatus, error) {
+	defer unix.Close(int(i.control))
 	var ended *syscall.WaitStatus
+	var refused error
 	for {
 		n, alive := i.control.nextNews()
 		if !alive {
@@ -170,6 +191,12 @@ func (i *inside) wait() (syscall.WaitStatus, error) {
 		switch n.kind {
 		case commandEnded:
 			ended = &n.status
+		case redirected:
+			if n.fd == 0 {
+				refused = errNoRedirect
+				continue
+			}
+			go (&redirection{asks: n.fd, to: i.to, report: i.report}).serve()
 		case commandStopped:
 			if stopped(n.pid) { // still: a Ctrl-Z stopped this process as well, and whoever continued it did so to both
 				stopLike()
@@ -181,5 +208,5 @@ func (i *inside) wait() (syscall.WaitStatus, error) {
 	if err == nil && ended != nil {
 		status = *ended
 	}
-	return status, err
+	return status, errors.Join(err, refused)
 }

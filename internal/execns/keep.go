@@ -32,7 +32,9 @@ func (v *view) keep() error {
 	if fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err == nil {
 		defer unix.Close(fd)
 		const mask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVE
-		if _, err := unix.InotifyAddWatch(fd, filepath.Dir(hostsFile), mask); err == nil {
+		_, err := unix.InotifyAddWatch(fd, filepath.Dir(hostsFile), mask)
+		unix.InotifyAddWatch(fd, filepath.Dir(nscdDirs[0]), mask) // where there is a /run
+		if err == nil {
 			changes, wait = append(changes, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}), -1
 		}
 	}
@@ -65,7 +67,7 @@ func (v *view) showAgain() error {
 			}
 		}
 	}
-	return nil
+	return hideNSCD()
 }
 
 // end ends keep and takes the directory of our files away.

@@ -90,16 +90,18 @@ func (v *view) shown(f viewFile) bool {
 	return unix.Stat(f.path, &there) == nil && unix.Stat(v.dir, &ours) == nil && there.Dev == ours.Dev
 }
 
-// hideNSCD hides the name service cache, whose daemon lives outside and would answer from the machine's own files, or
-// from the network.
+// hideNSCD hides the name service cache, if it is there and not hidden yet. Its daemon lives outside and would answer from
+// the machine's own files, or from the network.
 func hideNSCD() error {
-	seen := map[string]bool{}
 	for _, dir := range nscdDirs {
 		real, err := filepath.EvalSymlinks(dir)
-		if err != nil || seen[real] {
+		if err != nil {
 			continue
 		}
-		seen[real] = true
+		var there, parent unix.Stat_t
+		if unix.Stat(real, &there) != nil || unix.Stat(filepath.Dir(real), &parent) != nil || there.Dev != parent.Dev {
+			continue
+		}
 		if err := mount("tmpfs", real, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755"); err != nil {
 			return err
 		}

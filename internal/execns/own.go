@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,8 +45,13 @@ func listenOwn() (l *net.UnixListener, path string, err error) {
 
 // listenBelow makes the directory and the socket below parent, if nobody else could move them.
 func listenBelow(parent string) (l *net.UnixListener, path string, err error) {
-	if parent, _, err = safepath.Dir(parent, "the command's socket"); err != nil {
+	info, err := os.Stat(parent)
+	if err != nil {
 		return nil, "", err
+	}
+	if safepath.Owner(info) != uint32(os.Geteuid()) && info.Mode()&fs.ModeSticky == 0 {
+		// As after su, which leaves XDG_RUNTIME_DIR in the environment. Rule 28 would find that out, too.
+		return nil, "", fmt.Errorf("%s is another account's, which could replace the socket", parent)
 	}
 	dir, err := os.MkdirTemp(parent, ownDirPattern) // mode 0700
 	if err != nil {

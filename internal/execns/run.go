@@ -33,6 +33,8 @@ type Config struct {
 	// Prepared says that the product name and the lines of the hosts file are there already, so that no namespace is
 	// made.
 	Prepared bool
+	// Loopback says that connect(2) is not to be redirected, and the relay is at port 8080 of a loopback address.
+	Loopback bool
 	// StageArgs come before Stage's arguments when this program is started as StageName: the caller's way to Stage.
 	StageArgs []string
 	// Report is told of what fails while the command runs, from any goroutine.
@@ -55,15 +57,6 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if err := checkOrders(); err != nil {
 		return 0, err
 	}
-	l, err := c.listen()
-	if err != nil {
-		return 0, err
-	}
-	own, path, err := listenOwn()
-	if err != nil {
-		return 0, err
-	}
-	defer removeOwn(path)
 	// With --prepared the command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
 	runtime.LockOSThread()
 	signals := make(chan os.Signal, 64)
@@ -73,41 +66,66 @@ func (c *Config) Run(command []string) (status int, err error) {
 		}
 	}
 	giveBack := keepTerminal()
-	p, err := c.start(l, path, command)
+	redirect := !c.Prepared && !c.Loopback && canRedirect()
+	ended, err := c.relayFor(r, redirect, command, signals)
+	if redirect && errors.Is(err, errNoRedirect) { // the command has not been started yet
+		ended, err = c.relayFor(r, false, command, signals)
+	}
 	if err != nil {
 		return 0, err
 	}
+	giveBack()
+	return exitLike(ended), nil
+}
+
+// relayFor listens, starts the command, and relays until the command's end.
+func (c *Config) relayFor(r *relay, redirect bool, command []string, signals <-chan os.Signal) (
+	ended syscall.WaitStatus, err error) {
+	l, addr, err := c.listen(redirect)
+	if err != nil {
+		return 0, err
+	}
+	// Not before nothing lives any more that could connect to whoever takes the address next.
+	defer l.Close()
+	own, path, err := listenOwn()
+	if err != nil {
+		return 0, err
+	}
+	defer removeOwn(path)
+	defer own.Close()
 	go r.serveOwn(own)
+	p, err := c.start(l, addr, path, command, r.say)
+	if err != nil {
+		return 0, err
+	}
 	go func() {
 		if err := r.serve(l); err != nil {
 			c.Report(err)
 		}
 	}()
-	go passOn(signals, p)
-	ended, err := p.wait()
-	if err != nil {
-		return 0, err
-	}
-	// Only now: nothing lives any more that could connect to whoever takes the address next.
-	l.Close()
-	removeOwn(path)
-	giveBack()
-	return exitLike(ended), nil
+	done := make(chan struct{})
+	defer close(done)
+	go passOn(signals, p, done)
+	return p.wait()
 }
 
-// listen returns the relay's socket: at a random address of 127.0.0.0/8, so that each Run has its own, or at the one
-// that the prepared hosts file names.
-func (c *Config) listen() (*net.TCPListener, error) {
-	if c.Prepared {
-		addr, err := preparedAddress()
-		if err != nil {
-			return nil, err
+// listen returns the relay's socket, and the address that the command has for the handshaker: nowhere, where that is
+// redirected; or a random one of 127.0.0.0/8, so that each Run has its own; or the one that the prepared hosts file
+// names.
+func (c *Config) listen(redirect bool) (l *net.TCPListener, addr net.IP, err error) {
+	switch {
+	case c.Prepared:
+		if addr, err = preparedAddress(); err != nil {
+			return nil, nil, err
 		}
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
+		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
 		if err != nil {
-			return nil, fmt.Errorf("no relay at the address that %s gives for %s: %w", hostsFile, handshakerName, err)
+			return nil, nil, fmt.Errorf("no relay at the address that %s gives for %s: %w", hostsFile, handshakerName, err)
 		}
-		return l, nil
+		return l, addr, nil
+	case redirect:
+		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		return l, nowhere, err
 	}
 	for attempt := 0; ; attempt++ {
 		var b [3]byte
@@ -115,10 +133,10 @@ func (c *Config) listen() (*net.TCPListener, error) {
 		addr := net.IPv4(127, 64|b[0]&63, b[1], 1+b[2]%254)
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
 		if err == nil {
-			return l, nil
+			return l, addr, nil
 		}
 		if attempt == 20 {
-			return nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens "+
+			return nil, nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens "+
 				"on it at every address takes them all: find it with ss -ltnp 'sport = :%d' and let it listen on one address or "+
 				"another port)", handshakerPort, err, handshakerPort)
 		}
@@ -133,12 +151,13 @@ type process interface {
 }
 
 // start starts the command, with the socket of its own, in namespaces of its own where the view is still to be made.
-func (c *Config) start(l *net.TCPListener, own string, command []string) (process, error) {
+func (c *Config) start(l *net.TCPListener, addr net.IP, own string, command []string, report func(string, error)) (
+	process, error) {
 	if os.Getenv(javaProxy) != "" {
 		c.Report(fmt.Errorf("%s is kept from the command: it would send the handshaker's connections to that proxy, too "+
 			"(-Dhttps.proxyHost knows exceptions)", javaProxy))
 	}
-	env, command, err := guardJava(environ(os.Environ(), own, l.Addr().(*net.TCPAddr).IP), command)
+	env, command, err := guardJava(environ(os.Environ(), own, addr), command)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +182,7 @@ func (c *Config) start(l *net.TCPListener, own string, command []string) (proces
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 		attr.Sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
 	}
-	p, err := c.startInside(l, command, attr)
+	p, err := c.startInside(l, addr, command, attr, report)
 	if err != nil {
 		return nil, &Error{NoNamespace, fmt.Errorf("making namespaces: %w", err)}
 	}

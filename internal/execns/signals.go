@@ -19,11 +19,16 @@ func passedOn() []os.Signal {
 	return list
 }
 
-// passOn sends the command each signal that arrives and that it does not have already.
-func passOn(signals <-chan os.Signal, p process) {
-	for s := range signals {
-		if n := s.(syscall.Signal); !fromTerminal(n) {
-			p.signal(n)
+// passOn sends the command each signal that arrives and that it does not have already, until done.
+func passOn(signals <-chan os.Signal, p process, done <-chan struct{}) {
+	for {
+		select {
+		case s := <-signals:
+			if n := s.(syscall.Signal); !fromTerminal(n) {
+				p.signal(n)
+			}
+		case <-done:
+			return
 		}
 	}
 }

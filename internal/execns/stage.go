@@ -20,9 +20,10 @@ const StageName = "shared-altsd-exec-stage"
 
 // The stages, each with its arguments in front of the command.
 const (
-	stageInit    = "init"    // the numbers of two descriptors, the relay's address, the pid of Run's process
-	stageCommand = "command" // the pid of Run's process
-	stageHere    = "here"    // the same, with Run's process as parent
+	stageInit    = "init"    // the numbers of two descriptors, the handshaker's address, the pid of Run's process
+	stageCommand = "command" // the same pid
+	stageAsk     = "ask"     // the same, and the number of a descriptor by which Run's process takes on redirection
+	stageHere    = "here"    // the same pid, which is that of the parent
 )
 
 // Stage is a stage on the way to the command. It returns only if that fails.
@@ -37,8 +38,24 @@ func (c *Config) Stage(args []string) error {
 			}
 			unix.CloseOnExec(fds[i])
 		}
-		start := slices.Concat(os.Args[:len(os.Args)-len(args)], []string{stageCommand}, args[4:])
-		return runInit(control(fds[0]), net.ParseIP(args[3]), start, c.Report)
+		start := slices.Clone(os.Args[:len(os.Args)-len(args)])
+		return runInit(control(fds[0]), net.ParseIP(args[3]), start, args[4:], c.Report)
+	case len(args) > 3 && args[0] == stageAsk:
+		exec, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		unix.CloseOnExec(exec)
+		runtime.LockOSThread() // the filter is this thread's
+		fd, refused := filterConnects()
+		if err := control(exec).tell(news{kind: redirected, fd: fd}); err != nil {
+			return err
+		}
+		if refused != nil {
+			os.Exit(1) // exec knows, and does without
+		}
+		unix.Close(fd)
+		return c.Stage(slices.Concat([]string{stageCommand}, args[2:]))
 	case len(args) > 2 && args[0] == stageCommand:
 		if err := dropAmbient(); err != nil {
 			return err
