@@ -26,6 +26,7 @@
 // and in both
 //
 //	session.go     one handshake: one request to one response (step); it knows no transport
+//	admit.go       what a session takes up: a stream, then a place
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
 //	gate.go        a place among the handshakes under way, and limits.go what else an account may hold

@@ -3,14 +3,11 @@ package service
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -23,15 +20,6 @@ const (
 	running                     // has bytes of the peer's or waits for a place, then has it; it is timed
 	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
-)
-
-// A holding is what a session takes up of its account's limits.
-type holding int
-
-const (
-	nothing holding = iota
-	aStream         // in srv.idleStreams
-	aPlace          // in srv.gate
 )
 
 // lingerTime is how long an application may take to see its peer hang up after a refusal.
@@ -200,21 +188,6 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
-// named makes a caller who had no name when he connected count as his account, now that he has one.
-func (h *session) named() {
-	if h.share.kind != ofStrangers {
-		return
-	}
-	own := share{ofAccount, h.caller.UID}
-	if h.holds == aStream && !h.srv.idleStreams.enter(own) {
-		return
-	}
-	if h.holds == aStream {
-		h.srv.idleStreams.leave(h.share)
-	}
-	h.share = own
-}
-
 // overload returns why a stream is refused before it asked for anything.
 func (h *session) overload() error {
 	if h.caller.refusal != nil {
@@ -253,55 +226,6 @@ func (h *session) authorize(p *certbind.Peer) error {
 		return nil
 	}
 	return h.start.authorize(p)
-}
-
-func (h *session) admit(ctx context.Context) error {
-	wait := h.srv.cfg.HandshakeTimeout
-	if d, ok := ctx.Deadline(); ok {
-		wait = min(wait, time.Until(d)*4/5) // so that the answer still arrives in time
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	defer context.AfterFunc(h.srv.draining, cancel)()
-	err := h.acquire(ctx)
-	switch {
-	case err == nil:
-	case h.srv.draining.Err() != nil:
-		return errStopping
-	case errors.Is(err, context.Canceled):
-		return cancelled()
-	default:
-		return reason.Errorf(reason.Overloaded,
-			"too many handshakes under way (%d for one account in one direction, %d in all), "+
-				"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
-	}
-	return nil
-}
-
-// acquire takes a place of the peer's address, if that is known, and then one of the account.
-func (h *session) acquire(ctx context.Context) error {
-	var sendAway func()
-	if h.role == Responder {
-		h.away = make(chan struct{})
-		var once sync.Once // either place may be wanted
-		sendAway = func() { once.Do(func() { close(h.away) }) }
-	}
-	var places [2]*place
-	var err error
-	if from := handed.Network(h.from); h.role == Responder && from.IsValid() {
-		if places[1], err = h.srv.addresses.acquire(ctx, gateKey{h.share, h.role, from}, h.impatient, sendAway); err != nil {
-			return err
-		}
-	}
-	if places[0], err = h.srv.gate.acquire(ctx, gateKey{share: h.share, role: h.role}, h.impatient, sendAway); err != nil {
-		if places[1] != nil {
-			h.srv.addresses.release(places[1])
-		}
-		return err
-	}
-	h.hold(aPlace)
-	h.place = places
-	return nil
 }
 
 func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
@@ -447,18 +371,4 @@ func (h *session) end(f *failure) *failure {
 		h.srv.audit.finish(h.record())
 	}
 	return f
-}
-
-// hold returns back what the session holds, for something else.
-func (h *session) hold(something holding) {
-	switch h.holds {
-	case aStream:
-		h.srv.idleStreams.leave(h.share)
-	case aPlace:
-		h.srv.gate.release(h.place[0])
-		if h.place[1] != nil {
-			h.srv.addresses.release(h.place[1])
-		}
-	}
-	h.holds = something
 }
