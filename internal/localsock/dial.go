@@ -20,9 +20,9 @@ type UntrustedError struct{ UID uint32 }
 // there is one alone.
 func (e *UntrustedError) Error() string {
 	if e.Overflow() {
-		return fmt.Sprintf("it is served by uid %d, which is how every account shows that has no uid in this user namespace "+
-			"(and nobody's own): that is never the daemon; map the daemon's uid into the namespace, or use the socket that "+
-			"'shared-altsd exec' provides", e.UID)
+		return fmt.Sprintf("it is served by uid %d, which stands for every account that is unknown in this user namespace "+
+			"(and is nobody's own): that is never the daemon; map the daemon's uid into the namespace, or run the program by "+
+			"'shared-altsd exec' and use the socket that %s names there", e.UID, Variable)
 	}
 	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the one that was named as the "+
 		"daemon's", e.UID)
