@@ -41,7 +41,7 @@ unit:
 fuzz:
 	.ci/fuzz $(FUZZ_SECONDS)
 
-# Kills processes under exec while a stranger grasps at the relay's address: 1000 times, and 1000 times as root.
+# Kills processes under exec while a stranger grasps at the relay's address: 1000 times.
 exec-race:
 	SHARED_ALTSD_EXEC_RACE_ROUNDS=1000 $(GO) test -count=1 -v -timeout 30m -run '^TestRule42Race$$' ./cmd/shared-altsd
 

@@ -13,20 +13,33 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // nowhere is where stock gRPC finds its handshaker service under exec, if connect(2) is redirected.
 var nowhere = unix.SockaddrInet4{Port: 8080, Addr: [4]byte{239, 192, 80, 80}}
+
+// listenEverywhere listens at an address that tests of other packages may have for a moment.
+func listenEverywhere(t *testing.T, address string) net.Listener {
+	t.Helper()
+	for end := time.Now().Add(testprog.Patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			return l
+		}
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
 
 // TestRule45PortIsShared has programs that listen on port 8080 at every address, as Java does, before exec and after.
 func TestRule45PortIsShared(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		caller := strings.Repeat(fmt.Sprintf("uid %d <nil> <nil>\n", e.uid), 2)
 		for _, address := range []string{"0.0.0.0:8080", "[::]:8080"} {
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := listenEverywhere(t, address)
 			if got := e.output(t, e.program+" dial-handshaker"); got+"\n" != caller {
 				t.Errorf("%s taken: %q", address, got)
 			}

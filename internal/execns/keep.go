@@ -19,7 +19,8 @@ const (
 
 // keep shows our files anew when they are gone, and returns if that fails. When a file on the machine is replaced by a
 // new one, as editors and configuration managers do it, the kernel takes our mount away with the old one: the name
-// would be asked of the network from then on. Between that and the new mount lies a part of a millisecond.
+// would be asked of the network from then on. Between that and the new mount lie 2 ms of a busy machine. A mount over
+// all of /etc would have no such gap, but root's programs could not replace files there any more.
 func (v *view) keep() error {
 	table, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

@@ -3,6 +3,7 @@ package execns
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -70,9 +71,15 @@ func (v *view) files() []viewFile {
 	}
 }
 
-// replace mounts the changed file over the one that is there.
+// replace mounts the changed file over the one that is there: over the very one that it read, since another may take its
+// place meanwhile.
 func (v *view) replace(f viewFile) error {
-	text, err := os.ReadFile(f.path)
+	there, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	text, err := io.ReadAll(there)
 	if err != nil {
 		return err
 	}
@@ -81,7 +88,11 @@ func (v *view) replace(f viewFile) error {
 	if err := os.WriteFile(changed, f.change(text), 0o644); err != nil {
 		return err
 	}
-	return mount(changed, f.path, "", unix.MS_BIND, "")
+	if err := unix.Mount(changed, fmt.Sprint("/proc/self/fd/", there.Fd()), "", unix.MS_BIND, ""); err != nil {
+		os.Remove(changed)
+		return fmt.Errorf("mounting over %s: %w", f.path, err)
+	}
+	return nil
 }
 
 // shown reports whether f.path still shows our file, and not the machine's.
