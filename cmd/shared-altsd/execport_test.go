@@ -61,11 +61,7 @@ func TestRule45PortIsShared(t *testing.T) {
 		if line, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(line, err)
 		}
-		l, err := net.Listen("tcp", ":8080")
-		if err != nil {
-			t.Fatalf("while exec runs: %v", err)
-		}
-		defer l.Close()
+		defer listenEverywhere(t, ":8080").Close() // while exec runs
 		fmt.Fprintln(in)
 		for range 2 {
 			if line, err := lines.ReadString('\n'); !strings.HasPrefix(line, "uid ") {
