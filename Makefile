@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DEBIAN_PACKAGES := gcc libc6-dev openssl
 FUZZ_SECONDS ?= 75
 
-.PHONY: build static test debian-packages lint unit fuzz clean
+.PHONY: build static test debian-packages lint unit fuzz exec-race clean
 
 build:
 	$(GO) build -trimpath -o bin/shared-altsd ./cmd/shared-altsd
@@ -40,6 +40,10 @@ unit:
 
 fuzz:
 	.ci/fuzz $(FUZZ_SECONDS)
+
+# Kills processes under exec while a stranger grasps at the relay's address: 1000 times.
+exec-race:
+	SHARED_ALTSD_EXEC_RACE_ROUNDS=1000 $(GO) test -count=1 -v -timeout 30m -run '^TestRule42Race$$' ./cmd/shared-altsd
 
 clean:
 	rm -rf bin dist

@@ -93,7 +93,7 @@ func (e *NoDaemonError) Error() string {
 	cure := "start shared-altsd, or name its socket in the options or in " + SocketVariable
 	var untrusted *localsock.UntrustedError
 	switch {
-	case errors.As(e.Err, &untrusted) && localsock.IsOverflow(untrusted.UID):
+	case errors.As(e.Err, &untrusted) && untrusted.Overflow():
 		return fmt.Sprintf("altscreds: the local daemon at %s: %v", e.Socket, e.Err)
 	case errors.As(e.Err, &untrusted):
 		cure = "set DaemonUID in the options if this is the right daemon"

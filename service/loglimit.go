@@ -17,10 +17,14 @@ const (
 	accountsLogged = 4096 // accounts told apart; further ones count as one
 )
 
-// A windowKey tells apart what of an account's is counted: the peer's machine if it was verified, and the reason. What
+// A windowKey tells apart what of an account's is counted: the peer's machine if it was verified, the uid of one of many
+// that count as one account, and the reason. What
 // an application says of the remote end does not count: it could make up a new one each time. Nor do the codes that this
 // version does not know, which are the peer's free choice: all such are one.
-type windowKey struct{ machine, reason string }
+type windowKey struct {
+	machine, reason string
+	uid             uint32
+}
 
 // accountLines is what an account has said in the window that is open.
 type accountLines struct {
@@ -50,9 +54,12 @@ func (a *auditor) allow(r Record) bool {
 		l.timer = time.AfterFunc(a.window, func() { a.closeWindow(who) })
 		a.accounts[who] = l
 	}
-	key := windowKey{r.machine, reason.Fold(r.Reason)}
+	key := windowKey{machine: r.machine, reason: reason.Fold(r.Reason)}
+	if who.kind != ofAccount {
+		key.uid = r.UID
+	}
 	if l.n[key] == 0 && len(l.n) >= keysKept {
-		key.machine = "" // there are only so many reasons
+		key = windowKey{reason: key.reason} // there are only so many reasons
 	}
 	l.n[key]++
 	return l.n[key] <= key.logged()
@@ -80,6 +87,9 @@ func (a *auditor) closeWindow(who share) {
 			attrs = append(attrs, slog.Uint64("uid", uint64(who.id)))
 		} else {
 			attrs = append(attrs, slog.String("of", who.String()))
+			if key.uid != 0 {
+				attrs = append(attrs, slog.Uint64("uid", uint64(key.uid)))
+			}
 		}
 		a.log.LogAttrs(context.Background(), level, text, append(attrs, slog.String("peer_machine", key.machine))...)
 	}

@@ -24,24 +24,29 @@ var execCommand = &cli.Command{
 	Verbatim: true,
 	About: `
 Runs COMMAND so that an unchanged gRPC library finds this machine's daemon: in a mount namespace of its own, in which
-/sys/class/dmi/id/product_name reads "Google Compute Engine" and /etc/hosts maps metadata.google.internal to
-a loopback address. There exec itself relays to the daemon's UNIX socket, as the account that runs it and for sockets of
-that account alone. No privileges are needed where the system allows user namespaces.
+/sys/class/dmi/id/product_name reads "Google Compute Engine", /etc/hosts has an address for metadata.google.internal, and
+/etc/nsswitch.conf has files first. What connects there exec relays to the daemon's UNIX socket, as the account that
+runs it and for sockets of that account alone. SHARED_ALTS_SOCKET names a socket of exec's for altscreds, status,
+whoami and ping. No privileges are needed where the system allows user namespaces.
 
   shared-altsd exec -- python3 greeter_server.py
 
 Arguments, environment, directory, open files, terminal, signals and exit status pass through. exec lives as long as
-COMMAND does: run it in the foreground. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND cannot be run, 127
-if it is not found.`,
+COMMAND does, and what COMMAND starts no longer: run it in the foreground. Proxies are kept from the handshaker, in the
+environment and in the options of a java that is COMMAND. Exit status: COMMAND's, or 125 if exec failed, 126 if COMMAND
+cannot be run, 127 if it is not found.`,
 	Setup: func() ([]cli.Option, func([]string) error) {
 		d := new(daemonFlags)
 		c := execns.Config{StageArgs: []string{"exec", "--"}, Report: func(err error) { execFailed(err) }}
-		return append(d.options(), cli.Option{Name: "prepared", Group: "The place:", Value: cli.Switch(&c.Prepared),
-				Help: "Make no namespace: the product name and the line in /etc/hosts are there already, by options of " +
-					"systemd or of a container. exec then relays from the address that /etc/hosts gives."}),
+		return append(d.options(), cli.Option{Name: "loopback", Group: "The place:", Value: cli.Switch(&c.Loopback),
+				Help: "Do not redirect connect(2), but relay from port 8080 of a loopback address: for a COMMAND that connects " +
+					"by io_uring. Where the kernel cannot redirect, exec does this by itself."},
+				cli.Option{Name: "prepared", Group: "The place:", Value: cli.Switch(&c.Prepared),
+					Help: "Make no namespace: the product name, the lines in /etc/hosts and files first in nsswitch.conf are there " +
+						"already, by options of systemd or of a container. exec then relays from the address that /etc/hosts gives."}),
 			func(args []string) error {
 				if os.Args[0] == execns.StageName {
-					return execFailed(execns.Stage(args))
+					return execFailed(c.Stage(args))
 				}
 				if len(args) == 0 {
 					return cli.Usagef("no command given: shared-altsd exec -- COMMAND [ARGUMENT]...")

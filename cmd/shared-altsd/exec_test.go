@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,6 +34,11 @@ const (
 // A copy of the test binary with this variable is shared-altsd itself: exec starts itself again by /proc/self/exe.
 const beMain = "SHARED_ALTSD_EXEC_TEST"
 
+// roles are what the test binary can be, beside shared-altsd, by its one argument.
+var roles = map[string]func(){"dial-handshaker": dialHandshaker, "be-stranger": beStranger, "shake-hands": shakeHands,
+	"call-by-alts": callByALTS, "reach-nowhere": reachNowhere,
+	"other-network": otherNetwork}
+
 // Under the race detector a process sleeps for a second at its end, unless told not to.
 const noRaceSleep = "GORACE=atexit_sleep_ms=0"
 
@@ -40,8 +46,8 @@ func init() {
 	if os.Getenv(beMain) == "" {
 		return
 	}
-	if len(os.Args) == 2 && os.Args[1] == "dial-handshaker" {
-		dialHandshaker()
+	if f := roles[os.Args[len(os.Args)-1]]; f != nil && len(os.Args) == 2 {
+		f()
 	}
 	main()
 }
@@ -104,19 +110,36 @@ func eachAccount(t *testing.T, f func(*testing.T, execTest)) {
 			c.Close()
 		}
 	}()
+	run := func(t *testing.T) {
+		temporary := filepath.Join(dir, "tmp")
+		if err := errors.Join(os.Mkdir(temporary, 0o777), os.Chmod(temporary, 0o777|os.ModeSticky)); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(temporary)
+		f(t, e)
+		// The directories of COMMAND's sockets are gone, whoever was killed; where exec was, init needs a moment.
+		left, deadline := []os.DirEntry{nil}, time.Now().Add(10*time.Second)
+		for len(left) > 0 && time.Now().Before(deadline) {
+			left, _ = os.ReadDir(temporary)
+		}
+		if len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
 	if e.uid != 0 {
-		t.Run("user", func(t *testing.T) { f(t, e) })
+		t.Run("user", run)
 		return
 	}
-	t.Run("root", func(t *testing.T) { f(t, e) })
+	t.Run("root", run)
 	e.uid = 54321
-	t.Run("user", func(t *testing.T) { f(t, e) })
+	t.Run("user", run)
 }
 
 // command returns the command that runs args under exec, as the account.
 func (e execTest) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(e.program, append([]string{"exec", "--socket", e.socket, "--"}, args...)...)
-	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example", noRaceSleep}
+	cmd.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), "no_proxy=a.example", noRaceSleep,
+		"TMPDIR=" + filepath.Join(filepath.Dir(e.program), "tmp")}
 	cmd.Dir = "/"
 	if e.uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(e.uid), Gid: uint32(e.uid)}}
@@ -176,7 +199,7 @@ func TestExecView(t *testing.T) {
 		hosts := e.output(t, "cat "+hostsFile) + "\n"
 		addr, _, _ := strings.Cut(hosts, " ")
 		others, ok := strings.CutPrefix(hosts, handshakerLines(addr))
-		if !ok || !net.ParseIP(addr).IsLoopback() {
+		if !ok || !net.ParseIP(addr).IsMulticast() {
 			t.Errorf("hosts file: %s", hosts)
 		}
 		for line := range strings.Lines(others) {
@@ -185,7 +208,7 @@ func TestExecView(t *testing.T) {
 			}
 		}
 		// The scratch mount is gone, and the daemon sees the account itself.
-		want2 := fmt.Sprintf("shared-altsd\nsocket\n%d", e.uid)
+		want2 := fmt.Sprintf("shared-altsd\nsocket\ntmp\n%d", e.uid)
 		if got := e.output(t, "ls "+filepath.Dir(e.program)+"; id -u"); got != want2 {
 			t.Errorf("%q", got)
 		}
@@ -453,6 +476,86 @@ func TestExecStops(t *testing.T) {
 	})
 }
 
+// TestExecProcesses looks at COMMAND's PID namespace from inside.
+func TestExecProcesses(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		// It is not pid 1, which would ignore signals that it has no handler for, and /proc shows it by the pid that it has.
+		const self = `test $$ != 1 && read pid rest < /proc/self/stat && test -e /proc/$pid/exe &&
+			echo $PPID $(ps -o args= -p $$)`
+		if got := e.output(t, self); !strings.HasPrefix(got, "1 sh -c test") {
+			t.Errorf("%q", got)
+		}
+		if got := e.output(t, "sh -c 'kill -TERM $$'; echo $?"); got != "143" {
+			t.Errorf("SIGTERM's default action: %q", got)
+		}
+		// An orphan is init's child, and init reaps it.
+		if got := e.output(t, "(sleep 0.01 &); sleep 0.2; ps -e -o stat= | grep -c Z; true"); got != "0" {
+			t.Errorf("%s zombies", got)
+		}
+	})
+}
+
+// TestRule42NothingOutlives has COMMAND leave processes in the background, as daemons do.
+func TestRule42NothingOutlives(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		expectNothingLeft(t, e.command("sh", "-c", "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &); exit 3"))
+	})
+}
+
+// expectNothingLeft runs a command that ends with status 3, and fails if something of it is left.
+func expectNothingLeft(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout = in
+	err = cmd.Run()
+	in.Close()
+	if cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("%v", err)
+	}
+	// What is left has the pipe open.
+	out.SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := out.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("something is left: %v", err)
+	}
+}
+
+// TestExecGivesTerminalBack has an interactive shell as COMMAND, which takes the terminal for groups of its own.
+func TestExecGivesTerminalBack(t *testing.T) {
+	eachAccount(t, func(t *testing.T, e execTest) {
+		master, slave := terminal(t)
+		cmd := e.command("bash", "--norc", "-i")
+		const outer = `"$@"; echo "status $?"; read x; echo "got $x"`
+		cmd.Args = append([]string{"bash", "-c", outer, "bash", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/bash"
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		cmd.SysProcAttr = orNew(cmd.SysProcAttr)
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		slave.Close()
+		time.AfterFunc(30*time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		io.WriteString(master, "true; exit 5\n")
+		seen := ""
+		for b := make([]byte, 4096); !strings.Contains(seen, "status 5\r\n"); {
+			n, err := master.Read(b)
+			if seen += string(b[:n]); err != nil {
+				t.Fatalf("%v after %q", err, seen)
+			}
+		}
+		io.WriteString(master, "line\n")
+		rest, _ := io.ReadAll(master) // the end is an error of the terminal's
+		if !strings.Contains(string(rest), "got line\r\n") {
+			t.Errorf("%q", rest)
+		}
+		cmd.Wait()
+	})
+}
+
 // TestExecPrepared makes the mounts that systemd's BindReadOnlyPaths and Docker's options make, and lets exec rely on
 // them.
 func TestExecPrepared(t *testing.T) {
@@ -486,7 +589,7 @@ func TestExecPrepared(t *testing.T) {
 		run := exec.Command("unshare", "-m", "sh", "-c", script, "sh", hosts, name, fmt.Sprint(e.uid), e.program, "exec",
 			"--prepared", "--socket", e.socket, "--", "sh", "-c",
 			e.program+" dial-handshaker; getent ahostsv4 metadata.google.internal. | head -n1 | cut -d' ' -f1")
-		run.Env = []string{beMain + "=1", "PATH=" + os.Getenv("PATH"), noRaceSleep}
+		run.Env = e.command().Env
 		again := exec.Command(run.Path, run.Args[1:]...)
 		again.Env = run.Env
 		out, err := run.CombinedOutput()
@@ -494,6 +597,12 @@ func TestExecPrepared(t *testing.T) {
 		if err != nil || string(out) != caller+caller+address+"\n" {
 			t.Errorf("%v, %s", err, out)
 		}
+
+		// Nothing outlives it here, either.
+		left := exec.Command(again.Path, slices.Concat(again.Args[1:len(again.Args)-3],
+			[]string{"sh", "-c", "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &); exit 3"})...)
+		left.Env = run.Env
+		expectNothingLeft(t, left)
 
 		// Without the address in its IPv6 form the network would be asked for one.
 		if err := os.WriteFile(hosts, fmt.Appendf(nil, "%s %s %[2]s.\n", address, handshakerName), 0o644); err != nil {

@@ -31,7 +31,7 @@ type Client struct {
 func (c Client) connect() (*grpc.ClientConn, error) {
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := localsock.Dial(ctx, c.Socket, c.DaemonUID)
-		if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok && !localsock.IsOverflow(untrusted.UID) {
+		if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok && !untrusted.Overflow() {
 			err = fmt.Errorf("%w: if that is the daemon, give --daemon-uid %d", err, untrusted.UID)
 		}
 		if err != nil {

@@ -3,10 +3,12 @@ package execns
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,55 +19,122 @@ const (
 	productName     = "Google Compute Engine"
 )
 
-// mountView makes the mounts by which this mount namespace shows the platform and the handshaker's address.
-func mountView(addr net.IP) error {
+// A view is what this mount namespace shows instead of the machine's: the platform, and the handshaker's address.
+type view struct {
+	dir  string // where a tmpfs with our files stays mounted
+	addr net.IP
+	made int
+	busy sync.Mutex // held while our files are shown anew
+}
+
+// mount makes all mounts.
+func (v *view) mount() error {
 	// What the host mounts later shows up here; nothing from here shows up there.
 	if err := mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return &Error{NoNamespace, err}
 	}
-	hosts, err := os.ReadFile(hostsFile)
-	if err != nil {
-		return fmt.Errorf("%w: create it, empty if need be", err)
-	}
-	// The new files stand in a tmpfs that lies over a directory only until they have been mounted in their places.
-	scratch, err := scratchDir()
-	if err != nil {
+	if err := os.Mkdir(v.dir, 0o700); err != nil {
 		return err
 	}
-	if err := mount("tmpfs", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+	if err := mount("tmpfs", v.dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return &Error{NoNamespace, err}
 	}
-	newHosts := filepath.Join(scratch, "hosts")
-	if err := os.WriteFile(newHosts, hostsWith(hosts, addr), 0o644); err != nil {
-		return err
+	for _, f := range v.files() {
+		if err := v.replace(f); err != nil {
+			return fmt.Errorf("%w: %s", err, f.missing)
+		}
 	}
-	if err := mount(newHosts, hostsFile, "", unix.MS_BIND, ""); err != nil {
+	if err := hideNSCD(); err != nil {
 		return err
 	}
 	if _, err := os.Stat(productNameFile); err == nil {
-		name := filepath.Join(scratch, "product_name")
+		name := filepath.Join(v.dir, "product_name")
 		if err := os.WriteFile(name, []byte(productName+"\n"), 0o644); err != nil {
 			return err
 		}
-		if err := mount(name, productNameFile, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-	} else if err := addDMI(scratch); err != nil {
+		return mount(name, productNameFile, "", unix.MS_BIND, "")
+	}
+	return addDMI(v.dir)
+}
+
+// A viewFile is a file of the machine's that is shown changed.
+type viewFile struct {
+	path    string
+	change  func([]byte) []byte
+	missing string // the cure where it does not exist
+}
+
+func (v *view) files() []viewFile {
+	return []viewFile{
+		{nsswitchFile, nsswitchWith, "create it, with the line \"hosts: files dns\""},
+		{hostsFile, func(b []byte) []byte { return hostsWith(b, v.addr) }, "create it, empty if need be"},
+	}
+}
+
+// replace mounts the changed file over the one that is there: over the very one that it read, since another may take its
+// place meanwhile.
+func (v *view) replace(f viewFile) error {
+	there, err := os.Open(f.path)
+	if err != nil {
 		return err
 	}
-	if err := unix.Unmount(scratch, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmounting %s: %w", scratch, err)
+	defer there.Close()
+	text, err := io.ReadAll(there)
+	if err != nil {
+		return err
+	}
+	v.made++ // the one that was shown before may still be in use
+	changed := filepath.Join(v.dir, fmt.Sprint(filepath.Base(f.path), v.made))
+	if err := os.WriteFile(changed, f.change(text), 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(changed, fmt.Sprint("/proc/self/fd/", there.Fd()), "", unix.MS_BIND, ""); err != nil {
+		os.Remove(changed)
+		return fmt.Errorf("mounting over %s: %w", f.path, err)
 	}
 	return nil
 }
 
-func scratchDir() (string, error) {
-	for _, dir := range []string{"/tmp", "/run", "/mnt", "/var"} {
-		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
-			return dir, nil
+// shown reports whether f.path still shows our file, and not the machine's.
+func (v *view) shown(f viewFile) bool {
+	var there, ours unix.Stat_t
+	return unix.Stat(f.path, &there) == nil && unix.Stat(v.dir, &ours) == nil && there.Dev == ours.Dev
+}
+
+// hideNSCD hides the name service cache, if it is there and not hidden yet. Its daemon lives outside and would answer from
+// the machine's own files, or from the network.
+func hideNSCD() error {
+	for _, dir := range nscdDirs {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			continue
+		}
+		var there, parent unix.Stat_t
+		if unix.Stat(real, &there) != nil || unix.Stat(filepath.Dir(real), &parent) != nil || there.Dev != parent.Dev {
+			continue
+		}
+		if err := mount("tmpfs", real, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755"); err != nil {
+			return err
 		}
 	}
-	return "", errors.New("none of /tmp, /run, /mnt and /var is there: create /tmp")
+	return nil
+}
+
+// nscdDirs is where C libraries look for the name service cache's socket.
+var nscdDirs = []string{"/run/nscd", "/var/run/nscd"}
+
+// mountProc lets the new PID namespace see itself in /proc. A container that hides parts of its own /proc lets nobody
+// mount another: there /proc/self is right all the same, and only the pids under /proc are those of the container.
+func mountProc() error {
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	var old unix.Statfs_t
+	if err := unix.Statfs("/proc", &old); err == nil && old.Flags&unix.ST_RDONLY != 0 {
+		flags |= unix.MS_RDONLY
+	}
+	if err := mount("proc", "/proc", "proc", flags, ""); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return nil
 }
 
 // addDMI returns a machine without DMI a product name: /sys/class is remade in memory, with its entries mounted back.
@@ -91,6 +160,9 @@ func addDMI(scratch string) error {
 				return err
 			}
 		}
+	}
+	if err := unix.Unmount(original, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting %s: %w", original, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(productNameFile), 0o755); err != nil {
 		return err

@@ -18,6 +18,9 @@ func preparedAddress() (net.IP, error) {
 		return nil, &Error{NotPrepared, fmt.Errorf("%s does not read %q (%w): mount a file with that text over it",
 			productNameFile, productName, err)}
 	}
+	if err := preparedResolver(); err != nil {
+		return nil, err
+	}
 	hosts, err := os.ReadFile(hostsFile)
 	if err != nil {
 		return nil, err

@@ -61,7 +61,10 @@ func (r *relay) probe() error {
 func (r *relay) dial() (*net.UnixConn, error) {
 	c, err := localsock.Dial(context.Background(), r.socket, r.daemonUID)
 	if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok {
-		return nil, &Error{Untrusted, fmt.Errorf("the socket %s: %w", r.socket, untrusted)}
+		if err = fmt.Errorf("the socket %s: %w", r.socket, untrusted); !untrusted.Overflow() {
+			err = &Error{Untrusted, err}
+		}
+		return nil, err
 	}
 	if err != nil {
 		return nil, &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w", r.socket, err)}

@@ -1,8 +1,10 @@
 // Package execns runs a program in a place where a stock gRPC library finds this machine's daemon: a mount namespace
-// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket.
+// with the product name of Google's cloud, and with a hosts file that leads to a relay to the daemon's UNIX socket. A
+// PID namespace around it sees to it that nothing which trusts the relay's address outlives the relay.
 //
 // Run is the part outside. A Go program cannot enter a user namespace once it runs, for it has several threads by then;
-// so Run starts this program a second time, inside the new namespaces, and that calls Stage.
+// so Run starts this program a second time, as init of the new namespaces, and that starts it a third time, to become
+// the command. Both call Stage.
 package execns
 
 import (
@@ -13,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -30,6 +33,8 @@ type Config struct {
 	// Prepared says that the product name and the lines of the hosts file are there already, so that no namespace is
 	// made.
 	Prepared bool
+	// Loopback says that connect(2) is not to be redirected, and the relay is at port 8080 of a loopback address.
+	Loopback bool
 	// StageArgs come before Stage's arguments when this program is started as StageName: the caller's way to Stage.
 	StageArgs []string
 	// Report is told of what fails while the command runs, from any goroutine.
@@ -49,13 +54,10 @@ func (c *Config) Run(command []string) (status int, err error) {
 	if err := r.probe(); err != nil {
 		return 0, err
 	}
-	l, err := c.listen()
-	if err != nil {
+	if err := checkOrders(); err != nil {
 		return 0, err
 	}
-	addr := l.Addr().(*net.TCPAddr).IP.String()
-
-	// The command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
+	// With --prepared the command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
 	runtime.LockOSThread()
 	signals := make(chan os.Signal, 64)
 	for _, s := range passedOn() {
@@ -63,7 +65,36 @@ func (c *Config) Run(command []string) (status int, err error) {
 			signal.Notify(signals, s)
 		}
 	}
-	pid, err := c.start(addr, command)
+	giveBack := keepTerminal()
+	redirect := !c.Prepared && !c.Loopback && canRedirect()
+	ended, err := c.relayFor(r, redirect, command, signals)
+	if redirect && errors.Is(err, errNoRedirect) { // the command has not been started yet
+		ended, err = c.relayFor(r, false, command, signals)
+	}
+	if err != nil {
+		return 0, err
+	}
+	giveBack()
+	return exitLike(ended), nil
+}
+
+// relayFor listens, starts the command, and relays until the command's end.
+func (c *Config) relayFor(r *relay, redirect bool, command []string, signals <-chan os.Signal) (
+	ended syscall.WaitStatus, err error) {
+	l, addr, err := c.listen(redirect)
+	if err != nil {
+		return 0, err
+	}
+	// Not before nothing lives any more that could connect to whoever takes the address next.
+	defer l.Close()
+	own, path, err := listenOwn()
+	if err != nil {
+		return 0, err
+	}
+	defer removeOwn(path)
+	defer own.Close()
+	go r.serveOwn(own)
+	p, err := c.start(l, addr, path, command, r.say)
 	if err != nil {
 		return 0, err
 	}
@@ -72,27 +103,29 @@ func (c *Config) Run(command []string) (status int, err error) {
 			c.Report(err)
 		}
 	}()
-	go passOn(signals, pid)
-	ended, err := await(pid)
-	if err != nil {
-		return 0, err
-	}
-	return exitLike(ended), nil
+	done := make(chan struct{})
+	defer close(done)
+	go passOn(signals, p, done)
+	return p.wait()
 }
 
-// listen returns the relay's socket: at a random address of 127.0.0.0/8, so that each Run has its own, or at the one
-// that the prepared hosts file names.
-func (c *Config) listen() (*net.TCPListener, error) {
-	if c.Prepared {
-		addr, err := preparedAddress()
-		if err != nil {
-			return nil, err
+// listen returns the relay's socket, and the address that the command has for the handshaker: nowhere, where that is
+// redirected; or a random one of 127.0.0.0/8, so that each Run has its own; or the one that the prepared hosts file
+// names.
+func (c *Config) listen(redirect bool) (l *net.TCPListener, addr net.IP, err error) {
+	switch {
+	case c.Prepared:
+		if addr, err = preparedAddress(); err != nil {
+			return nil, nil, err
 		}
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
+		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
 		if err != nil {
-			return nil, fmt.Errorf("no relay at the address that %s gives for %s: %w", hostsFile, handshakerName, err)
+			return nil, nil, fmt.Errorf("no relay at the address that %s gives for %s: %w", hostsFile, handshakerName, err)
 		}
-		return l, nil
+		return l, addr, nil
+	case redirect:
+		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		return l, nowhere, err
 	}
 	for attempt := 0; ; attempt++ {
 		var b [3]byte
@@ -100,40 +133,65 @@ func (c *Config) listen() (*net.TCPListener, error) {
 		addr := net.IPv4(127, 64|b[0]&63, b[1], 1+b[2]%254)
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: addr, Port: handshakerPort})
 		if err == nil {
-			return l, nil
+			return l, addr, nil
 		}
 		if attempt == 20 {
-			return nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens "+
+			return nil, nil, fmt.Errorf("no loopback address has port %d free: %w (gRPC fixes this port; a program that listens "+
 				"on it at every address takes them all: find it with ss -ltnp 'sport = :%d' and let it listen on one address or "+
 				"another port)", handshakerPort, err, handshakerPort)
 		}
 	}
 }
 
-// start starts the command by way of the stage, in namespaces of its own where the view is still to be made.
-func (c *Config) start(addr string, command []string) (pid int, err error) {
-	attr := &syscall.ProcAttr{Env: environ(os.Environ(), c.Socket), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
-	view := addr
-	switch {
-	case c.Prepared:
-		view = noView
-	case mayMount():
-		attr.Sys.Cloneflags = syscall.CLONE_NEWNS
-	default:
+// A process is the command.
+type process interface {
+	signal(syscall.Signal)
+	// wait waits for the end of the command and of all its descendants, and returns the command's status.
+	wait() (syscall.WaitStatus, error)
+}
+
+// start starts the command, with the socket of its own, in namespaces of its own where the view is still to be made.
+func (c *Config) start(l *net.TCPListener, addr net.IP, own string, command []string, report func(string, error)) (
+	process, error) {
+	if os.Getenv(javaProxy) != "" {
+		c.Report(fmt.Errorf("%s is kept from the command: it would send the handshaker's connections to that proxy, too "+
+			"(-Dhttps.proxyHost knows exceptions)", javaProxy))
+	}
+	env, command, err := guardJava(environ(os.Environ(), own, addr), command)
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{}}
+	if c.Prepared {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)
+		}
+		argv := c.stageArgs(stageHere, strconv.Itoa(os.Getpid()))
+		pid, err := syscall.ForkExec("/proc/self/exe", append(argv, command...), attr)
+		if err != nil {
+			return nil, err
+		}
+		return &child{pid, c.Report}, nil
+	}
+	attr.Sys.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
+	if !mayMount() {
 		// The account keeps its number in the new user namespace; the one capability that the mounts need is given up
 		// before the command runs.
-		attr.Sys.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
+		attr.Sys.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 		attr.Sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
 	}
-	argv := append([]string{StageName}, c.StageArgs...)
-	argv = append(argv, strconv.Itoa(os.Getpid()), view)
-	pid, err = syscall.ForkExec("/proc/self/exe", append(argv, command...), attr)
-	if err != nil && attr.Sys.Cloneflags&syscall.CLONE_NEWUSER != 0 {
-		err = &Error{NoNamespace, fmt.Errorf("making a user namespace: %w", err)}
+	p, err := c.startInside(l, addr, command, attr, report)
+	if err != nil {
+		return nil, &Error{NoNamespace, fmt.Errorf("making namespaces: %w", err)}
 	}
-	return pid, err
+	return p, nil
+}
+
+// stageArgs returns how this program is started as the stage, up to the command.
+func (c *Config) stageArgs(args ...string) []string {
+	return slices.Concat([]string{StageName}, c.StageArgs, args)
 }
 
 // mayMount reports whether this process is root with the right to mount: it then needs no user namespace, in which it
@@ -145,35 +203,4 @@ func mayMount() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
-}
-
-// await waits for the command's end. When the command stops, this process stops too, so that the shell sees it.
-func await(pid int) (syscall.WaitStatus, error) {
-	for {
-		var status syscall.WaitStatus
-		_, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil)
-		switch {
-		case err == syscall.EINTR:
-		case err != nil:
-			return 0, fmt.Errorf("waiting for the command's end: %w", err)
-		case status.Stopped():
-			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-			syscall.Kill(pid, syscall.SIGCONT)
-		default:
-			return status, nil
-		}
-	}
-}
-
-// exitLike returns the exit status of a command that exited, and ends this process like one that a signal ended.
-func exitLike(ended syscall.WaitStatus) int {
-	if !ended.Signaled() {
-		return ended.ExitStatus()
-	}
-	// The core that there is to see is the command's. Go's runtime has handlers of its own, which would not end it
-	// quietly.
-	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	defaultAction(ended.Signal())
-	syscall.Kill(os.Getpid(), ended.Signal())
-	return 128 + int(ended.Signal())
 }

@@ -19,11 +19,16 @@ func passedOn() []os.Signal {
 	return list
 }
 
-// passOn sends the process pid each signal that arrives and that it does not have already.
-func passOn(signals <-chan os.Signal, pid int) {
-	for s := range signals {
-		if n := s.(syscall.Signal); !fromTerminal(n) {
-			syscall.Kill(pid, n)
+// passOn sends the command each signal that arrives and that it does not have already, until done.
+func passOn(signals <-chan os.Signal, p process, done <-chan struct{}) {
+	for {
+		select {
+		case s := <-signals:
+			if n := s.(syscall.Signal); !fromTerminal(n) {
+				p.signal(n)
+			}
+		case <-done:
+			return
 		}
 	}
 }
@@ -31,16 +36,7 @@ func passOn(signals <-chan os.Signal, pid int) {
 // fromTerminal reports whether s is one that the terminal sends to its whole foreground process group, which the
 // command shares with this process: the command has it already.
 func fromTerminal(s syscall.Signal) bool {
-	if s != syscall.SIGINT && s != syscall.SIGQUIT && s != syscall.SIGWINCH {
-		return false
-	}
-	tty, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return false // no terminal
-	}
-	defer unix.Close(tty)
-	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+	return (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH) && inForeground()
 }
 
 // defaultAction returns s back the action that it has in a new process. A struct sigaction of zeros says so on every

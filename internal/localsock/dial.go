@@ -19,10 +19,10 @@ type UntrustedError struct{ UID uint32 }
 // Error names the uid; the cure, which depends on who asked, is the caller's to add, but of the overflow uid, for which
 // there is one alone.
 func (e *UntrustedError) Error() string {
-	if IsOverflow(e.UID) {
-		return fmt.Sprintf("it is served by uid %d, which is how every account shows that has no uid in this user namespace "+
-			"(and nobody's own): that is never the daemon; map the daemon's uid into the namespace, or use the socket that "+
-			"'shared-altsd exec' provides", e.UID)
+	if e.Overflow() {
+		return fmt.Sprintf("it is served by uid %d, which stands for every account that is unknown in this user namespace "+
+			"(and is nobody's own): that is never the daemon; map the daemon's uid into the namespace, or run the program by "+
+			"'shared-altsd exec' and use the socket that %s names there", e.UID, Variable)
 	}
 	return fmt.Sprintf("it is served by uid %d, which is neither root, nor this account, nor the one that was named as the "+
 		"daemon's", e.UID)
@@ -37,7 +37,7 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 	}
 	conn := dialed.(*net.UnixConn)
 	cred, err := peercred.FromConn(conn)
-	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || IsOverflow(cred.UID)) {
+	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || overflow(cred.UID)) {
 		err = &UntrustedError{cred.UID}
 	}
 	if err != nil {
@@ -47,9 +47,12 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 	return conn, nil
 }
 
-// IsOverflow reports whether uid is the one that the kernel shows for every account without a uid in this process's user
-// namespace, or nobody's, 65534, which it is by default.
-func IsOverflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
+// Overflow reports whether the uid is no account's, but the one that the kernel shows for every account without a uid in
+// this process's user namespace: nothing makes it believable.
+func (e *UntrustedError) Overflow() bool { return overflow(e.UID) }
+
+// overflow reports whether uid is the kernel's overflow uid, or nobody's, 65534, which it is by default.
+func overflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
 
 // overflowUID is the kernel's setting, 65534 if it cannot be read.
 var overflowUID = sync.OnceValue(func() uint32 {

@@ -180,7 +180,8 @@ func median(of []outcome) (o outcome) {
 	}
 	slices.Sort(p50)
 	slices.Sort(p99)
-	o.P50, o.P99 = p50[len(p50)/2], p99[len(p99)/2]
+	middle := func(x []float64) float64 { return (x[(len(x)-1)/2] + x[len(x)/2]) / 2 }
+	o.P50, o.P99 = middle(p50), middle(p99)
 	return o
 }
 

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// raceRounds is how often TestRule42Race kills; the variable sets another number (make exec-race).
+const (
+	raceRounds         = 200
+	raceRoundsVariable = "SHARED_ALTSD_EXEC_RACE_ROUNDS"
+)
+
+// beStranger binds the address given on each line of its input for as long as it takes, and says on a line of output
+// what came of it when the next line has come: how often it got the address, and how many connected to it.
+func beStranger() {
+	lines := make(chan string)
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			lines <- in.Text()
+		}
+		close(lines)
+	}()
+	for line := range lines {
+		addr := netip.MustParseAddrPort(line)
+		got, reached := 0, 0
+		for stop := false; !stop; {
+			select {
+			case <-lines:
+				stop = true
+			default:
+			}
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			if unix.Bind(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}) == nil &&
+				unix.Listen(fd, 100) == nil {
+				got++
+				// At today's speeds whoever still connects does so within a small part of this.
+				for n, _ := poll(fd); n > 0; n, _ = poll(fd) {
+					if c, _, err := unix.Accept(fd); err == nil {
+						unix.Close(c)
+						reached++
+					}
+				}
+			}
+			unix.Close(fd)
+		}
+		fmt.Println(got, reached)
+	}
+	os.Exit(0)
+}
+
+func poll(fd int) (int, error) {
+	return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10)
+}
+
+// childrenOf returns the pids of the children of pid.
+func childrenOf(t *testing.T, pid int) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		line := string(b)
+		if f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:]); f[1] == strconv.Itoa(pid) {
+			child, _, _ := strings.Cut(line, " ")
+			n, _ := strconv.Atoi(child)
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+// TestRule42Race kills exec, the init of COMMAND's namespace, and COMMAND in turn, while processes that COMMAND left
+// behind connect without end, and an account of a stranger tries without end to take the relay's address. None of them
+// may ever reach it.
+func TestRule42Race(t *testing.T) {
+	rounds := raceRounds
+	if v := os.Getenv(raceRoundsVariable); v != "" {
+		var err error
+		if rounds, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eachAccount(t, func(t *testing.T, e execTest) {
+		rounds := rounds
+		if e.uid == 0 {
+			rounds /= 10 // root's differs in the user namespace alone
+		}
+		stranger := exec.Command(e.program, "be-stranger")
+		stranger.Env = []string{beMain + "=1", noRaceSleep}
+		if os.Geteuid() == 0 {
+			stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 54399, Gid: 54399}}
+		}
+		in, err := stranger.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := stranger.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stranger.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer stranger.Wait()
+		defer in.Close()
+		said := bufio.NewReader(out)
+		taken := 0
+		for round := range rounds {
+			got, reached := e.raceRound(t, round, "--loopback", in, said)
+			if reached > 0 {
+				t.Errorf("round %d: %d connections reached a stranger", round, reached)
+			}
+			taken += got
+			if t.Failed() {
+				return
+			}
+		}
+		// Where connect(2) is redirected, both holders may be killed at once: nobody is at the address ever.
+		for round := range rounds / 10 {
+			if _, reached := e.raceRound(t, round, "", in, said); reached > 0 {
+				t.Errorf("redirected, round %d: %d connections reached a stranger", round, reached)
+			}
+		}
+		left, _ := filepath.Glob(filepath.Join(filepath.Dir(e.program), "tmp", "*")) // nobody was there to remove them
+		for _, dir := range left {
+			os.RemoveAll(dir)
+		}
+		if taken < rounds {
+			t.Errorf("in %d rounds the stranger got the address %d times, so he was not there in time", rounds, taken)
+		}
+	})
+}
+
+// raceRound runs one exec, kills one of its processes, or two where connect(2) is redirected, and returns how often the
+// stranger got the address after that, and how many connections.
+func (e execTest) raceRound(t *testing.T, round int, mode string, in io.Writer, said *bufio.Reader) (got, reached int) {
+	t.Helper()
+	const script = `a=$(head -n1 /etc/hosts); a=${a%% *}; trap "" HUP
+		connect() { while :; do exec 3<>/dev/tcp/$a/8080; done 2>/dev/null; }
+		connect & connect & (connect &); echo $a; while :; do sleep 1000; done`
+	cmd := e.command("bash", "-c", script)
+	if mode != "" {
+		cmd.Args = slices.Insert(cmd.Args, 2, mode)
+	}
+	cmd.SysProcAttr = orNew(cmd.SysProcAttr)
+	cmd.SysProcAttr.Setpgid = true
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	group := cmd.Process.Pid
+	defer cmd.Wait()
+	defer syscall.Kill(-group, syscall.SIGKILL)
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	processes := []int{cmd.Process.Pid} // exec, init, COMMAND
+	for range 2 {
+		if children := childrenOf(t, processes[len(processes)-1]); len(children) > 0 {
+			processes = append(processes, children[0])
+		}
+	}
+	victims := processes[:2]
+	if mode == "--loopback" {
+		victims = processes[round%len(processes):][:1]
+	}
+	fmt.Fprintf(in, "%s:8080\n", strings.TrimSpace(addr))
+	time.Sleep(time.Duration(round%5) * time.Millisecond)
+	for _, victim := range victims {
+		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What is left has all of this pipe closed when nothing is left.
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, out)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Errorf("round %d: 10 s later something is left", round)
+	}
+	cmd.Process.Wait() // now the address is free
+	time.Sleep(5 * time.Millisecond)
+	fmt.Fprintln(in, "stop")
+	if _, err := fmt.Fscan(said, &got, &reached); err != nil {
+		t.Fatal(err)
+	}
+	return got, reached
+}
