@@ -53,7 +53,7 @@ func beStranger() {
 				unix.Listen(fd, 100) == nil {
 				got++
 				// At today's speeds whoever still connects does so within a small part of this.
-				for n, _ := poll(fd); n > 0; n, _ = poll(fd) {
+				for n, _ := poll(fd); n > 0 && reached < 1000; n, _ = poll(fd) {
 					if c, _, err := unix.Accept(fd); err == nil {
 						unix.Close(c)
 						reached++
@@ -71,26 +71,29 @@ func poll(fd int) (int, error) {
 	return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10)
 }
 
-// childrenOf returns the pids of the children of pid.
-func childrenOf(t *testing.T, pid int) (pids []int) {
+// childOf returns the child of the process that has the pid in its own PID namespace, or any if that is 0.
+func childOf(t *testing.T, parent, pid int) int {
 	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	files, err := filepath.Glob("/proc/[0-9]*/status")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
+		b, _ := os.ReadFile(file) // it may have ended
+		status := string(b)
+		if !strings.Contains(status, fmt.Sprintf("\nPPid:\t%d\n", parent)) {
 			continue
 		}
-		line := string(b)
-		if f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:]); f[1] == strconv.Itoa(pid) {
-			child, _, _ := strings.Cut(line, " ")
-			n, _ := strconv.Atoi(child)
-			pids = append(pids, n)
+		_, pids, _ := strings.Cut(status, "\nNSpid:")
+		pids, _, _ = strings.Cut(pids, "\n")
+		list := strings.Fields(pids)
+		if pid == 0 || list[len(list)-1] == strconv.Itoa(pid) {
+			n, _ := strconv.Atoi(list[0])
+			return n
 		}
 	}
-	return pids
+	t.Fatalf("process %d has no child %d", parent, pid)
+	return 0
 }
 
 // TestRule42Race kills exec, the init of COMMAND's namespace, and COMMAND in turn, while processes that COMMAND left
@@ -161,7 +164,7 @@ func (e execTest) raceRound(t *testing.T, round int, mode string, in io.Writer, 
 	t.Helper()
 	const script = `a=$(head -n1 /etc/hosts); a=${a%% *}; trap "" HUP
 		connect() { while :; do exec 3<>/dev/tcp/$a/8080; done 2>/dev/null; }
-		connect & connect & (connect &); echo $a; while :; do sleep 1000; done`
+		connect & connect & (connect &); echo $a $$; while :; do sleep 1000; done`
 	cmd := e.command("bash", "-c", script)
 	if mode != "" {
 		cmd.Args = slices.Insert(cmd.Args, 2, mode)
@@ -178,21 +181,17 @@ func (e execTest) raceRound(t *testing.T, round int, mode string, in io.Writer, 
 	group := cmd.Process.Pid
 	defer cmd.Wait()
 	defer syscall.Kill(-group, syscall.SIGKILL)
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
+	var addr string
+	var pid int
+	if _, err := fmt.Fscan(out, &addr, &pid); err != nil {
 		t.Fatal(err)
 	}
-	processes := []int{cmd.Process.Pid} // exec, init, COMMAND
-	for range 2 {
-		if children := childrenOf(t, processes[len(processes)-1]); len(children) > 0 {
-			processes = append(processes, children[0])
-		}
-	}
-	victims := processes[:2]
+	init := childOf(t, cmd.Process.Pid, 0)
+	victims := []int{cmd.Process.Pid, init}
 	if mode == "--loopback" {
-		victims = processes[round%len(processes):][:1]
+		victims = append(victims, childOf(t, init, pid))[round%3:][:1]
 	}
-	fmt.Fprintf(in, "%s:8080\n", strings.TrimSpace(addr))
+	fmt.Fprintf(in, "%s:8080\n", addr)
 	time.Sleep(time.Duration(round%5) * time.Millisecond)
 	for _, victim := range victims {
 		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
@@ -207,8 +206,9 @@ func (e execTest) raceRound(t *testing.T, round int, mode string, in io.Writer, 
 	}()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Errorf("round %d: 10 s later something is left", round)
+	case <-time.After(30 * time.Second):
+		t.Errorf("round %d: 30 s later something is left", round)
+		syscall.Kill(-group, syscall.SIGKILL)
 	}
 	cmd.Process.Wait() // now the address is free
 	time.Sleep(5 * time.Millisecond)
