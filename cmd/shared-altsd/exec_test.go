@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -310,9 +311,17 @@ func TestExecPassesThrough(t *testing.T) {
 	})
 }
 
+// heed lets COMMAND get the signal where the tests ignore it, as under nohup: ignored here, it would be there, for good.
+func heed(t *testing.T, s os.Signal) {
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, s)
+	t.Cleanup(func() { signal.Stop(caught) })
+}
+
 func TestExecSignals(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR2, 40} {
+			heed(t, s)
 			cmd := e.command("sh", "-c",
 				fmt.Sprintf("trap 'echo caught; exit 9' %d; echo ready; while :; do sleep 0.01; done", s))
 			cmd.SysProcAttr = orNew(cmd.SysProcAttr)
@@ -390,6 +399,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 // TestExecTerminal types Ctrl-C and Ctrl-Z at a program that runs under exec in a terminal's foreground.
 func TestExecTerminal(t *testing.T) {
 	eachAccount(t, func(t *testing.T, e execTest) {
+		heed(t, syscall.SIGINT)
 		master, slave := terminal(t)
 		// bash counts the interrupts that it gets, and ends at a third line of input.
 		cmd := e.command("bash", "-c", `trap 'echo interrupt' INT; test -t 0 && echo terminal
