@@ -311,6 +311,23 @@ func TestExecPassesThrough(t *testing.T) {
 	})
 }
 
+// startPiped starts the command and returns its standard input and output.
+func startPiped(t *testing.T, cmd *exec.Cmd) (io.WriteCloser, io.ReadCloser) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return in, out
+}
+
 // heed lets COMMAND get the signal where the tests ignore it, as under nohup: ignored here, it would be there, for good.
 func heed(t *testing.T, s os.Signal) {
 	caught := make(chan os.Signal, 1)

@@ -46,17 +46,7 @@ func TestRule45PortIsShared(t *testing.T) {
 			l.Close()
 		}
 		cmd := e.command("sh", "-c", "echo ready; read line; "+e.program+" dial-handshaker")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := startPiped(t, cmd)
 		lines := bufio.NewReader(out)
 		if line, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(line, err)

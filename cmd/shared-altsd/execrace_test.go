@@ -117,17 +117,7 @@ func TestRule42Race(t *testing.T) {
 		if os.Geteuid() == 0 {
 			stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 54399, Gid: 54399}}
 		}
-		in, err := stranger.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := stranger.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := stranger.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := startPiped(t, stranger)
 		defer stranger.Wait()
 		defer in.Close()
 		said := bufio.NewReader(out)

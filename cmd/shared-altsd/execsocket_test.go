@@ -109,17 +109,7 @@ func TestRule43OwnSocket(t *testing.T) {
 		cmd.Args = slices.Insert(cmd.Args, 2, "--daemon-uid", strconv.Itoa(int(uid)))
 		cmd.Env = append(cmd.Env, "P="+e.program, "ME="+me)
 		cmd.Stderr = os.Stderr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := startPiped(t, cmd)
 		said := bufio.NewScanner(out)
 		if said.Scan(); said.Text() != fmt.Sprint("700 ", e.uid) {
 			t.Errorf("mode and owner of the socket's directory: %s", said.Text())

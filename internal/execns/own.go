@@ -109,12 +109,10 @@ func (r *relay) carryOwn(c *net.UnixConn) {
 		r.say(fmt.Sprint("own uid ", cred.UID), err)
 		return
 	}
-	d, err := r.dial()
-	if err != nil {
-		r.say("daemon", err)
+	d := r.daemon()
+	if d == nil {
 		return
 	}
-	r.again("daemon")
 	defer d.Close()
 	done := make(chan struct{})
 	go func() {

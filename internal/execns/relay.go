@@ -136,15 +136,24 @@ func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 	return owner, nil
 }
 
-// carry carries bytes between c, whose other end was found to be id, and the daemon.
-func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
-	defer c.Close()
+// daemon connects to the daemon, or says why it cannot and returns nil.
+func (r *relay) daemon() *net.UnixConn {
 	d, err := r.dial()
 	if err != nil {
 		r.say("daemon", err)
-		return
+		return nil
 	}
 	r.again("daemon")
+	return d
+}
+
+// carry carries bytes between c, whose other end was found to be id, and the daemon.
+func (r *relay) carry(c *net.TCPConn, id sockowner.Owner) {
+	defer c.Close()
+	d := r.daemon()
+	if d == nil {
+		return
+	}
 	defer d.Close()
 
 	done := make(chan struct{})
