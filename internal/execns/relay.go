@@ -57,9 +57,14 @@ func (r *relay) probe() error {
 	return c.Close()
 }
 
+// dialTimeout is for how long a connection may wait to get into the daemon's queue, less than gRPC's for connecting.
+const dialTimeout = 10 * time.Second
+
 // dial connects to the daemon. Who else may serve the socket would be the handshaker of the command.
 func (r *relay) dial() (*net.UnixConn, error) {
-	c, err := localsock.Dial(context.Background(), r.socket, r.daemonUID)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	c, err := localsock.Dial(ctx, r.socket, r.daemonUID)
 	if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok {
 		if err = fmt.Errorf("the socket %s: %w", r.socket, untrusted); !untrusted.Overflow() {
 			err = &Error{Untrusted, err}

@@ -2,12 +2,16 @@ package localsock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
 )
@@ -31,11 +35,10 @@ func (e *UntrustedError) Error() string {
 // Dial connects to the daemon at path and asks the kernel who serves it: root, this process's own account, or daemonUID
 // (0 names nobody else), but never the overflow uid. Of anybody else it returns an *UntrustedError.
 func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, error) {
-	dialed, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	conn, err := connect(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	conn := dialed.(*net.UnixConn)
 	cred, err := peercred.FromConn(conn)
 	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || overflow(cred.UID)) {
 		err = &UntrustedError{cred.UID}
@@ -45,6 +48,30 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 		return nil, err
 	}
 	return conn, nil
+}
+
+// queueRetry is the pause between two attempts to get into a queue that is full.
+const queueRetry = time.Millisecond
+
+// connect connects to the socket at path. The queue of those who wait to be accepted is one for all accounts, and any of
+// them may fill it in a moment: while it is full, it is tried again.
+func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-time.After(queueRetry):
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("the socket's queue was full all the time: %w", err)
+		}
+	}
 }
 
 // Overflow reports whether the uid is no account's, but the one that the kernel shows for every account without a uid in

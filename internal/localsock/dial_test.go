@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,4 +66,38 @@ func TestRule43OverflowUID(t *testing.T) {
 		}
 		os.Remove(path)
 	}
+}
+
+// Any account can fill the queue of those who wait to be accepted: who finds it full gets in as soon as there is room.
+func TestDialWaitsForTheQueue(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)) // room for one
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := Dial(t.Context(), path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Dial(ctx, path, 0); !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "queue was full") {
+		t.Errorf("a full queue: %v", err)
+	}
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		if accepted, _, err := unix.Accept(fd); err == nil {
+			unix.Close(accepted)
+		}
+	}()
+	second, err := Dial(t.Context(), path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
 }

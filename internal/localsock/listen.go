@@ -151,7 +151,7 @@ func replaceable(path string) error {
 	if info.Mode()&fs.ModeSocket == 0 {
 		return fmt.Errorf("%s is there and is not a socket: remove it, or give another socket", path)
 	}
-	// Not Go's Dial, which waits while the backlog of a live server is full.
+	// Not Dial, which waits while the queue of a live server is full.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
