@@ -141,13 +141,15 @@ const (
 	clientCore // C-core and what is built on it
 	clientJava
 	clientEnvoy
+	clientAltscreds // grpc-go, by which altscreds asks again if the daemon stops
 )
 
 func clientKindOf(userAgent string) clientKind {
 	for _, k := range []struct {
 		mark string
 		kind clientKind
-	}{{"grpc-c++/", clientEnvoy}, {"grpc-c/", clientCore}, {"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
+	}{{"shared-altsd-altscreds", clientAltscreds}, {"grpc-c++/", clientEnvoy}, {"grpc-c/", clientCore},
+		{"grpc-java-", clientJava}, {"grpc-go/", clientGo}} {
 		if strings.Contains(userAgent, k.mark) {
 			return k.kind
 		}
@@ -169,7 +171,7 @@ func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*
 		}
 	}
 	err := withRefusal(status.New(code, text), f.refusal(id))
-	if req == nil || k == clientGo || k == clientJava {
+	if req == nil || k == clientGo || k == clientAltscreds || k == clientJava {
 		return nil, err // Go hangs for 20 seconds on a status inside a response once it has begun
 	}
 	resp := &altspb.HandshakerResp{

@@ -54,7 +54,8 @@ func TestFailureForEachLibrary(t *testing.T) {
 		t.Errorf("without a request: %v, %v", resp, err)
 	}
 	for agent, want := range map[string]clientKind{"grpc-go/1.85.0": clientGo, "grpc-java-okhttp/1.7": clientJava,
-		"grpc-c++/1": clientEnvoy, "grpc-c/1": clientCore, "tonic": clientOther} {
+		"grpc-c++/1": clientEnvoy, "grpc-c/1": clientCore, "tonic": clientOther,
+		"shared-altsd-altscreds grpc-go/1.85.0": clientAltscreds} {
 		if got := clientKindOf(agent); got != want {
 			t.Errorf("%s: kind %d, want %d", agent, got, want)
 		}

@@ -106,6 +106,7 @@ func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r ha
 		return err
 	}
 	h := s.newSession(caller, nil)
+	h.again = true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error

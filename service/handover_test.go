@@ -321,7 +321,7 @@ func TestRule24HandoverLimits(t *testing.T) {
 	wantRefusal(t, <-refused, "overloaded")
 }
 
-// A draining daemon finishes what is under way, and tells the others at once.
+// A draining daemon finishes what is under way, and tells the others then.
 func TestHandoverDrain(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
 	cs, ss := testnet.Pair(t)
@@ -340,16 +340,16 @@ func TestHandoverDrain(t *testing.T) {
 			t.Errorf("Shutdown: %v", err)
 		}
 	})
-	wantRefusal(t, answer(t, waiting), "shutting_down")
-	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("an idle connection: %v, want its end", err)
-	}
 	s := greet(t, beta.socket)
 	give(t, s, serverStart(nil, nil), ss)
 	if resp := answer(t, c); resp.GetResult() == nil {
 		t.Errorf("the handshake under way: %v", resp.GetRefusal())
 	}
 	answer(t, s)
+	wantRefusal(t, answer(t, waiting), "shutting_down")
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("an idle connection: %v, want its end", err)
+	}
 	wg.Wait()
 }
 

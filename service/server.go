@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -77,6 +78,7 @@ type Server struct {
 	poller        *handed.Poller // of the sockets that were handed over
 	serving       sync.WaitGroup // connections
 
+	stopping atomic.Bool     // no client's handshake is taken any more
 	draining context.Context // done when the daemon is to stop, and takes no more handshakes
 	drain    context.CancelFunc
 	stopped  context.Context // done when it waits no longer for what is under way on sockets handed over
@@ -186,23 +188,29 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 	}
 	s.listeners[from] = struct{}{}
 	s.mu.Unlock()
-	if s.draining.Err() != nil {
+	if s.stopping.Load() {
 		return nil
 	}
-	if err := s.accept(from); s.draining.Err() == nil {
+	if err := s.accept(from); !s.stopping.Load() {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
-// returns ctx's error if it had to cut.
+// returns ctx's error if it had to cut. As long as clients' handshakes are under way, a server's are still taken by
+// connections that are there: the peer may be an account of this machine, and would wait for the next daemon, as this one
+// for him.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	s.drain()
+	s.stopping.Store(true)
 	for l := range s.listeners {
 		l.Close()
 	}
+	s.mu.Unlock()
+	s.awaitClients(ctx)
+	s.mu.Lock()
+	s.drain()
 	s.mu.Unlock()
 	defer s.audit.flush()
 	s.grpc.Drain()
@@ -231,6 +239,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-time.After(lingerTime):
 	}
 	return ctx.Err()
+}
+
+// awaitClients waits until no client's handshake is under way, or ctx is done.
+func (s *Server) awaitClients(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C: // after what has passed begin had the time to take its place
+		case <-ctx.Done():
+			return
+		}
+		if inUse, waiting := s.gate.counts(); inUse[Initiator]+waiting[Initiator] == 0 {
+			return
+		}
+	}
 }
 
 // Stats is a snapshot for metrics and status; handshakes that ended are for Config.OnFinish to count.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
@@ -51,6 +53,47 @@ func TestShutdown(t *testing.T) {
 	}
 	if _, err := c.recv(); err == nil {
 		t.Error("the stream was not cut")
+	}
+}
+
+// Two accounts of one machine are in the middle of a handshake when the daemon is to stop: it is theirs to finish, though
+// the server's half has not begun. What begins now is for the next daemon.
+func TestShutdownFinishesWithinTheMachine(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	c, s, late := open(t, d, ""), open(t, d, ""), open(t, d, "")
+	m1 := c.must(t, clientStart(nil)).OutFrames
+
+	done := make(chan error, 1)
+	go func() { done <- d.Shutdown(testContext(t)) }()
+	for !d.stopping.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := late.do(clientStart(nil))
+	wantErr(t, err, codes.Unavailable, "shutting_down")
+	m3 := c.must(t, next(s.must(t, serverStart(m1, nil)).OutFrames)).OutFrames
+	last := s.must(t, next(m3))
+	if c.must(t, next(last.OutFrames)).Result == nil || last.Result == nil {
+		t.Error("the handshake did not finish")
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// A server of altscreds has the peer's first message when the daemon stops: the peer is told nothing, since the next
+// daemon will answer.
+func TestShutdownLeavesThePeerToTheNext(t *testing.T) {
+	d := startDaemon(t, "alpha.test", Config{})
+	m1 := open(t, startDaemon(t, "beta.test", Config{}), "").must(t, clientStart(nil)).OutFrames
+	d.drain()
+	for agent, told := range map[string]bool{"shared-altsd-altscreds grpc-go/1.85.0": false, "grpc-go/1.85.0": true} {
+		h := d.newSession(Caller{}, nil)
+		h.again = clientKindOf(agent) == clientAltscreds
+		resp, err := h.step(testContext(t), serverStart(m1, nil))
+		if got := len(resp.GetOutFrames()) > 0; got != told || !told && asFailure(err).tell != reason.ShuttingDown {
+			t.Errorf("%s: the peer was told: %v; error %v", agent, got, err)
+		}
+		h.end(cancelled())
 	}
 }
 

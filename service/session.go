@@ -57,6 +57,7 @@ type session struct {
 	id             string
 	sent, received int
 
+	again     bool       // the application begins again with the next daemon if this one stops
 	impatient bool       // the application's thread stands still until it is answered
 	from      netip.Addr // the peer's address, if the kernel told it
 }
@@ -165,7 +166,9 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 		}
 		h.role = Responder
 		if err := h.begin(ctx, req); err != nil {
-			h.frame = statusFor(err, r.ServerStart.GetInBytes())
+			if err != errStopping || !h.again { // else the peer will hear from the next daemon
+				h.frame = statusFor(err, r.ServerStart.GetInBytes())
+			}
 			return nil, err
 		}
 		h.state = waiting
@@ -186,7 +189,7 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 // begin checks the start request; nothing is done for the peer yet.
 func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	h.began = time.Now()
-	if h.srv.draining.Err() != nil {
+	if h.srv.draining.Err() != nil || h.role == Initiator && h.srv.stopping.Load() {
 		return errStopping
 	}
 	if h.caller.refusal != nil {
@@ -337,7 +340,7 @@ func (h *session) expire() *failure {
 //	ending                                     the peer is told   the application is told  recorded as
 //	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
 //	a caller who may not, or has too much      the reason *       by the reason            the reason
-//	no place in time, or before the stop       the reason *       by the reason            the reason
+//	no place in time, or before the stop       the reason * -     by the reason            the reason
 //	a check of ours fails                      the reason *       by the reason            the reason
 //	the peer's daemon refuses                  nothing            by the reason            the reason, by_peer
 //	the peer hangs up                          nothing            UNAVAILABLE              peer_closed +
@@ -351,6 +354,8 @@ func (h *session) expire() *failure {
 // * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a
 // second: the status frame is the response to the request that is being answered, or else to the next one; a socket
 // that was handed over takes it at once. The failure follows with the request after that, or when the second is over.
+//
+// - but not of the stop where the application asks the next daemon (again).
 //
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //

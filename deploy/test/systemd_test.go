@@ -97,13 +97,13 @@ func (p *pair) works(t *testing.T) {
 	}
 }
 
-// underLoad does something while both machines make channels to each other, and gives how many were made; none may
-// fail.
+// underLoad does something while both machines make channels to each other, and one to itself, and gives how many were
+// made; none may fail.
 func (p *pair) underLoad(t *testing.T, seconds int, do func()) int {
 	t.Helper()
 	span := fmt.Sprintf("%ds", seconds)
 	load := []*background{p.call(p.alpha, p.beta, "--for", span, "--workers", "4"),
-		p.call(p.beta, p.alpha, "--for", span, "--workers", "4")}
+		p.call(p.beta, p.alpha, "--for", span, "--workers", "4"), p.call(p.alpha, p.alpha, "--for", span, "--workers", "2")}
 	time.Sleep(time.Second) // the load has begun
 	do()
 	total := 0
