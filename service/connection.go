@@ -159,15 +159,24 @@ type conn struct {
 func (c *conn) Close() error {
 	c.cancel()
 	c.mu.Lock()
-	if c.leave != nil {
-		c.leave()
-	}
-	c.leave, c.closed = nil, true
+	first := !c.closed
+	c.closed = true
 	c.mu.Unlock()
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)
 	c.srv.mu.Unlock()
-	return c.UnixConn.Close()
+	err := c.UnixConn.Close()
+	if !first {
+		return err
+	}
+	// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (threat-model.md).
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leave != nil {
+		c.leave()
+	}
+	c.leave = nil
+	return err
 }
 
 // accept serves connections of a listener until it fails.
