@@ -176,10 +176,13 @@ func (a *Accounts) served(e *accountEntry) (Account, bool) {
 func (a *Accounts) serves(e *accountEntry) bool { return time.Now().Before(e.until.Add(a.stale)) }
 
 // Known reports whether a uid had a name when it was last looked up, or is in /etc/passwd. It asks nobody.
-func (a *Accounts) Known(uid uint32) bool {
+func (a *Accounts) Known(uid uint32) bool { return a.classOf(uid) == known }
+
+// classOf returns how much is known of a uid, and asks nobody.
+func (a *Accounts) classOf(uid uint32) uidClass {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.class(uid) == known
+	return a.class(uid)
 }
 
 // Ready reports whether Lookup would answer for uid at once.

@@ -23,7 +23,7 @@ const (
 
 // named makes a caller who had no name when he connected count as his account, now that he has one.
 func (h *session) named() {
-	if h.share.kind != ofStrangers {
+	if h.share.kind != ofStrangers && h.share.kind != ofSubordinates {
 		return
 	}
 	own := share{ofAccount, h.caller.UID}

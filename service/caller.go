@@ -54,7 +54,7 @@ func (r UIDRanges) contains(uid uint32) bool {
 // kept, so that what he asks for is refused with the reason; an error says that there are too many such.
 func (s *Server) judge(c *conn) (Caller, error) {
 	cred := c.cred
-	caller := Caller{UID: cred.UID, PID: cred.PID} // a stranger until it is known better
+	caller := Caller{UID: cred.UID, PID: cred.PID, share: c.share} // as it was guessed, until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
 			"uids; use the daemon's other socket", cred.UID)

@@ -119,16 +119,23 @@ func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, erro
 	return c, nil
 }
 
-// guess returns, without asking anybody, whose a connection of a uid is.
+// guess returns, without asking anybody, whose a connection of a uid is. Whoever may not use the socket is who he is all
+// the same, so that what he does is not charged to strangers.
 func (l *listener) guess(uid uint32) share {
 	accounts, asks := l.srv.accounts.(*Accounts)
 	switch {
-	case !l.allowed.contains(uid) || l.srv.refusedUIDs.check(uid) != nil:
+	case l.srv.refusedUIDs.check(uid) != nil:
 		return share{}
-	case l.socket != 0:
+	case l.socket != 0 && l.allowed.contains(uid):
 		return share{ofSocket, l.socket}
-	case uid == 0 || int(uid) == os.Geteuid() || !asks || accounts.Known(uid):
+	case uid == 0 || int(uid) == os.Geteuid() || !asks:
 		return share{ofAccount, uid}
+	}
+	switch accounts.classOf(uid) {
+	case known:
+		return share{ofAccount, uid}
+	case subordinate:
+		return share{kind: ofSubordinates}
 	}
 	return share{}
 }
@@ -152,15 +159,24 @@ type conn struct {
 func (c *conn) Close() error {
 	c.cancel()
 	c.mu.Lock()
-	if c.leave != nil {
-		c.leave()
-	}
-	c.leave, c.closed = nil, true
+	first := !c.closed
+	c.closed = true
 	c.mu.Unlock()
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)
 	c.srv.mu.Unlock()
-	return c.UnixConn.Close()
+	err := c.UnixConn.Close()
+	if !first {
+		return err
+	}
+	// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (threat-model.md).
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leave != nil {
+		c.leave()
+	}
+	c.leave = nil
+	return err
 }
 
 // accept serves connections of a listener until it fails.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
@@ -35,7 +36,7 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	if !s.handoverConns.enter(caller.share) {
 		return // which makes an application use gRPC
 	}
-	defer s.handoverConns.leave(caller.share)
+	defer s.handoverConns.leave(caller.share) // at last: see below
 	s.takeDescriptors(c, true)
 	_ = c.UnixConn.SetDeadline(time.Time{}) // gRPC's, for the preface
 	if _, err := c.Write(hello); err != nil {
@@ -46,12 +47,20 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	reading, done := context.WithTimeout(s.draining, handoverAge)
 	defer done()
 	requests := s.receiveHandovers(ctx, cancel, reading, c)
+	// What closes a descriptor that the giver makes linger or keeps locked, one that was read or one that nobody has taken,
+	// may hold a thread for as long as he likes: the connection counts until all are closed.
+	defer func() {
+		cancel()
+		c.Close()
+		for r := range requests {
+			_ = unix.Close(r.fd)
+		}
+	}()
 	// When the daemon stops, or the connection is too old, what was written before is still read and answered; what would
 	// come after fails to be written.
 	defer context.AfterFunc(reading, func() { _ = c.CloseRead() })()
 	for r := range requests {
 		if err := s.serveHandover(ctx, c, caller, r); err != nil {
-			cancel()
 			return
 		}
 	}
@@ -65,11 +74,10 @@ func (s *Server) takeDescriptors(c syscall.Conn, on bool) {
 	}
 }
 
-// A handover is one request: the start request, and the descriptor, which whoever receives it closes.
+// A handover is one request: the start request, encoded, and the descriptor, which whoever receives it closes.
 type handover struct {
-	req *altspb.HandshakerReq
-	fd  int
-	err error // of the request's encoding
+	message []byte
+	fd      int
 }
 
 // receiveHandovers reads requests until ctx is done. It cancels ctx when the connection ends or breaks the format, also
@@ -81,9 +89,10 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 	go func() {
 		defer close(requests)
 		for {
-			r := handover{req: new(altspb.HandshakerReq)}
-			if r.fd, r.err = handed.ReadRequest(c.UnixConn, r.req, prefaceTimeout); r.fd < 0 {
-				if r.err != io.EOF || reading.Err() == nil {
+			var r handover
+			var err error
+			if r.message, r.fd, err = handed.ReadRequest(c.UnixConn, prefaceTimeout); err != nil {
+				if err != io.EOF || reading.Err() == nil {
 					cancel()
 				}
 				return
@@ -101,7 +110,7 @@ func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc
 
 // serveHandover does the handshake of one request and answers it. An error is the answer's, and the connection's end.
 func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
-	if err := s.budget.Charge(ctx, caller.share, costHandover); err != nil {
+	if err := s.budget.Charge(ctx, caller.share, costHandover+len(r.message)/8); err != nil { // as for DATA
 		_ = unix.Close(r.fd)
 		return err
 	}
@@ -127,6 +136,25 @@ func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r ha
 	return err
 }
 
+// decode decodes a start request, and counts what it takes up: held bytes, to be given back. One at a time does so, as
+// far as processors go, so that nobody holds many that are not counted yet.
+func (s *Server) decode(of share, message []byte) (req *altspb.HandshakerReq, held int, err error) {
+	req = new(altspb.HandshakerReq)
+	s.turns.Do(of, func() {
+		if err = proto.Unmarshal(message, req); err != nil {
+			err = badRequest("the request is no HandshakerReq: %v", err)
+			return
+		}
+		if held = memoryOf(message, req); !s.heldBytes.add(of, held) {
+			err = tooMuchMemory(of)
+		}
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return req, held, nil
+}
+
 // carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
 func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.HandshakerResult, error) {
 	sock, err := s.poller.Adopt(r.fd)
@@ -135,10 +163,11 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 	}
 	defer sock.Close()
 	h.from = sock.Peer().Addr()
-	if r.err != nil {
-		return nil, badRequest("%v", r.err)
+	req, held, err := s.decode(h.share, r.message)
+	if err != nil {
+		return nil, err
 	}
-	req := r.req
+	defer s.heldBytes.add(h.share, -held)
 	// The kernel knows the peer's address better than the application, which has no reason to tell it.
 	remote := &altspb.Endpoint{IpAddress: sock.Peer().Addr().WithZone("").String(), Port: int32(sock.Peer().Port()),
 		Protocol: altspb.NetworkProtocol_TCP}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
@@ -436,4 +438,116 @@ func TestRule24HandoverConnections(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	greet(t, d.socket)
+}
+
+// lingering returns one end of a connection whose last close takes until the other end is closed.
+func lingering(t *testing.T) (end, other *net.TCPConn) {
+	t.Helper()
+	end, other = testnet.Pair(t)
+	raw, err := end.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		for b := make([]byte, 64<<10); err == nil; {
+			_, err = unix.Write(int(fd), b)
+		}
+		if err == unix.EAGAIN {
+			err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 600})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return end, other
+}
+
+// Rule 27: descriptors that were sent and never taken hold whoever closes them for as long as their giver likes. Until then
+// the connection that they came by counts, so that nobody holds more threads than he may have connections; and nothing else,
+// the daemon's stop included, waits for it.
+func TestRule27DescriptorsNotTaken(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	u := greet(t, d.socket)
+	under, other := testnet.Pair(t)
+	give(t, u, clientStart(nil), under)
+	if _, err := other.Read(make([]byte, 10)); err != nil { // message 1: the handshake is under way
+		t.Fatal(err)
+	}
+	var ends []*net.TCPConn
+	for range 3 { // one is read ahead, the others are not
+		end, other := lingering(t)
+		give(t, u, clientStart(nil), end)
+		end.Close()
+		ends = append(ends, other)
+	}
+	u.Close()
+	d.record(t)
+	left := func() int {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.conns)
+	}
+	for left() > 0 { // all is over but the closing
+		time.Sleep(time.Millisecond)
+	}
+	if n, all := d.handoverConns.sum(), d.connections.sum(); n != 1 || all != 1 {
+		t.Errorf("while its descriptors linger, %d connections that hand over are counted, and %d in all", n, all)
+	}
+	for _, e := range ends {
+		e.Close()
+	}
+	for d.handoverConns.sum()+d.connections.sum() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Rule 27: the stop does not wait for them.
+func TestRule27StopDoesNotWait(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	u := greet(t, d.socket)
+	under, other := testnet.Pair(t)
+	give(t, u, clientStart(nil), under)
+	if _, err := other.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		end, _ := lingering(t) // until the test has ended
+		give(t, u, clientStart(nil), end)
+		end.Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := d.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Rule 24: a start request that was handed over is paid for by its size, and what it takes up decoded counts to the account.
+func TestRule24LargeRequests(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{})
+	bomb := clientStart(func(r *clientReq) { r.ApplicationProtocols = slices.Repeat([]string{"a"}, 40_000) })
+	d.change(func() {
+		d.budget = fair.NewBudget[share](1, 20_000)
+		d.heldBytes.perAccount = 10 << 20 // one of these
+	})
+	first := greet(t, d.socket)
+	end, other := testnet.Pair(t)
+	give(t, first, bomb, end)
+	if _, err := other.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.heldBytes.sum(); n < 5<<20 {
+		t.Errorf("a request of 40000 entries counts as %d bytes", n)
+	}
+	second := greet(t, d.socket)
+	end2, _ := testnet.Pair(t)
+	give(t, second, bomb, end2)
+	wantRefusal(t, answer(t, second), "overloaded", "memory")
+	if d.budget.Try(share{ofAccount, uint32(os.Geteuid())}, 1) {
+		t.Error("two of them cost less than 20,000 units")
+	}
+	first.Close()
+	for d.heldBytes.sum() > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }

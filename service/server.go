@@ -230,7 +230,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.Close() // also those that have not sent their preface
+		go c.Close() // also those that have not sent their preface
 	}
 	// The giver of a socket can make the kernel hold a thread of ours for as long as he likes; the stop does not wait
 	// for it.

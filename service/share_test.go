@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,5 +59,37 @@ func TestRule37Strangers(t *testing.T) {
 	sessions[1].end(cancelled())
 	if in, _ := d.gate.counts(); in != [2]int{} || len(d.idleStreams.n) != 0 {
 		t.Errorf("left behind: %v, %v", in, d.idleStreams.n)
+	}
+}
+
+// Rule 37: what subordinate uids do is not charged to other uids without a name, such as those of a directory that have not
+// been looked up yet; nor is what somebody does at a socket that is not for him.
+func TestRule37SubordinatesApart(t *testing.T) {
+	a := NewAccounts(AccountOptions{})
+	dir := t.TempDir()
+	a.files = &userFiles{passwd: filepath.Join(dir, "passwd"), subuid: filepath.Join(dir, "subuid")}
+	if err := errors.Join(os.WriteFile(a.files.passwd, []byte("bob:x:61002:61002::/:/bin/sh\n"), 0o600),
+		os.WriteFile(a.files.subuid, []byte("bob:700000:65536\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, "beta.test", Config{Accounts: a})
+	open, limited := &listener{srv: d.Server}, &listener{srv: d.Server, socket: 1, allowed: UIDRanges{{800000, 800001}}}
+	for _, c := range []struct {
+		l    *listener
+		uid  uint32
+		want share
+	}{
+		{open, 61002, share{ofAccount, 61002}},
+		{open, 700000, share{kind: ofSubordinates}},
+		{open, 765535, share{kind: ofSubordinates}},
+		{open, 765536, share{}}, // of a directory, perhaps
+		{open, 65534, share{}},
+		{limited, 800001, share{ofSocket, 1}},
+		{limited, 61002, share{ofAccount, 61002}},
+		{limited, 700000, share{kind: ofSubordinates}},
+	} {
+		if got := c.l.guess(c.uid); got != c.want {
+			t.Errorf("uid %d, socket %d: %v, want %v", c.uid, c.l.socket, got, c.want)
+		}
 	}
 }

@@ -41,8 +41,7 @@ func (c *handshakeCall) Message(b []byte) {
 		return
 	}
 	if c.h.state == idle && !c.st.Hold(memoryOf(b, req)) {
-		c.end(asFailure(reason.Errorf(reason.Overloaded,
-			"the start requests of %s take up too much memory; make them smaller, or fewer", c.h.share)))
+		c.end(asFailure(tooMuchMemory(c.h.share)))
 		return
 	}
 	c.h.hurried = true
@@ -168,6 +167,11 @@ func (c *handshakeCall) End(err error) {
 		}
 		return f
 	})
+}
+
+// tooMuchMemory refuses a start request that would be held beside too many others.
+func tooMuchMemory(of share) error {
+	return reason.Errorf(reason.Overloaded, "the start requests of %s take up too much memory; make them smaller, or fewer", of)
 }
 
 // elementSize is about what an element of a decoded message takes up beside its bytes.

@@ -102,11 +102,13 @@ func (r *relay) carryOwn(c *net.UnixConn) {
 	defer c.Close()
 	// The directory lets nobody else in, but descriptors travel.
 	cred, err := peercred.FromConn(c)
-	if err == nil && cred.UID != r.uid {
-		err = fmt.Errorf("a connection of uid %d to the command's own socket was refused: it serves uid %d", cred.UID, r.uid)
-	}
 	if err != nil {
-		r.say(fmt.Sprint("own uid ", cred.UID), err)
+		r.say("own", err)
+		return
+	}
+	if cred.UID != r.uid {
+		r.refused(cred.UID, fmt.Errorf("a connection of uid %d to the command's own socket was refused: it serves uid %d",
+			cred.UID, r.uid))
 		return
 	}
 	d := r.daemon()

@@ -18,6 +18,8 @@ const (
 	// maxConns bounds the connections served at once, each of which costs two descriptors here. Gathered from what the
 	// libraries need: C-core opens a connection for nearly every handshake, 80 at once in one process.
 	maxConns = 400
+	// maxOthers bounds the refused accounts that are reported one by one: an account may have 65536 subordinate ones.
+	maxOthers = 8
 	// overflowUID is what the kernel reports for every uid that has no place in the user namespace of the asker.
 	overflowUID = 65534
 )
@@ -33,8 +35,9 @@ type relay struct {
 	report    func(error)
 	places    chan struct{}
 
-	mu   sync.Mutex
-	seen map[string]bool // reports made, so that each is made once
+	mu     sync.Mutex
+	seen   map[string]bool // reports made, so that each is made once
+	others map[uint32]bool // accounts that were refused, as many as are told apart
 }
 
 // newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid. report is told of
@@ -45,7 +48,7 @@ func newRelay(path string, daemonUID uint32, report func(error)) (*relay, error)
 		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
 	}
 	return &relay{socket: path, daemonUID: daemonUID, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
-		seen: map[string]bool{}}, nil
+		seen: map[string]bool{}, others: map[uint32]bool{}}, nil
 }
 
 // probe connects to the UNIX socket once, to tell early that no daemon is there.
@@ -118,6 +121,21 @@ func (r *relay) say(kind string, err error) {
 	}
 }
 
+// refused reports err, that another account was refused, once for each of the first maxOthers.
+func (r *relay) refused(uid uint32, err error) {
+	r.mu.Lock()
+	told := r.others[uid]
+	more := !told && len(r.others) == maxOthers
+	if !told && !more {
+		r.others[uid] = true
+		r.report(err)
+	}
+	r.mu.Unlock()
+	if more {
+		r.say("others", errors.New("connections of further accounts are refused, and not reported one by one"))
+	}
+}
+
 // again lets a kind of failure be reported anew, after it has passed.
 func (r *relay) again(kind string) {
 	r.mu.Lock()
@@ -135,7 +153,7 @@ func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 	if owner.UID != r.uid {
 		err := fmt.Errorf("a connection of uid %d was refused: this relay serves uid %d; "+
 			"run shared-altsd exec as the account that makes the calls", owner.UID, r.uid)
-		r.say(fmt.Sprint("uid ", owner.UID), err)
+		r.refused(owner.UID, err)
 		return sockowner.Owner{}, err
 	}
 	return owner, nil

@@ -2,6 +2,8 @@ package execns
 
 import (
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -172,6 +174,26 @@ func TestRelayRefusesAnotherUser(t *testing.T) {
 	case <-reached:
 		t.Error("another user's connection reached the daemon")
 	default:
+	}
+}
+
+// Rule 38: whoever has many uids, which subordinate ones are, does not fill the report with them.
+func TestRule38ManyUIDs(t *testing.T) {
+	var said []string
+	r, err := newRelay("/nowhere", 0, func(err error) { said = append(said, err.Error()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uid := range uint32(1000) {
+		for range 2 {
+			r.refused(uid, fmt.Errorf("uid %d", uid))
+		}
+	}
+	if len(said) != maxOthers+1 || !strings.Contains(said[maxOthers], "further accounts") {
+		t.Errorf("%d reports: %.200q", len(said), said)
+	}
+	if r.say("daemon", errors.New("no daemon")); said[len(said)-1] != "no daemon" {
+		t.Error("another failure is not reported any more")
 	}
 }
 

@@ -119,7 +119,8 @@ func (p *Poller) Adopt(fd int) (*Socket, error) {
 	s.id = p.next
 	p.sockets[s.id] = s
 	p.mu.Unlock()
-	if err := s.control(unix.EPOLL_CTL_ADD, 0); err != nil {
+	// EPOLLHUP and EPOLLERR come unasked: without EPOLLONESHOT, again and again, until the first wait.
+	if err := s.control(unix.EPOLL_CTL_ADD, unix.EPOLLONESHOT); err != nil {
 		p.mu.Lock()
 		delete(p.sockets, s.id)
 		p.mu.Unlock()

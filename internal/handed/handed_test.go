@@ -244,6 +244,30 @@ func lingerOn(fd int) (int32, error) {
 	return int32(v), err
 }
 
+// Rule 27: a socket that has hung up wakes the poller once, not again and again while nobody waits for it.
+func TestRule27HungUpSocketWakesOnce(t *testing.T) {
+	p := poller(t)
+	_, _, fd := pair(t)
+	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	s := adopt(t, p, fd)
+	defer s.Close()
+	<-s.ready // EPOLLHUP comes unasked
+	_, _, other := pair(t)
+	o := adopt(t, p, other)
+	defer o.Close()
+	if err := unix.Shutdown(other, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	<-o.ready // the poller has been round
+	select {
+	case <-s.ready:
+		t.Error("the poller was woken again")
+	default:
+	}
+}
+
 // A giver who goes on reading from the socket steals bytes from himself; the wait goes on until it is aborted.
 func TestGiverStealsBytes(t *testing.T) {
 	p := poller(t)
@@ -309,8 +333,8 @@ func TestRequestAndAnswer(t *testing.T) {
 			t.Fatalf("Peek gave %q, %v", c, err)
 		}
 		var got wrapperspb.BytesValue
-		fd, err := ReadRequest(y, &got, time.Minute)
-		if err != nil || !proto.Equal(&got, want) {
+		message, fd, err := ReadRequest(y, time.Minute)
+		if err != nil || proto.Unmarshal(message, &got) != nil || !proto.Equal(&got, want) {
 			t.Fatalf("%d bytes: ReadRequest gave %v", size, err)
 		}
 		if err := <-sent; err != nil {
@@ -361,7 +385,7 @@ func TestRule27ExactlyOneDescriptor(t *testing.T) {
 		if _, _, err := x.WriteMsgUnix([]byte("\x00\x00\x00\x00"), oob, nil); err != nil {
 			t.Fatal(err)
 		}
-		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
+		if _, fd, err := ReadRequest(y, time.Minute); !errors.Is(err, ErrNoDescriptor) || fd != -1 {
 			t.Errorf("%d descriptors: ReadRequest gave %d, %v", count, fd, err)
 		}
 		if after := testnet.Descriptors(t); after != before {
@@ -387,7 +411,7 @@ func TestBadRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		x.CloseWrite()
-		if fd, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); err == nil || err == io.EOF || fd != -1 {
+		if _, fd, err := ReadRequest(y, time.Minute); err == nil || err == io.EOF || fd != -1 {
 			t.Errorf("%s: ReadRequest gave %d, %v", name, fd, err)
 		}
 		if after := testnet.Descriptors(t); after != before {
@@ -396,7 +420,7 @@ func TestBadRequests(t *testing.T) {
 	}
 	x, y := unixPair(t)
 	x.Close()
-	if _, err := ReadRequest(y, new(wrapperspb.BytesValue), time.Minute); err != io.EOF {
+	if _, _, err := ReadRequest(y, time.Minute); err != io.EOF {
 		t.Errorf("at the end: %v, want EOF", err)
 	}
 }

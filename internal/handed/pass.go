@@ -70,29 +70,26 @@ func encode(m proto.Message) ([]byte, error) {
 	return b, nil
 }
 
-// ReadRequest waits for a request, reads it into m and gives its descriptor, which is then the caller's to close. Once it
-// has begun, the rest of it may take as long as rest says. With no descriptor, or more than one, it closes what came and
-// returns ErrNoDescriptor. An error is final for c, except one of decoding m, which comes with a descriptor. It returns
-// io.EOF if c ended before the request.
-func ReadRequest(c *net.UnixConn, m proto.Message, rest time.Duration) (fd int, err error) {
+// ReadRequest waits for a request and gives its message, still encoded, and its descriptor, which is then the caller's to
+// close. Decoded, a message may take up some 80 times as much: that is the caller's to bound. Once a request has begun, the
+// rest of it may take as long as rest says. With no descriptor, or more than one, it closes what came and returns
+// ErrNoDescriptor. An error is final for c. It returns io.EOF if c ended before the request.
+func ReadRequest(c *net.UnixConn, rest time.Duration) (message []byte, fd int, err error) {
 	buf := make([]byte, 2048) // most requests whole
 	n, fd, err := receive(c, buf)
 	if err != nil {
-		return -1, err
+		return nil, -1, err
 	}
 	if !whole(buf[:n]) {
 		_ = c.SetReadDeadline(time.Now().Add(rest))
 		defer c.SetReadDeadline(time.Time{})
 	}
-	body, err := readBody(c, buf, n)
+	message, err = readBody(c, buf, n)
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, err
+		return nil, -1, err
 	}
-	if err := proto.Unmarshal(body, m); err != nil {
-		return fd, fmt.Errorf("the request is no HandshakerReq: %w", err)
-	}
-	return fd, nil
+	return message, fd, nil
 }
 
 func whole(b []byte) bool {

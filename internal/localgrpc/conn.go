@@ -166,7 +166,11 @@ func (c *conn) readFrame() error {
 	if err != nil {
 		return err
 	}
-	if n := units(fh); !c.peer.Meter.TryCharge(n) {
+	n := units(fh)
+	if fh.Type == http2.FrameSettings && fh.Length > 0 {
+		n += c.openStreams() / 4 // each gets another window, and may send by it
+	}
+	if !c.peer.Meter.TryCharge(n) {
 		c.do(func() {}) // what was answered does not wait
 		if err := c.peer.Meter.Charge(c.peer.Context, n); err != nil {
 			return err
@@ -209,6 +213,12 @@ func units(fh http2.FrameHeader) int {
 		n += 10 + int(fh.Length)/8
 	}
 	return n
+}
+
+func (c *conn) openStreams() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams)
 }
 
 // credit gives back n bytes of the connection's window.

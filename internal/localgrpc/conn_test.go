@@ -351,8 +351,14 @@ func TestFloodsAreCharged(t *testing.T) {
 		each  int
 		frame func(c *client, i int)
 	}{
-		"PING":          {1, func(c *client, i int) { c.fr.WritePing(true, [8]byte{}) }},
-		"SETTINGS":      {1, func(c *client, i int) { c.fr.WriteSettingsAck() }},
+		"PING":     {1, func(c *client, i int) { c.fr.WritePing(true, [8]byte{}) }},
+		"SETTINGS": {1, func(c *client, i int) { c.fr.WriteSettingsAck() }},
+		"SETTINGS for 100 streams": {25, func(c *client, i int) {
+			for id := uint32(3); i == 0 && id < 203; id += 2 {
+				c.open(id, mutePath)
+			}
+			c.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i)})
+		}},
 		"WINDOW_UPDATE": {1, func(c *client, i int) { c.fr.WriteWindowUpdate(1, 1) }},
 		"PRIORITY":      {1, func(c *client, i int) { c.fr.WritePriority(1, http2.PriorityParam{StreamDep: 3}) }},
 		"empty DATA":    {1, func(c *client, i int) { c.fr.WriteData(1, false, nil) }},
