@@ -23,7 +23,13 @@ type (
 	place         = gate.Place[gateKey]
 )
 
-func newGate(l Limits) *handshakeGate { return gate.New[gateKey](l.Handshakes, l.TotalHandshakes) }
+// A caller that stands still while it waits, and so does not, may have twice the handshakes that others may: such as Envoy
+// begin, after a restart, hundreds at once, and each that is refused is a connection that fails.
+func newGate(l Limits) *handshakeGate {
+	g := gate.New[gateKey](l.Handshakes, l.TotalHandshakes)
+	g.AtOnce = 2 * l.Handshakes
+	return g
+}
 
 // newAddressGate returns the gate that each handshake passes first whose peer's address is known.
 func newAddressGate() *handshakeGate { return gate.New[gateKey](handed.PlacesOfNetwork, math.MaxInt) }

@@ -155,11 +155,15 @@ func TestRule39ReplaysGiveWayOnStreams(t *testing.T) {
 	wantErr(t, err, codes.ResourceExhausted, "overloaded", "gave its place")
 }
 
-// Rule 39: a caller that stands still while it waits, such as Envoy, is answered at once.
+// Rule 39: a caller that stands still while it waits, such as Envoy, is answered at once, with a place as long as its
+// account has less than twice its limit.
 func TestRule39BlockingCallers(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
-	open(t, d, "").must(t, clientStart(nil))
-	for _, agent := range []string{"envoy grpc-c++/1.60.0 grpc-c/40.0.0", "grpc-java-netty/1.70.0"} {
+	blocking := "envoy grpc-c++/1.60.0 grpc-c/40.0.0"
+	for range 2 { // twice the limit begin at once
+		open(t, d, blocking).must(t, clientStart(nil))
+	}
+	for _, agent := range []string{blocking, "grpc-java-netty/1.70.0"} {
 		began := time.Now()
 		resp, err := open(t, d, agent).do(clientStart(nil))
 		if err == nil && resp.Status.GetCode() != uint32(codes.ResourceExhausted) {

@@ -12,11 +12,11 @@ import (
 // A Gate admits handshakes: at most PerKey for each key, at most InAll together. Those who wait are served in order
 // within their key, and the keys take turns at the places of all, so that a busy one delays only itself. A server's
 // handshake has a place from a whole message 1 on, which costs a stranger nothing, since he can send the same again; so
-// while others wait, the oldest whose peer has not proved who he is goes after Grace. The fields are set before the first
-// use.
+// while others wait, the oldest whose peer has not proved who he is goes after Grace. Who cannot wait is admitted as long
+// as his key has less than AtOnce, since for him to be one too many is to fail. The fields are set before the first use.
 type Gate[K Key] struct {
-	PerKey, InAll int
-	Grace         time.Duration
+	PerKey, AtOnce, InAll int
+	Grace                 time.Duration
 
 	mu    sync.Mutex
 	inUse int
@@ -55,20 +55,25 @@ type Place[K Key] struct {
 // ErrNoPlace is what Acquire returns that may not wait.
 var ErrNoPlace = errors.New("no place is free")
 
-// New returns a Gate with a grace of a second.
+// New returns a Gate with a grace of a second, in which AtOnce is PerKey.
 func New[K Key](perKey, inAll int) *Gate[K] {
-	return &Gate[K]{PerKey: perKey, InAll: inAll, Grace: unprovenGrace, lines: make(map[K]*line[K])}
+	return &Gate[K]{PerKey: perKey, AtOnce: perKey, InAll: inAll, Grace: unprovenGrace, lines: make(map[K]*line[K])}
 }
 
 // Try takes a place if one is free and nobody waits for it, else it returns nil.
 func (g *Gate[K]) Try(key K, sendAway func()) *Place[K] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.try(key, g.PerKey, sendAway)
+}
+
+// try is Try with at most so many places for the key; g.mu is held.
+func (g *Gate[K]) try(key K, most int, sendAway func()) *Place[K] {
 	l := g.lines[key]
 	if l == nil {
 		l = &line[K]{key: key}
 	}
-	if l.waiters.Len() > 0 || l.held.Len() >= g.PerKey || g.inUse >= g.InAll {
+	if l.waiters.Len() > 0 || l.held.Len() >= most || g.inUse >= g.InAll {
 		return nil
 	}
 	g.lines[key] = l
@@ -83,6 +88,12 @@ func (g *Gate[K]) Try(key K, sendAway func()) *Place[K] {
 func (g *Gate[K]) Acquire(ctx context.Context, key K, now bool, sendAway func()) (*Place[K], error) {
 	p := &Place[K]{admitted: make(chan struct{}), sendAway: sendAway}
 	g.mu.Lock()
+	if now {
+		if p := g.try(key, g.AtOnce, sendAway); p != nil {
+			g.mu.Unlock()
+			return p, nil
+		}
+	}
 	l := g.lines[key]
 	if l == nil {
 		l = &line[K]{key: key}
