@@ -23,27 +23,38 @@ var silent waitingPeers
 type waitingPeers struct {
 	mu   sync.Mutex
 	list list.List // of *waitingPeer
-	of   map[netip.Prefix]int
+	of   map[netip.Prefix]*silentNetwork
+}
+
+// A silentNetwork is one that has peers who wait.
+type silentNetwork struct {
+	prefix netip.Prefix
+	n      int // of them
 }
 
 type waitingPeer struct {
 	net.Conn
-	network netip.Prefix
+	network *silentNetwork
 	givenUp bool
 }
 
 func (w *waitingPeers) enter(raw net.Conn) (p *waitingPeer, leave func()) {
-	p = &waitingPeer{Conn: raw, network: handed.Network(addrOf(raw.RemoteAddr()))}
+	p = &waitingPeer{Conn: raw}
+	prefix := handed.Network(addrOf(raw.RemoteAddr()))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of == nil {
-		w.of = make(map[netip.Prefix]int)
+		w.of = make(map[netip.Prefix]*silentNetwork)
 	}
 	if w.list.Len() >= silentPeers {
 		w.giveUp()
 	}
+	if p.network = w.of[prefix]; p.network == nil {
+		p.network = &silentNetwork{prefix: prefix}
+		w.of[prefix] = p.network
+	}
+	p.network.n++
 	e := w.list.PushBack(p)
-	w.of[p.network]++
 	return p, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -57,7 +68,7 @@ func (w *waitingPeers) enter(raw net.Conn) (p *waitingPeer, leave func()) {
 func (w *waitingPeers) giveUp() {
 	oldest := w.list.Front()
 	for e := oldest.Next(); e != nil; e = e.Next() {
-		if w.of[e.Value.(*waitingPeer).network] > w.of[oldest.Value.(*waitingPeer).network] {
+		if e.Value.(*waitingPeer).network.n > oldest.Value.(*waitingPeer).network.n {
 			oldest = e
 		}
 	}
@@ -68,8 +79,8 @@ func (w *waitingPeers) giveUp() {
 
 func (w *waitingPeers) remove(e *list.Element) *waitingPeer {
 	p := w.list.Remove(e).(*waitingPeer)
-	if w.of[p.network]--; w.of[p.network] == 0 {
-		delete(w.of, p.network)
+	if p.network.n--; p.network.n == 0 {
+		delete(w.of, p.network.prefix)
 	}
 	return p
 }
