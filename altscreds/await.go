@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 
 // What a server does before it takes a place among the handshakes: it waits for the peer's whole first message.
 
-// silentPeers is how many connections of a process may wait for the peer's first message; where there are more, the one
-// that has waited longest is given up. A peer that means it needs a round trip.
+// silentPeers is how many connections of a process may wait for the peer's first message; where there are more, that of
+// the network that has most of them is given up that has waited longest. A peer that means it needs a round trip.
 const silentPeers = 512
 
 var silent waitingPeers
@@ -22,28 +23,66 @@ var silent waitingPeers
 type waitingPeers struct {
 	mu   sync.Mutex
 	list list.List // of *waitingPeer
+	of   map[netip.Prefix]*silentNetwork
+}
+
+// A silentNetwork is one that has peers who wait.
+type silentNetwork struct {
+	prefix netip.Prefix
+	n      int // of them
 }
 
 type waitingPeer struct {
 	net.Conn
+	network *silentNetwork
 	givenUp bool
 }
 
 func (w *waitingPeers) enter(raw net.Conn) (p *waitingPeer, leave func()) {
 	p = &waitingPeer{Conn: raw}
+	prefix := handed.Network(addrOf(raw.RemoteAddr()))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.list.Len() >= silentPeers {
-		oldest := w.list.Remove(w.list.Front()).(*waitingPeer)
-		oldest.givenUp = true
-		oldest.SetReadDeadline(time.Unix(1, 0))
+	if w.of == nil {
+		w.of = make(map[netip.Prefix]*silentNetwork)
 	}
+	if w.list.Len() >= silentPeers {
+		w.giveUp()
+	}
+	if p.network = w.of[prefix]; p.network == nil {
+		p.network = &silentNetwork{prefix: prefix}
+		w.of[prefix] = p.network
+	}
+	p.network.n++
 	e := w.list.PushBack(p)
 	return p, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.list.Remove(e) // nothing, if it was given up
+		if !p.givenUp {
+			w.remove(e)
+		}
 	}
+}
+
+// giveUp gives up the oldest of the network that has most.
+func (w *waitingPeers) giveUp() {
+	oldest := w.list.Front()
+	for e := oldest.Next(); e != nil; e = e.Next() {
+		if e.Value.(*waitingPeer).network.n > oldest.Value.(*waitingPeer).network.n {
+			oldest = e
+		}
+	}
+	p := w.remove(oldest)
+	p.givenUp = true
+	p.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (w *waitingPeers) remove(e *list.Element) *waitingPeer {
+	p := w.list.Remove(e).(*waitingPeer)
+	if p.network.n--; p.network.n == 0 {
+		delete(w.of, p.network.prefix)
+	}
+	return p
 }
 
 // awaitPeer waits for the peer's whole first message, or for what cannot become one, which is for the daemon to judge. It

@@ -3,11 +3,13 @@ package altscreds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/gate"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
@@ -81,34 +83,85 @@ func silentCount() int {
 	return silent.list.Len()
 }
 
-// Rule 39: the peers of one network have so many places of a server's.
+// Rule 39: the peers of one network have so many places of a server's, and those of one site so many more; when others
+// wait, the oldest goes, as far as its place is not prolonged.
 func TestRule39PlacesOfNetwork(t *testing.T) {
-	d := &daemonConn{places: [2]chan struct{}{make(chan struct{}, daemonPlaces), make(chan struct{}, daemonPlaces)}}
+	d := &daemonConn{servers: newServerPlaces()}
+	d.servers.networks.Grace, d.servers.all.Grace = time.Millisecond, time.Millisecond
 	at := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	var leave []func()
+	var held []*place
+	take := func(peer net.Addr) *place {
+		t.Helper()
+		p, err := d.takePlace(t.Context(), false, peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, p)
+		return p
+	}
+	gone := func(p *place) { // leaves when it is told to
+		t.Helper()
+		<-p.ctx.Done()
+		var he *HandshakeError
+		if err := placeError(p.ctx, nil); !errors.As(err, &he) || he.Reason != ReasonOverloaded {
+			t.Errorf("sent away: %v", err)
+		}
+		p.leave()
+	}
 	for range handed.PlacesOfNetwork {
-		l, err := d.takePlace(ctx, false, at("2001:db8::1"))
-		if err != nil {
-			t.Fatal(err)
+		take(at("2001:db8::1"))
+	}
+	held[0].prolong()
+	go gone(held[1])
+	take(at("2001:db8::2"))
+	if held[0].ctx.Err() != nil {
+		t.Error("a place went that was prolonged")
+	}
+	held = append(held[:1], held[2:]...)
+	for i := len(held); i < sitePlaces; i++ {
+		take(at(fmt.Sprintf("2001:db8:0:%x::1", i)))
+	}
+	for _, other := range []string{"2001:db8:1::1", "192.0.2.1", "127.0.0.1"} {
+		take(at(other))
+	}
+	take(&net.UnixAddr{Name: "@", Net: "unix"})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.takePlace(ctx, false, at("2001:db8:0:ffff::1")); err == nil {
+		t.Error("one site has more places than it may")
+	}
+	for _, p := range held {
+		p.leave()
+	}
+	for _, g := range []*gate.Gate[network]{d.servers.networks, d.servers.all} {
+		if in, waiting := g.Counts(func(network) bool { return true }); in != 0 || waiting != 0 {
+			t.Errorf("%d places and %d waiting are left", in, waiting)
 		}
-		leave = append(leave, l)
-	}
-	if _, err := d.takePlace(ctx, false, at("2001:db8::2")); err == nil {
-		t.Error("one network has more places than it may")
-	}
-	for _, other := range []string{"2001:db8:0:1::1", "192.0.2.1", "127.0.0.1"} {
-		l, err := d.takePlace(t.Context(), false, at(other))
-		if err != nil {
-			t.Fatal(err)
-		}
-		leave = append(leave, l)
-	}
-	for _, l := range leave {
-		l()
-	}
-	if len(d.peers.of) != 0 || len(d.places[1]) != 0 {
-		t.Errorf("%d networks and %d places are left", len(d.peers.of), len(d.places[1]))
 	}
 }
+
+// Rule 39: where too many peers are silent, those of the network that has most of them give way.
+func TestRule39SilentPeers(t *testing.T) {
+	var w waitingPeers
+	enter := func(ip string) *waitingPeer {
+		a, _ := testnet.Pair(t)
+		p, _ := w.enter(peerAt{a, ip})
+		return p
+	}
+	honest := enter("192.0.2.1")
+	var flood []*waitingPeer
+	for range silentPeers {
+		flood = append(flood, enter("192.0.2.2"))
+	}
+	if honest.givenUp || !flood[0].givenUp || flood[1].givenUp {
+		t.Errorf("given up: the honest one %v, the flood's %v, %v", honest.givenUp, flood[0].givenUp, flood[1].givenUp)
+	}
+}
+
+// A peerAt is a connection from the address.
+type peerAt struct {
+	net.Conn
+	ip string
+}
+
+func (p peerAt) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(p.ip), Port: 1} }

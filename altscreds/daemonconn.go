@@ -3,7 +3,6 @@ package altscreds
 import (
 	"context"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
@@ -34,10 +32,10 @@ const (
 // A daemonConn is what this process has open to the daemon at a socket: one connection of gRPC, and those by which
 // sockets are handed over.
 type daemonConn struct {
-	key    daemonKey
-	rpc    *grpc.ClientConn
-	places [2]chan struct{} // taken by clients, by servers
-	peers  networkPlaces    // taken by servers before
+	key     daemonKey
+	rpc     *grpc.ClientConn
+	clients chan struct{} // their places
+	servers serverPlaces
 	// dialErr is why the last attempt to connect failed, nil if it did not.
 	dialErr atomic.Pointer[error]
 
@@ -72,8 +70,7 @@ func acquireDaemonConn(key daemonKey) (*daemonConn, error) {
 	}
 	d := daemonConns.byKey[key]
 	if d == nil {
-		d = &daemonConn{key: key,
-			places: [2]chan struct{}{make(chan struct{}, daemonPlaces), make(chan struct{}, daemonPlaces)}}
+		d = &daemonConn{key: key, clients: make(chan struct{}, daemonPlaces), servers: newServerPlaces()}
 		rpc, err := grpc.NewClient("passthrough:///shared-altsd",
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(d.dial),
@@ -150,29 +147,16 @@ func (d *daemonConn) closeHandoverConns() {
 	d.handoverConns = nil
 }
 
-// takePlace waits for a place among the handshakes of the role, for a server first for one of those that the peer's
-// network may have, and returns what gives it back.
-func (d *daemonConn) takePlace(ctx context.Context, client bool, peer net.Addr) (leave func(), err error) {
-	if client {
-		return take(ctx, d.places[0])
+// takePlace waits for a place among the handshakes of the role.
+func (d *daemonConn) takePlace(ctx context.Context, client bool, peer net.Addr) (*place, error) {
+	if !client {
+		return d.servers.take(ctx, peer)
 	}
-	tcp, ok := peer.(*net.TCPAddr)
-	if !ok {
-		return take(ctx, d.places[1])
-	}
-	leavePeers, err := d.peers.take(ctx, handed.Network(tcp.AddrPort().Addr()))
+	leave, err := take(ctx, d.clients)
 	if err != nil {
 		return nil, err
 	}
-	leavePlace, err := take(ctx, d.places[1])
-	if err != nil {
-		leavePeers()
-		return nil, err
-	}
-	return func() {
-		leavePlace()
-		leavePeers()
-	}, nil
+	return &place{ctx, leave, func() {}}, nil
 }
 
 func take(ctx context.Context, places chan struct{}) (leave func(), err error) {
@@ -185,48 +169,6 @@ func take(ctx context.Context, places chan struct{}) (leave func(), err error) {
 }
 
 // dial connects to the socket, as nobody else than d is for, and checks who serves it. gRPC calls it whenever it likes.
-// networkPlaces are the places of each network that has handshakes under way or waits for one.
-type networkPlaces struct {
-	mu sync.Mutex
-	of map[netip.Prefix]*networkPlace
-}
-
-type networkPlace struct {
-	places chan struct{}
-	users  int
-}
-
-// take waits for a place of the network.
-func (n *networkPlaces) take(ctx context.Context, network netip.Prefix) (leave func(), err error) {
-	n.mu.Lock()
-	if n.of == nil {
-		n.of = make(map[netip.Prefix]*networkPlace)
-	}
-	p := n.of[network]
-	if p == nil {
-		p = &networkPlace{places: make(chan struct{}, handed.PlacesOfNetwork)}
-		n.of[network] = p
-	}
-	p.users++
-	n.mu.Unlock()
-	forget := func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if p.users--; p.users == 0 {
-			delete(n.of, network)
-		}
-	}
-	leavePlace, err := take(ctx, p.places)
-	if err != nil {
-		forget()
-		return nil, err
-	}
-	return func() {
-		leavePlace()
-		forget()
-	}, nil
-}
-
 func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	defer func() {
 		if err != nil {

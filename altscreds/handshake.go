@@ -51,33 +51,42 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 			return nil, err
 		}
 	}
-	d, leave, err := s.placeAtDaemon(ctx, raw.RemoteAddr())
+	d, p, err := s.placeAtDaemon(ctx, raw.RemoteAddr())
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
-	defer leave()
-	o, err := d.handOver(ctx, raw, s.start(target, nil, received))
+	defer p.leave()
+	// As at the end of ctx, reads and writes of raw end when the place has to be given up.
+	stop := context.AfterFunc(p.ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	o, err := d.handOver(p.ctx, raw, s.start(target, nil, received))
 	if err == errRelay {
+		p.prolong()
 		// Without the socket, the daemon does not see the address of its other end.
-		return d.relay(ctx, raw, s.start(target, endpoint(raw.RemoteAddr()), received), received)
+		o, err = d.relay(p.ctx, raw, s.start(target, endpoint(raw.RemoteAddr()), received), received)
+	}
+	if !stop() {
+		if err == nil {
+			err = p.ctx.Err()
+		}
+		return nil, placeError(p.ctx, err)
 	}
 	return o, err
 }
 
 // placeAtDaemon waits for a place at the daemon, under the identity that the process has when it gets one.
-func (s *settings) placeAtDaemon(ctx context.Context, peer net.Addr) (d *daemonConn, leave func(), err error) {
+func (s *settings) placeAtDaemon(ctx context.Context, peer net.Addr) (d *daemonConn, p *place, err error) {
 	for {
 		d, err := acquireDaemonConn(daemonKey{s.socket, s.daemonUID, currentIdentity()})
 		if err != nil {
 			return nil, nil, err
 		}
-		leave, err := d.takePlace(ctx, s.client, peer)
+		p, err := d.takePlace(ctx, s.client, peer)
 		if err == nil && currentIdentity() == d.key.who {
-			return d, leave, nil
+			return d, p, nil
 		}
 		if err == nil {
-			leave()
+			p.leave()
 		}
 		d.release()
 		if err != nil {

@@ -72,7 +72,7 @@ func (h *session) admit(ctx context.Context) error {
 	}
 	return reason.Errorf(reason.Overloaded,
 		"too many handshakes under way (%d for one account in one direction, %d in all), "+
-			"and none ended in time; try again, or raise the limit", h.srv.gate.perAccount, h.srv.gate.inAll)
+			"and none ended in time; try again, or raise the limit", h.srv.gate.PerKey, h.srv.gate.InAll)
 }
 
 // acquire takes a place of the peer's address, if that is known, and then one of the account.
@@ -87,11 +87,11 @@ func (h *session) acquire(ctx context.Context) error {
 		var once sync.Once // either place may be wanted
 		sendAway = func() { once.Do(tell) }
 	}
-	take := func(g *gate, key gateKey) (*place, error) {
+	take := func(g *handshakeGate, key gateKey) (*place, error) {
 		if !h.hurried || h.impatient { // who is impatient does not wait
-			return g.acquire(ctx, key, h.impatient, sendAway)
+			return g.Acquire(ctx, key, h.impatient, sendAway)
 		}
-		if p := g.try(key, sendAway); p != nil {
+		if p := g.Try(key, sendAway); p != nil {
 			return p, nil
 		}
 		return nil, errWouldWait
@@ -105,7 +105,7 @@ func (h *session) acquire(ctx context.Context) error {
 	}
 	if places[0], err = take(h.srv.gate, gateKey{share: h.share, role: h.role}); err != nil {
 		if places[1] != nil {
-			h.srv.addresses.release(places[1])
+			h.srv.addresses.Release(places[1])
 		}
 		return err
 	}
@@ -117,7 +117,7 @@ func (h *session) acquire(ctx context.Context) error {
 // giveWay ends the session because its place was wanted.
 func (h *session) giveWay() *failure {
 	return h.end(asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
-		"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.grace)))
+		"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.Grace)))
 }
 
 // inTurn does what takes the processor, and waits for nothing, when it is the account's turn, and returns its error.
@@ -139,9 +139,9 @@ func (h *session) hold(something holding) {
 		h.srv.idleStreams.leave(h.share)
 	case aPlace:
 		h.away = nil
-		h.srv.gate.release(h.place[0])
+		h.srv.gate.Release(h.place[0])
 		if h.place[1] != nil {
-			h.srv.addresses.release(h.place[1])
+			h.srv.addresses.Release(h.place[1])
 		}
 	}
 	h.holds = something

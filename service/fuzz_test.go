@@ -132,7 +132,7 @@ func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 	for i, h := range sessions {
 		h.end(cancelled())
 		h.end(cancelled())
-		if in, waiting := servers[i].gate.counts(); in != [2]int{} || waiting != [2]int{} ||
+		if in, waiting := counts(servers[i].gate); in != [2]int{} || waiting != [2]int{} ||
 			servers[i].idleStreams.sum() != 0 {
 			t.Fatalf("left behind: %v under way, %v waiting, %d streams", in, waiting, servers[i].idleStreams.sum())
 		}

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/internal/gate"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
@@ -54,13 +55,13 @@ func TestRule39WholeMessage1(t *testing.T) {
 // account's places go the same way, a client's never.
 func TestRule39OldestGoes(t *testing.T) {
 	g := newAddressGate()
-	g.grace = 20 * time.Millisecond
+	g.Grace = 20 * time.Millisecond
 	own := share{ofAccount, 1}
 	key := gateKey{own, Responder, handed.Network(netip.MustParseAddr("192.0.2.1"))}
 	var away [handed.PlacesOfNetwork + 1]atomic.Bool
 	var places []*place
 	take := func(i int, key gateKey) (*place, error) {
-		return g.acquire(t.Context(), key, false, func() { away[i].Store(true) })
+		return g.Acquire(t.Context(), key, false, func() { away[i].Store(true) })
 	}
 	for i := range handed.PlacesOfNetwork {
 		p, err := take(i, key)
@@ -70,12 +71,12 @@ func TestRule39OldestGoes(t *testing.T) {
 		places = append(places, p)
 	}
 	other := gateKey{own, Responder, handed.Network(netip.MustParseAddr("192.0.2.2"))}
-	if p, err := g.acquire(t.Context(), other, true, func() {}); err != nil {
+	if p, err := g.Acquire(t.Context(), other, true, func() {}); err != nil {
 		t.Errorf("another address: %v", err)
 	} else {
-		g.release(p)
+		g.Release(p)
 	}
-	if _, err := g.acquire(t.Context(), key, true, func() {}); err != errNoPlace {
+	if _, err := g.Acquire(t.Context(), key, true, func() {}); err != gate.ErrNoPlace {
 		t.Errorf("a place at once: %v", err)
 	}
 	got := make(chan error, 1)
@@ -86,7 +87,7 @@ func TestRule39OldestGoes(t *testing.T) {
 	for !away[0].Load() {
 		time.Sleep(time.Millisecond)
 	}
-	g.release(places[0])
+	g.Release(places[0])
 	if err := <-got; err != nil {
 		t.Error(err)
 	}
@@ -97,14 +98,14 @@ func TestRule39OldestGoes(t *testing.T) {
 	}
 
 	g = newGate(Limits{Handshakes: 1, TotalHandshakes: 10})
-	g.grace = time.Millisecond
+	g.Grace = time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	client := gateKey{share: own, role: Initiator}
-	if _, err := g.acquire(ctx, client, false, nil); err != nil {
+	if _, err := g.Acquire(ctx, client, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.acquire(ctx, client, false, nil); err == nil {
+	if _, err := g.Acquire(ctx, client, false, nil); err == nil {
 		t.Error("a client's place was given away")
 	}
 }
@@ -112,7 +113,7 @@ func TestRule39OldestGoes(t *testing.T) {
 // Rule 39: a peer that replays message 1 holds a place for unprovenGrace when others wait.
 func TestRule39ReplaysGiveWay(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
-	d.change(func() { d.gate.grace = 20 * time.Millisecond })
+	d.change(func() { d.gate.Grace = 20 * time.Millisecond })
 	alpha := startDaemon(t, "alpha.test", Config{})
 	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
 	cs, ss := testnet.Pair(t)
@@ -137,7 +138,7 @@ func TestRule39ReplaysGiveWay(t *testing.T) {
 // Rule 39: so does one on a stream of gRPC's: the next request is answered by what the peer is told.
 func TestRule39ReplaysGiveWayOnStreams(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
-	d.change(func() { d.gate.grace = 20 * time.Millisecond })
+	d.change(func() { d.gate.Grace = 20 * time.Millisecond })
 	alpha := startDaemon(t, "alpha.test", Config{})
 	m1 := open(t, alpha, "").must(t, clientStart(nil)).OutFrames
 	stranger := open(t, d, "")
@@ -154,11 +155,15 @@ func TestRule39ReplaysGiveWayOnStreams(t *testing.T) {
 	wantErr(t, err, codes.ResourceExhausted, "overloaded", "gave its place")
 }
 
-// Rule 39: a caller that stands still while it waits, such as Envoy, is answered at once.
+// Rule 39: a caller that stands still while it waits, such as Envoy, is answered at once, with a place as long as its
+// account has less than twice its limit.
 func TestRule39BlockingCallers(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}, HandshakeTimeout: time.Minute})
-	open(t, d, "").must(t, clientStart(nil))
-	for _, agent := range []string{"envoy grpc-c++/1.60.0 grpc-c/40.0.0", "grpc-java-netty/1.70.0"} {
+	blocking := "envoy grpc-c++/1.60.0 grpc-c/40.0.0"
+	for range 2 { // twice the limit begin at once
+		open(t, d, blocking).must(t, clientStart(nil))
+	}
+	for _, agent := range []string{blocking, "grpc-java-netty/1.70.0"} {
 		began := time.Now()
 		resp, err := open(t, d, agent).do(clientStart(nil))
 		if err == nil && resp.Status.GetCode() != uint32(codes.ResourceExhausted) {

@@ -9,7 +9,8 @@ import (
 // and so do all uids without a name. A zero field means its default.
 type Limits struct {
 	// Handshakes is how many handshakes one account may have under way in one direction (default 200). The directions are
-	// counted apart: strangers on the network spend a server's, not the same account's own calls'.
+	// counted apart: strangers on the network spend a server's, not the same account's own calls'. One whose library stands still
+	// until it is answered, and so cannot wait for a place, may have twice as many.
 	Handshakes int
 	// TotalHandshakes is how many may be under way in all (default 2000).
 	TotalHandshakes int

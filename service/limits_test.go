@@ -2,9 +2,7 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -15,100 +13,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
-
-func accountKey(uid uint32, r Role) gateKey { return gateKey{share: share{ofAccount, uid}, role: r} }
-
-// Waiters are first come, first served within their key, and the keys take turns.
-func TestRule24FairQueue(t *testing.T) {
-	g := newGate(Limits{Handshakes: 2, TotalHandshakes: 3})
-	alice, aliceIn, bob := accountKey(1, Initiator), accountKey(1, Responder), accountKey(2, Initiator)
-	held := map[gateKey][]*place{}
-	for _, k := range []gateKey{alice, alice, bob} {
-		p, err := g.acquire(t.Context(), k, false, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		held[k] = append(held[k], p)
-	}
-	admitted := make(chan *place, 10)
-	order := make(chan string)
-	wait := func(k gateKey, name string) {
-		_, before := g.counts()
-		go func() {
-			if p, err := g.acquire(t.Context(), k, false, nil); err == nil {
-				admitted <- p
-				order <- name
-			}
-		}()
-		for { // until it stands in the queue
-			if _, now := g.counts(); now[k.role] > before[k.role] {
-				return
-			}
-			time.Sleep(100 * time.Microsecond)
-		}
-	}
-	wait(bob, "bob 1")
-	wait(bob, "bob 2")
-	wait(bob, "bob 3")
-	wait(aliceIn, "alice in 1")
-	wait(alice, "alice 1")
-	var got []string
-	release := func(k gateKey) {
-		for len(admitted) > 0 {
-			p := <-admitted
-			held[p.line.key] = append(held[p.line.key], p)
-		}
-		g.release(held[k][0])
-		held[k] = held[k][1:]
-	}
-	next := func(done gateKey) {
-		release(done)
-		got = append(got, <-order)
-	}
-	next(bob)     // bob 1 has waited longest
-	next(bob)     // the other direction of alice has its turn before bob 2
-	next(alice)   // bob 2, for alice had no room of her own when he came
-	next(aliceIn) // alice 1, who has room again, but came behind
-	next(alice)
-	want := []string{"bob 1", "alice in 1", "bob 2", "alice 1", "bob 3"}
-	if !slices.Equal(got, want) {
-		t.Errorf("served %v, want %v", got, want)
-	}
-	for _, k := range []gateKey{alice, bob, bob} {
-		release(k)
-	}
-	if len(g.lines) != 0 || g.ready.Len() != 0 {
-		t.Errorf("%d lines and %d ready are left", len(g.lines), g.ready.Len())
-	}
-	in, waiting := g.counts()
-	if in != [2]int{} || waiting != [2]int{} {
-		t.Errorf("counts %v, %v", in, waiting)
-	}
-}
-
-// A waiter that gives up leaves nothing behind.
-func TestGateGivesUp(t *testing.T) {
-	g := newGate(Limits{Handshakes: 1, TotalHandshakes: 1})
-	k, other := accountKey(1, Initiator), accountKey(2, Initiator)
-	held, err := g.acquire(t.Context(), k, false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []gateKey{k, other} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		if _, err := g.acquire(ctx, key, false, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("acquire: %v", err)
-		}
-		cancel()
-	}
-	g.release(held)
-	if len(g.lines) != 0 || g.ready.Len() != 0 {
-		t.Errorf("%d lines and %d ready are left", len(g.lines), g.ready.Len())
-	}
-	if p, err := g.acquire(canceled(), other, false, nil); err == nil {
-		g.release(p) // there was room
-	}
-}
 
 // Too many handshakes: RESOURCE_EXHAUSTED for this account and direction; its other direction and others go on.
 func TestRule24Handshakes(t *testing.T) {

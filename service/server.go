@@ -61,8 +61,8 @@ type Server struct {
 	log           *slog.Logger
 	accounts      AccountDatabase
 	refusedUIDs   refusedUIDs
-	gate          *gate
-	addresses     *gate          // by the peer's address, which is passed first
+	gate          *handshakeGate
+	addresses     *handshakeGate // by the peer's address, which is passed first
 	connections   *tally[share]  // of callers who may, and have a name
 	refusedConns  *tally[uint32] // of the uids that may not, or have none
 	handoverConns *tally[share]  // connections by which sockets are handed over
@@ -270,7 +270,7 @@ type Stats struct {
 // Snapshot returns the Stats of now.
 func (s *Server) Snapshot() Stats {
 	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum()}
-	st.InFlight, st.Waiting = s.gate.counts()
+	st.InFlight, st.Waiting = counts(s.gate)
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
 	st.Last = slices.Clone(s.audit.last)

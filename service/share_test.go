@@ -57,7 +57,7 @@ func TestRule37Strangers(t *testing.T) {
 		t.Errorf("counts as %v; %d streams are counted", sessions[1].share, d.idleStreams.sum())
 	}
 	sessions[1].end(cancelled())
-	if in, _ := d.gate.counts(); in != [2]int{} || len(d.idleStreams.n) != 0 {
+	if in, _ := counts(d.gate); in != [2]int{} || len(d.idleStreams.n) != 0 {
 		t.Errorf("left behind: %v, %v", in, d.idleStreams.n)
 	}
 }

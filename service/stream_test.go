@@ -335,9 +335,9 @@ func TestHurriedStepsOfAServer(t *testing.T) {
 	d.unproven.Try(own, 10)
 	want("no budget", aStream, false)
 	d.change(func() { d.unproven = fair.NewBudget[share](1, 1) })
-	d.gate.perAccount = 0
+	d.gate.PerKey = 0
 	want("no place", aStream, true)
-	d.gate.perAccount = 1
+	d.gate.PerKey = 1
 	for range runtime.GOMAXPROCS(0) {
 		busy, done := make(chan struct{}), make(chan struct{})
 		defer close(done)

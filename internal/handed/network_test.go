@@ -15,7 +15,15 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("%s is of %s, want %s", addr, got, want)
 		}
 	}
-	if Network(netip.Addr{}).IsValid() {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.0/24", "::ffff:192.0.2.1": "192.0.2.0/24", "2001:db8:0:1::1": "2001:db8::/48",
+		"127.5.6.7": "::1/128", "::1": "::1/128",
+	} {
+		if got := Site(netip.MustParseAddr(addr)).String(); got != want {
+			t.Errorf("%s is of the site %s, want %s", addr, got, want)
+		}
+	}
+	if Network(netip.Addr{}).IsValid() || Site(netip.Addr{}).IsValid() {
 		t.Error("no address has a network")
 	}
 }
