@@ -14,3 +14,10 @@ FAIRNESS_FLAGS ?=
 bench-fairness: static
 	$(GO) build -trimpath -o bin/fairness ./interop/fairness
 	bin/fairness -daemon bin/shared-altsd-static $(FAIRNESS_FLAGS)
+
+# What a channel costs as deployed, beside mutual TLS, as the tables of docs/benchmarks.md; five minutes on a quiet machine.
+.PHONY: bench
+BENCH_FLAGS ?=
+bench: static
+	$(GO) build -trimpath -o bin/bench ./interop/bench
+	bin/bench -daemon bin/shared-altsd-static $(BENCH_FLAGS)
