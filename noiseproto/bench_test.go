@@ -38,7 +38,7 @@ func benchNoise(b *testing.B, ownDH bool, psk []byte) {
 		a := s.attest()
 		var d noise.DHFunc = noise.DH25519
 		if ownDH {
-			d = &dh25519{DHFunc: noise.DH25519, source: freshKeys{}}
+			d = &dh25519{DHFunc: noise.DH25519, source: FreshKeys{}}
 		}
 		placement := 0
 		if psk != nil {

@@ -25,6 +25,8 @@ type Config struct {
 	Params Params
 	// MinVersion is the least version of the protocol that the administrator accepts; 0 means 1.
 	MinVersion byte
+	// Keys makes the handshake's own key pairs; nil: FreshKeys.
+	Keys Keys
 }
 
 // Result is what both sides agree on in the end. It belongs to the caller.

@@ -52,7 +52,8 @@
 //
 // # Keys and memory
 //
-// Ephemeral X25519 and ML-KEM keys serve one handshake. Config.Static is the handshake's own copy of the static key,
+// Ephemeral X25519 and ML-KEM keys serve one handshake. Config.Keys may have made them before, by the bounds of rule 46
+// (internal/keysahead); what a handshake was given is its own. Config.Static is the handshake's own copy of the static key,
 // so that rotation cannot wipe it in use. When a handshake ends, in any way, the static private key, the ephemeral
 // private key and the shared secret as this package holds them are overwritten, and the references to the
 // decapsulation key and the Noise state are dropped. What Go does not give: crypto/ecdh and crypto/mlkem hold copies

@@ -14,13 +14,13 @@ type fixedKeys struct {
 	secret     []byte // what encapsulate gave out, to see that it is wiped
 }
 
-func (k *fixedKeys) x25519() (*ecdh.PrivateKey, error) {
+func (k *fixedKeys) X25519() (*ecdh.PrivateKey, error) {
 	b := k.ephemeral
 	k.ephemeral = nil
 	return ecdh.X25519().NewPrivateKey(b)
 }
 
-func (k *fixedKeys) mlkem768() (*mlkem.DecapsulationKey768, error) {
+func (k *fixedKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) {
 	b := k.seed
 	k.seed = nil
 	return mlkem.NewDecapsulationKey768(b)

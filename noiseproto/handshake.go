@@ -63,7 +63,12 @@ type Handshake struct {
 
 // New prepares a handshake. An error is a *reason.Error that says what the local application or administrator must
 // change.
-func New(c Config) (*Handshake, error) { return newHandshake(c, freshKeys{}) }
+func New(c Config) (*Handshake, error) {
+	if c.Keys == nil {
+		c.Keys = FreshKeys{}
+	}
+	return newHandshake(c, systemRandom{c.Keys})
+}
 
 func newHandshake(c Config, source keySource) (*Handshake, error) {
 	h := &Handshake{

@@ -452,7 +452,7 @@ type refResponder struct {
 func newRefResponder(t testing.TB, s *side, m1 []byte) *refResponder {
 	t.Helper()
 	a := s.attest()
-	e, err := freshKeys{}.x25519()
+	e, err := FreshKeys{}.X25519()
 	if err != nil {
 		t.Fatal(err)
 	}

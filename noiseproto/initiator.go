@@ -11,7 +11,7 @@ func (h *Handshake) writeMessage1() (frame []byte, err error) {
 	if h.noise, h.dh, err = newNoise(h.version, true, h.static, h.source); err != nil {
 		return nil, err
 	}
-	if h.decapsulation, err = h.source.mlkem768(); err != nil {
+	if h.decapsulation, err = h.source.MLKEM768(); err != nil {
 		return nil, err
 	}
 	payload := h.decapsulation.EncapsulationKey().Bytes()

@@ -11,23 +11,35 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A keySource makes the keys of one handshake. Whoever implements it by a pool must take from it destructively: a key
-// pair that was given out once is never given out again and never comes back.
+// Keys makes the key pairs of handshakes, for callers at the same time. A pair that was given out is never given out again:
+// whoever keeps pairs that were made before takes them out for good.
+type Keys interface {
+	// X25519 returns an ephemeral key pair.
+	X25519() (*ecdh.PrivateKey, error)
+	// MLKEM768 returns a decapsulation key.
+	MLKEM768() (*mlkem.DecapsulationKey768, error)
+}
+
+// FreshKeys makes each key when it is asked for, from the system's random source.
+type FreshKeys struct{}
+
+// X25519 makes an ephemeral key pair.
+func (FreshKeys) X25519() (*ecdh.PrivateKey, error) { return ecdh.X25519().GenerateKey(rand.Reader) }
+
+// MLKEM768 makes a decapsulation key.
+func (FreshKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) { return mlkem.GenerateKey768() }
+
+// A keySource is all that one handshake takes by chance.
 type keySource interface {
-	// x25519 returns an ephemeral key pair.
-	x25519() (*ecdh.PrivateKey, error)
-	// mlkem768 returns a decapsulation key.
-	mlkem768() (*mlkem.DecapsulationKey768, error)
+	Keys
 	// encapsulate returns a shared secret (32 bytes) and its ciphertext (1088 bytes).
 	encapsulate(*mlkem.EncapsulationKey768) (secret, ciphertext []byte)
 }
 
-// freshKeys makes each key when it is asked for, from the system's random source.
-type freshKeys struct{}
+// systemRandom encapsulates with the system's random source; keys come from where Config says.
+type systemRandom struct{ Keys }
 
-func (freshKeys) x25519() (*ecdh.PrivateKey, error)             { return ecdh.X25519().GenerateKey(rand.Reader) }
-func (freshKeys) mlkem768() (*mlkem.DecapsulationKey768, error) { return mlkem.GenerateKey768() }
-func (freshKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext []byte) {
+func (systemRandom) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext []byte) {
 	return ek.Encapsulate()
 }
 
@@ -36,7 +48,7 @@ func (freshKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext 
 // spends at every DH.
 type dh25519 struct {
 	noise.DHFunc // for DHLen and DHName
-	source       keySource
+	source       Keys
 	key          *ecdh.PrivateKey
 	private      []byte // what key's private bytes were given out as
 	static       *certbind.Attestation
@@ -44,7 +56,7 @@ type dh25519 struct {
 
 // GenerateKeypair takes an ephemeral key pair from the source; the reader, which the library names, is not used.
 func (d *dh25519) GenerateKeypair(io.Reader) (noise.DHKey, error) {
-	key, err := d.source.x25519()
+	key, err := d.source.X25519()
 	if err != nil {
 		return noise.DHKey{}, err
 	}
@@ -83,7 +95,7 @@ func prologue(version byte) []byte { return append([]byte("shared-altsd"), versi
 
 // newNoise returns the Noise state of Noise_XXpsk3_25519_AESGCM_SHA256 with the psk still to be set, and the DH
 // function that holds its ephemeral key.
-func newNoise(version byte, initiator bool, static *certbind.Attestation, source keySource) (*noise.HandshakeState,
+func newNoise(version byte, initiator bool, static *certbind.Attestation, source Keys) (*noise.HandshakeState,
 	*dh25519, error) {
 	dh := &dh25519{DHFunc: noise.DH25519, source: source, static: static}
 	hs, err := noise.NewHandshakeState(noise.Config{

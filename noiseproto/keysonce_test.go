@@ -22,13 +22,13 @@ func TestRule04KeysServeOnce(t *testing.T) {
 	}
 	// The encapsulation keys themselves, which message 1 shows only encrypted.
 	for range 16 {
-		dk, err := freshKeys{}.mlkem768()
+		dk, err := FreshKeys{}.MLKEM768()
 		if err != nil {
 			t.Fatal(err)
 		}
 		once("encapsulation key", dk.EncapsulationKey().Bytes())
-		secret, ciphertext := freshKeys{}.encapsulate(dk.EncapsulationKey())
-		again, other := freshKeys{}.encapsulate(dk.EncapsulationKey())
+		secret, ciphertext := systemRandom{}.encapsulate(dk.EncapsulationKey())
+		again, other := systemRandom{}.encapsulate(dk.EncapsulationKey())
 		once("shared secret", secret)
 		once("shared secret", again)
 		once("ciphertext", ciphertext)

@@ -282,11 +282,11 @@ func TestPublicVectors(t *testing.T) {
 func TestLibraryTakesEmptyPSK(t *testing.T) {
 	alpha, beta := newSide(t, "alpha.example.com", "alice"), newSide(t, "beta.example.com", "bob")
 	a, b := alpha.attest(), beta.attest()
-	hs, _, err := newNoise(1, false, b, freshKeys{})
+	hs, _, err := newNoise(1, false, b, FreshKeys{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, _ := freshKeys{}.x25519()
+	e, _ := FreshKeys{}.X25519()
 	ref := newRef(true, refName, prologue(1), x25519Key(t, a.Private[:]), e)
 	if _, _, _, err := hs.ReadMessage(nil, ref.write(0, nil)); err != nil {
 		t.Fatal(err)
@@ -311,7 +311,7 @@ type refInitiator struct {
 
 func newRefInitiator(t testing.TB, s *side) *refInitiator {
 	a := s.attest()
-	e, err := freshKeys{}.x25519()
+	e, err := FreshKeys{}.X25519()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func (s *side) config(initiator bool) Config {
 // start returns a handshake in the role, changed by edit.
 func (s *side) start(t testing.TB, initiator bool, edit ...func(*Config)) *Handshake {
 	t.Helper()
-	return s.startKeys(t, initiator, freshKeys{}, edit...)
+	return s.startKeys(t, initiator, systemRandom{FreshKeys{}}, edit...)
 }
 
 func (s *side) startKeys(t testing.TB, initiator bool, keys keySource, edit ...func(*Config)) *Handshake {

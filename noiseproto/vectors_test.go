@@ -215,7 +215,7 @@ func (v *vector) fill(t *testing.T) {
 		newRef(false, refName, v.Prologue, x25519Key(t, v.Responder.StaticPrivate),
 			x25519Key(t, v.Responder.EphemeralPrivate)),
 	}
-	dk, err := (&fixedKeys{seed: v.Seed}).mlkem768()
+	dk, err := (&fixedKeys{seed: v.Seed}).MLKEM768()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,8 @@
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
 //	admit.go       what a session takes up of its account's share: a stream, a turn, and
 //	gate.go        a place among the handshakes under way, and limits.go what else an account may hold
-//	budget.go      what work and junk cost an account of the processor (package fair)
+//	budget.go      what work and junk cost an account of the processor (package fair); while none is done, key pairs
+//	               are made for handshakes to come (package keysahead)
 //	result.go      what the application is told if all is well, the key among it
 //	failure.go     what it is told if not, in the form that its library can show
 //	logging.go     the line in the log, and loglimit.go how many an account gets

@@ -17,6 +17,7 @@ import (
 
 func (s *Server) newGRPCServer() *localgrpc.Server {
 	server := localgrpc.New()
+	server.Idle = s.makeKeys
 	server.Age, server.Grace, server.Linger = connectionAge, connectionGrace, lingerTime
 	server.Handle(altspb.FullMethod, func(st *localgrpc.Stream) localgrpc.Call {
 		caller, _ := st.PeerContext().Value(callerKey{}).(Caller)

@@ -17,7 +17,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/keysahead"
 	"github.com/shared-altsd/shared-altsd/internal/localgrpc"
+	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
 // Config says how a Server behaves. Only Machine is required.
@@ -72,6 +74,7 @@ type Server struct {
 	budget        *fair.Budget[share]
 	unproven      *fair.Budget[share] // of a server's handshakes, until the peer has proved who he is
 	turns         *fair.Turns[share]  // of work on the processor
+	keys          *keysahead.Keys     // of handshakes
 	audit         *auditor
 	heldBytes     *tally[share] // bytes of requests and answers that streams hold
 	grpc          *localgrpc.Server
@@ -126,6 +129,7 @@ func New(c Config) (*Server, error) {
 		budget:        fair.NewBudget[share](budgetRate, budgetSaved),
 		unproven:      fair.NewBudget[share](unprovenRate, unprovenSaved),
 		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
+		keys:          keysahead.New(noiseproto.FreshKeys{}),
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{}),
 		listeners: make(map[*listener]struct{})}
 	if s.accounts == nil {
@@ -213,6 +217,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.drain()
 	s.mu.Unlock()
 	defer s.audit.flush()
+	s.keys.Close() // what is under way makes its own
 	s.grpc.Drain()
 	graceful := make(chan struct{})
 	go func() {

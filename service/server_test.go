@@ -125,3 +125,18 @@ func manyNames(n int) (names []string) {
 	}
 	return names
 }
+
+// Rule 46: the daemon makes up for the keys that its handshakes used, and has none after its stop.
+func TestRule46ServerMakesAheadAndDrops(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{Accounts: named("alice")})
+	conn := dial(t, d.socket, "grpc-go/1.70.0")
+	for d.keys.Held() == 0 { // by the test's deadline
+		join(t, newParty(testContext(t), conn), newParty(testContext(t), conn), clientStart(nil), serverStart(nil, nil), 1<<20)
+	}
+	if err := d.Shutdown(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.keys.Held(); n != 0 {
+		t.Errorf("%d keys are held after the stop", n)
+	}
+}

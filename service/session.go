@@ -236,7 +236,7 @@ func (h *session) run() error {
 	return h.inTurn(func() error {
 		h.hs, err = noiseproto.New(noiseproto.Config{
 			Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
-			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion,
+			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion, Keys: h.srv.keys,
 		})
 		return err
 	})
@@ -393,6 +393,9 @@ func (h *session) end(f *failure) *failure {
 	}
 	if asked || !f.outside && f.tell != reason.ShuttingDown {
 		h.srv.audit.finish(h.record())
+	}
+	if f == nil && h.fire == nil { // a socket that was handed over: its answer is written, a stream's only gathered
+		h.srv.makeKeys()
 	}
 	return f
 }

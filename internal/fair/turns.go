@@ -15,6 +15,7 @@ type Turns[K comparable] struct {
 	clock    time.Duration // where the one stood, in time used, that went last: who used less has no claim to the past
 	accounts map[K]*user
 	waiting  []*user // those with waiters
+	all      int     // turns there are
 }
 
 type user struct {
@@ -28,7 +29,7 @@ const usersKept = 256
 
 // NewTurns returns Turns with n turns at once.
 func NewTurns[K comparable](n int) *Turns[K] {
-	return &Turns[K]{free: n, accounts: make(map[K]*user)}
+	return &Turns[K]{free: n, all: n, accounts: make(map[K]*user)}
 }
 
 // Do does work for key when its turn has come.
@@ -51,6 +52,24 @@ func (t *Turns[K]) TryDo(key K, work func()) bool {
 	t.mu.Unlock()
 	began := time.Now()
 	defer func() { t.leave(u, time.Since(began)) }()
+	work()
+	return true
+}
+
+// Spare does work that can wait for ever, in a turn that is nobody's, if no other is under way, and reports whether it did.
+func (t *Turns[K]) Spare(work func()) bool {
+	t.mu.Lock()
+	if t.free < t.all {
+		t.mu.Unlock()
+		return false
+	}
+	t.free--
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.pass()
+	}()
 	work()
 	return true
 }
@@ -96,6 +115,11 @@ func (t *Turns[K]) leave(u *user, took time.Duration) {
 	defer t.mu.Unlock()
 	u.used += took
 	u.busy--
+	t.pass()
+}
+
+// pass gives back a turn, and those that are free to who waits.
+func (t *Turns[K]) pass() {
 	t.free++
 	for t.free > 0 && len(t.waiting) > 0 {
 		at := 0

@@ -86,6 +86,9 @@ func (c *conn) attemptRead(fd uintptr) bool {
 		benches.Put(b)
 	}
 	if err == syscall.EAGAIN {
+		if c.srv.Idle != nil {
+			c.srv.Idle()
+		}
 		return false
 	}
 	if c.readErr = err; err == nil {

@@ -63,6 +63,9 @@ type Server struct {
 	Age, Grace time.Duration
 	// Linger is how long calls of generated services go on after Drain.
 	Linger time.Duration
+	// Idle, if set, is called when a connection has written all that it has to and is about to wait for more to read. It
+	// must not wait, and what comes meanwhile on that connection waits for it.
+	Idle func()
 
 	methods map[string]Method
 
