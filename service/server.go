@@ -256,7 +256,7 @@ func (s *Server) awaitClients(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if inUse, waiting := s.gate.counts(); inUse[Initiator]+waiting[Initiator] == 0 {
+		if inUse, waiting := counts(s.gate); inUse[Initiator]+waiting[Initiator] == 0 {
 			return
 		}
 	}

@@ -340,7 +340,7 @@ func (h *session) expire() *failure {
 //	ending                                     the peer is told   the application is told  recorded as
 //	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
 //	a caller who may not, or has too much      the reason *       by the reason            the reason
-//	no place in time, or before the stop       the reason * -     by the reason            the reason
+//	no place in time, or before the stop       the reason *       by the reason            the reason
 //	a check of ours fails                      the reason *       by the reason            the reason
 //	the peer's daemon refuses                  nothing            by the reason            the reason, by_peer
 //	the peer hangs up                          nothing            UNAVAILABLE              peer_closed +
@@ -354,8 +354,7 @@ func (h *session) expire() *failure {
 // * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a
 // second: the status frame is the response to the request that is being answered, or else to the next one; a socket
 // that was handed over takes it at once. The failure follows with the request after that, or when the second is over.
-//
-// - but not of the stop where the application asks the next daemon (again).
+// Nothing is told before the stop where the application asks the next daemon.
 //
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
