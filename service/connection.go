@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -69,7 +68,9 @@ func (l *listener) Accept() (*conn, error) {
 		var e unix.Errno
 		var cred peercred.Cred
 		var whose share
+		var began time.Time
 		rerr := raw.Read(func(on uintptr) bool {
+			began = time.Now()
 			for range acceptedInARow {
 				var r uintptr
 				r, _, e = unix.RawSyscall6(unix.SYS_ACCEPT4, on, 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
@@ -98,12 +99,15 @@ func (l *listener) Accept() (*conn, error) {
 		case e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM:
 			return nil, e
 		}
-		runtime.Gosched() // the loop itself must not keep a processor from others
+		// Who connects for nothing keeps this loop busy, and himself: half of a processor is enough for that. More would be
+		// taken from handshakes, and less would leave others in the kernel's queue for long.
+		time.Sleep(time.Since(began))
 	}
 }
 
-// acceptedInARow is how many connections are closed at accept before others have their turn.
-const acceptedInARow = 32
+// acceptedInARow is how many connections are closed at accept before others have their turn: some 2 ms of work, which a
+// timer can follow.
+const acceptedInARow = 256
 
 // newConn makes a conn of a descriptor, which is counted as pending.
 func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, error) {

@@ -21,11 +21,12 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
-var allModes = []string{"connect", "reset", "emptydata", "ping", "settings", "winupdate", "status", "bighdr", "cont", "m1",
+var allModes = []string{"own", "connect", "reset", "emptydata", "ping", "settings", "winupdate", "status", "bighdr", "cont", "m1",
 	"limited", "uids"}
 
 var describe = map[string]string{
-	"quiet": "none", "spin": "burns its own processor (control)", "connect": "connects and closes", "reset": "rapid reset",
+	"quiet": "none", "spin": "burns its own processor (control)", "own": "connects and closes, at a socket of its own",
+	"connect": "connects and closes", "reset": "rapid reset",
 	"emptydata": "empty DATA", "ping": "PING", "settings": "SETTINGS", "winupdate": "WINDOW_UPDATE", "status": "asks for the status",
 	"bighdr": "headers of 14 KB", "cont": "endless CONTINUATION", "m1": "replays message 1 to a server of its own",
 	"limited": "empty DATA at a limited socket", "uids": "connects as 65536 nameless uids",
@@ -44,18 +45,18 @@ func attack(mode, dir string, d time.Duration) error {
 			}
 			return nil
 		}
+	case "own": // what of "connect" is the kernel's, and no daemon's
+		var err error
+		if socket, err = ownSocket(); err != nil {
+			return err
+		}
+		once = func(time.Time) error { return connectAndClose(socket) }
 	case "uids":
 		return asManyUIDs(socket, end)
 	case "m1":
 		return replays(socket, end)
 	case "connect":
-		once = func(time.Time) error {
-			c, err := net.Dial("unix", socket)
-			if err == nil {
-				c.Close()
-			}
-			return err
-		}
+		once = func(time.Time) error { return connectAndClose(socket) }
 	case "limited":
 		mode, socket = "emptydata", filepath.Join(dir, "run", "limited")
 		fallthrough
@@ -77,6 +78,33 @@ func attack(mode, dir string, d time.Duration) error {
 }
 
 var spun atomic.Int64
+
+func connectAndClose(socket string) error {
+	c, err := net.Dial("unix", socket)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// ownSocket returns a socket that accepts and closes, and does nothing else.
+func ownSocket() (string, error) {
+	name := fmt.Sprintf("@altsd-fairness-%d", syscall.Getpid())
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return name, nil
+}
 
 // flood sends the frames of a mode on one connection until it ends.
 func flood(mode, socket string, end time.Time) error {
