@@ -66,6 +66,9 @@ func TestNewRefuses(t *testing.T) {
 		"no accounts":    {Machine: m, ServerAccounts: []string{}},
 		"same and other": {Machine: m, ServerAccounts: []string{"same", "bob"}},
 		"account":        {Machine: m, ServerAccounts: []string{"bob@x"}},
+		"domain group":   {Machine: m, PublishGroups: []string{"domain users@x"}},
+		"group's line":   {Machine: m, PublishGroups: []string{"a\nb"}},
+		"encoded":        {Machine: m, PublishGroups: []string{strings.Repeat(" ", 200), strings.Repeat("!", 200), strings.Repeat("#", 200), strings.Repeat("%", 200)}},
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%s: no error", name)
