@@ -61,7 +61,7 @@ func TestNewRefuses(t *testing.T) {
 		"limit":          {Machine: m, Limits: Limits{Streams: -1}},
 		"timeout":        {Machine: m, HandshakeTimeout: -1},
 		"naming":         {Machine: m, SecureNaming: 7},
-		"group":          {Machine: m, PublishGroups: []string{"Bad Group"}},
+		"group":          {Machine: m, PublishGroups: []string{"-wheel"}},
 		"groups":         {Machine: m, PublishGroups: manyNames(100)},
 		"no accounts":    {Machine: m, ServerAccounts: []string{}},
 		"same and other": {Machine: m, ServerAccounts: []string{"same", "bob"}},

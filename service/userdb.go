@@ -20,6 +20,8 @@ const (
 	userdbReply   = 1 << 20 // bytes of all the replies to one call
 )
 
+var errSystem = errors.New("io.systemd.System")
+
 // dial connects; errCannotAsk where systemd-userdbd does not run.
 func (v varlinkUsers) dial(ctx context.Context) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", v.path)
@@ -72,6 +74,9 @@ func (v varlinkUsers) call(ctx context.Context, method string, params map[string
 			"org.varlink.service.InvalidParameter":
 			// A name that it has in another spelling, or one that systemd takes for no name: that of digits alone.
 			return fmt.Errorf("systemd-userdbd: %w (%s)", errCannotAsk, reply.Error)
+		case "io.systemd.System":
+			// Any error of the system's; what it says of the uid of a name that systemd takes for none is this.
+			return fmt.Errorf("systemd-userdbd: %w, nor is there a getent that can: %w", errCannotAsk, errSystem)
 		default:
 			return fmt.Errorf("systemd-userdbd: error %.80q", reply.Error)
 		}

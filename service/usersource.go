@@ -135,11 +135,20 @@ func (h helperUsers) getentAndFiles() []userSource {
 	return []userSource{osUsers{}}
 }
 
-// first returns what the first source says that can tell.
+// first returns what the first source says that can tell. Where systemd-userdbd failed, that the files do not know a name
+// says nothing.
 func first[T any](sources []userSource, query func(userSource) (T, error)) (v T, err error) {
-	for _, s := range sources {
-		if v, err = query(s); !errors.Is(err, errCannotAsk) {
+	var failed error
+	for i, s := range sources {
+		v, err = query(s)
+		if last := i == len(sources)-1; last && failed != nil && errors.Is(err, errNoUser) {
+			return v, failed
+		}
+		if !errors.Is(err, errCannotAsk) {
 			break
+		}
+		if errors.Is(err, errSystem) {
+			failed = err
 		}
 	}
 	return v, err

@@ -258,6 +258,14 @@ func TestVarlinkUsers(t *testing.T) {
 	if err != nil || !slices.Equal(got, []string{"two", "one"}) {
 		t.Errorf("groups: %v, %v", got, err)
 	}
+	// What userdbd fails at, getent is asked for, and the files' ignorance counts for nothing.
+	failing := userdb(t, func(string, map[string]any) []string { return []string{`{"error":"io.systemd.System","parameters":{"errno":22}}`} })
+	if u, err := (helperUsers{varlink: failing, getent: directory(t)}).byUID(t.Context(), 70002); err != nil || u.name != "Bob" {
+		t.Errorf("userdbd fails: %v, %v", u, err)
+	}
+	if _, err := (helperUsers{varlink: failing, getent: "no-getent"}).byUID(t.Context(), 3_999_999_999); !errors.Is(err, errSystem) {
+		t.Errorf("userdbd fails, and there is no getent: %v", err)
+	}
 	// What userdbd has in another spelling, getent is asked for; without one, the files.
 	if uid, err := (helperUsers{varlink: path, getent: directory(t)}).uidOf(t.Context(), "bob"); err != nil || uid != 70002 {
 		t.Errorf("bob is %d, %v", uid, err)
