@@ -29,7 +29,7 @@ type AccountDatabase interface {
 type AccountOptions struct {
 	// AllowDomainAccounts lets @ and \ stand in account names.
 	AllowDomainAccounts bool
-	// Groups are the groups whose membership is looked up, in lower case.
+	// Groups are the groups whose membership is looked up, by their names in lower case.
 	Groups []string
 	// Timeout bounds each query of a lookup; 0 means 5 seconds.
 	Timeout time.Duration
@@ -126,6 +126,7 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
 	}
+	o.Groups = lowered(o.Groups)
 	a := &Accounts{source: src, files: newUserFiles(), opts: o, fresh: accountFresh, stale: accountStale,
 		refused: accountRefused, entries: make(map[uint32]*accountEntry)}
 	for i, p := range pools {

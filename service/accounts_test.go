@@ -117,7 +117,7 @@ func TestRule17(t *testing.T) {
 			wantReason(t, err, reason.LocalAccount, test.text)
 		}
 	}
-	a := newAccounts(AccountOptions{Groups: []string{"by list", "g", "h", "none"}}, &tableUsers{lines: lines})
+	a := newAccounts(AccountOptions{Groups: []string{"By List", "G", "h", "none"}}, &tableUsers{lines: lines})
 	if acct, err := a.Lookup(t.Context(), 0); err != nil || !slices.Equal(acct.Groups, []string{"by list", "g"}) {
 		t.Errorf("groups: %v, %v", acct, err)
 	}
