@@ -13,11 +13,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 // A Rule lets some peers call some methods. A list that is not empty is a condition, met by any of its entries; all
 // conditions must be met. At least one of Accounts, Machines, AnyAccount and Unauthenticated must be there. In the
-// patterns "*" stands for any text, also none and also with dots; patterns are in lower case, as names are.
+// patterns "*" stands for any text, also none and also with dots. In names, capitals count as lower case.
 type Rule struct {
 	// Methods are full method names, as "/pkg.Service/Method", or patterns of them; none: every method.
 	Methods []string
@@ -53,14 +54,12 @@ func (r *Rule) check() error {
 		}
 	}
 	for _, a := range r.Accounts {
-		if user, machine := splitAccount(a); user == "" || machine == "" {
-			return fmt.Errorf("account %q is not of the form user@machine", a)
+		if _, _, _, err := names.Account(a); err != nil {
+			return fmt.Errorf("account %q is not of the form user@machine: %w", a, err)
 		}
 	}
-	for _, p := range slices.Concat(r.Accounts, r.Machines, r.Groups) {
-		if p == "" || p != ascii.Lower(p) {
-			return fmt.Errorf("%q never matches: names are in lower case and not empty", p)
-		}
+	if slices.Contains(slices.Concat(r.Machines, r.Groups), "") {
+		return errors.New("an empty name never matches")
 	}
 	for _, k := range r.Unauthenticated {
 		if k != KindTLS && k != KindPlaintext {
@@ -79,7 +78,7 @@ func (r *Rule) allows(p *Peer) bool {
 		return false
 	}
 	byAccount := func(pattern string) bool {
-		user, machine := splitAccount(pattern)
+		user, machine := names.SplitAccount(pattern)
 		return match(user, p.User) && match(machine, p.Machine)
 	}
 	return p.User != "" && p.Machine != "" &&
@@ -100,6 +99,11 @@ func NewAuthorizer(rules ...Rule) (*Authorizer, error) {
 		}
 		for _, list := range []*[]string{&r.Methods, &r.Accounts, &r.Machines, &r.Groups, &r.Unauthenticated} {
 			*list = slices.Clone(*list) // the caller's slices may change
+		}
+		for _, list := range [][]string{r.Accounts, r.Machines, r.Groups} {
+			for i := range list {
+				list[i] = ascii.Lower(list[i])
+			}
 		}
 		a.rules = append(a.rules, r)
 	}

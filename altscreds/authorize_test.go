@@ -2,6 +2,7 @@ package altscreds_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,10 @@ func TestAuthorizer(t *testing.T) {
 		{altscreds.Rule{Accounts: []string{"alice@a.example.com"}}, []string{"alice@a.example.com"}, []string{"alice@b.example.com", "bob@a.example.com", "alice@a.example.com.evil.org", "malice@a.example.com", "alice", ""}},
 		{altscreds.Rule{Accounts: []string{"*@*.example.com"}}, []string{"alice@a.example.com", "x@y@b.c.example.com"}, []string{"alice@example.com", "alice@a.example.org", "@a.example.com", "a.example.com"}},
 		{altscreds.Rule{Accounts: []string{"alice@*"}}, []string{"alice@a"}, []string{"alice@corp@a", "alice"}},
+		{altscreds.Rule{Accounts: []string{"Alice@*.Example.COM"}}, []string{"alice@a.example.com"}, []string{"Alice@a.example.com", "bob@a.example.com"}},
+		{altscreds.Rule{Machines: []string{"A"}, Groups: []string{"Domain Users"}}, []string{"x@a"}, []string{"x@b"}},
+		{altscreds.Rule{Machines: []string{"a"}, Groups: []string{"domain", "users", "domain%20users", "wheel", "x"}}, nil, []string{"x@a"}},
+		{altscreds.Rule{Machines: []string{"a"}, Groups: []string{"x,wheel"}}, []string{"x@a"}, nil},
 		{altscreds.Rule{Machines: []string{"a.example.com", "*.hpc.example.com"}}, []string{"x@a.example.com", "y@n1.hpc.example.com"}, []string{"x@b.example.com", "y@hpc.example.com", "a.example.com"}},
 		{altscreds.Rule{Accounts: []string{"alice@*"}, Machines: []string{"a"}}, []string{"alice@a"}, []string{"alice@b", "bob@a"}},
 		{altscreds.Rule{Machines: []string{"a"}, Groups: []string{"ops", "dev"}}, []string{"x@a"}, []string{"x@b"}},
@@ -46,7 +51,7 @@ func TestAuthorizer(t *testing.T) {
 		a := must(altscreds.NewAuthorizer(test.rule))
 		for i, account := range append(test.allowed, test.denied...) {
 			ctx := peer.NewContext(context.Background(), &peer.Peer{AuthInfo: someone{account: account,
-				attributes: map[string]string{"groups": "dev,staff"}}})
+				attributes: map[string]string{"groups": "dev,domain%20users,staff,x%2Cwheel"}}})
 			err := a.Authorize(ctx, method)
 			want := codes.OK
 			if i >= len(test.allowed) {
@@ -78,7 +83,7 @@ func TestRuleMistakes(t *testing.T) {
 	for _, r := range []altscreds.Rule{
 		{}, {Methods: []string{"/a/b"}}, {AnyAccount: true, Methods: []string{"a/b"}}, {Accounts: []string{"alice"}},
 		{Accounts: []string{"@a"}},
-		{Accounts: []string{"a@"}}, {Accounts: []string{"Alice@a"}}, {Machines: []string{""}}, {Groups: []string{"ops"}},
+		{Accounts: []string{"a@"}}, {Machines: []string{""}}, {Groups: []string{"ops"}},
 		{AnyAccount: true, Machines: []string{"a"}}, {Unauthenticated: []string{"tls"}, AnyAccount: true},
 		{Unauthenticated: []string{"ssh"}},
 		{Unauthenticated: []string{"tls"}, Accounts: []string{"a@b"}},
@@ -111,6 +116,17 @@ func TestPeerUID(t *testing.T) {
 		p, _ := altscreds.PeerFromAuthInfo(someone{account: "a@b", attributes: map[string]string{"uid": uid}})
 		if _, got := p.UID(); got != ok {
 			t.Errorf("%q: %v", uid, got)
+		}
+	}
+}
+
+// A list that is not of the daemon's form has no groups, rather than those that can be made out.
+func TestPeerGroups(t *testing.T) {
+	for list, want := range map[string][]string{"": nil, "a": {"a"}, "a,domain%20users": {"a", "domain users"},
+		"b,a": nil, "a,": nil, "a, b": nil, "a,b%2": nil, "a,b%61": nil, "Adm": nil} {
+		p, _ := altscreds.PeerFromAuthInfo(someone{account: "a@b", attributes: map[string]string{"groups": list}})
+		if got := p.Groups(); !slices.Equal(got, want) {
+			t.Errorf("%q: %q", list, got)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 // outcome is what comes of a handshake that succeeded.
@@ -115,7 +116,7 @@ func (s *settings) bounded(ctx context.Context, raw net.Conn, do func(context.Co
 // check makes sure that the daemon did what it was asked for, so that a faulty one cannot open a connection to anybody.
 func (s *settings) check(r *altspb.HandshakerResult) error {
 	peer := r.GetPeerIdentity().GetServiceAccount()
-	_, machine := splitAccount(peer)
+	_, machine := names.SplitAccount(peer)
 	switch {
 	case r.GetRecordProtocol() != recordProtocol:
 		return daemonFault("it chose the record protocol %q", r.GetRecordProtocol())

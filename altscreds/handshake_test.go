@@ -54,7 +54,8 @@ func TestRefusedHere(t *testing.T) {
 		t.Errorf("server: %v", server)
 	}
 	for _, o := range []altscreds.ClientOptions{
-		{TargetMachines: []string{"node2.example.com"}}, {ServerName: "node2.example.com:99"},
+		{TargetMachines: []string{"node2.example.com"}}, {TargetMachines: []string{"Node2.EXAMPLE.com"}},
+		{TargetAccounts: []string{"Alice@Node2.EXAMPLE.com"}}, {ServerName: "NODE2.example.com."}, {ServerName: "node2.example.com:99"},
 		{TargetAccounts: []string{"carol@node2.example.com", alice2}, ServerName: "elsewhere.example.com"},
 	} {
 		o.Socket = cs

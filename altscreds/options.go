@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 const (
@@ -32,7 +33,7 @@ type ClientOptions struct {
 	// Timeout limits a handshake where the context sets no deadline; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// TargetAccounts are the accounts, "user@machine", that the peer may be. Name them wherever they are known: the name
-	// of a host proves the machine, and on a shared machine anybody may listen.
+	// of a host proves the machine, and on a shared machine anybody may listen. Capitals count as lower case.
 	TargetAccounts []string
 	// TargetMachines are machines on which the peer may be any account. The peer must be in one of the two lists, if
 	// either has an entry; otherwise the daemon checks the name that was dialled.
@@ -71,16 +72,17 @@ type settings struct {
 func (o ClientOptions) settings() (*settings, error) {
 	s := &settings{client: true, daemonUID: o.DaemonUID, serverName: o.ServerName}
 	for _, a := range o.TargetAccounts {
-		if user, machine := splitAccount(a); user == "" || machine == "" {
-			return nil, fmt.Errorf("altscreds: target account %q is not of the form user@machine", a)
+		account, _, _, err := names.Account(a)
+		if err != nil {
+			return nil, fmt.Errorf("altscreds: target account %q is not of the form user@machine: %w", a, err)
 		}
-		s.accounts = append(s.accounts, a)
+		s.accounts = append(s.accounts, account)
 	}
 	for _, m := range o.TargetMachines {
 		if m == "" || strings.ContainsAny(m, "@:/ ") {
 			return nil, fmt.Errorf("altscreds: target machine %q is not a host name", m)
 		}
-		s.machines = append(s.machines, m)
+		s.machines = append(s.machines, names.Machine(m))
 	}
 	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
 }

@@ -6,11 +6,13 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/alts"
 	"google.golang.org/grpc/peer"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 // A Peer is the proved identity of the other end of a connection.
@@ -25,16 +27,8 @@ type Peer struct {
 }
 
 func newPeer(account string, attributes map[string]string) *Peer {
-	user, machine := splitAccount(account)
+	user, machine := names.SplitAccount(account)
 	return &Peer{Account: account, User: user, Machine: machine, Attributes: maps.Clone(attributes)}
-}
-
-// splitAccount splits "user@machine" at the last "@", without which the machine is "".
-func splitAccount(account string) (user, machine string) {
-	if at := strings.LastIndexByte(account, '@'); at >= 0 {
-		return account[:at], account[at+1:]
-	}
-	return account, ""
 }
 
 // String returns the account.
@@ -46,17 +40,19 @@ func (p *Peer) UID() (uid uint32, ok bool) {
 	return uint32(n), err == nil
 }
 
-// Groups returns those of the account's groups that its machine publishes, in ascending order.
+// Groups returns those of the account's groups that its machine publishes, by their names in lower case, decoded: a name
+// may hold spaces, commas and any other printable character. It is nil for an attribute that is not of the form that the
+// daemon lets through.
 func (p *Peer) Groups() []string {
-	groups := p.Attributes["groups"]
-	if groups == "" {
+	groups, err := names.DecodeGroups(p.Attributes["groups"])
+	if err != nil {
 		return nil
 	}
-	return strings.Split(groups, ",")
+	return groups
 }
 
-// InGroup reports whether the account is in the group, as its machine states.
-func (p *Peer) InGroup(group string) bool { return slices.Contains(p.Groups(), group) }
+// InGroup reports whether the account is in the group, as its machine states. Capitals count as lower case.
+func (p *Peer) InGroup(group string) bool { return slices.Contains(p.Groups(), ascii.Lower(group)) }
 
 // PeerFromContext returns the peer of an RPC in its handler or, under ConnContext, of an HTTP request. ok is false if
 // the peer is not authenticated by ALTS.

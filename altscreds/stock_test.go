@@ -269,7 +269,7 @@ func call(cc *grpc.ClientConn, size int, opts ...grpc.CallOption) error {
 // TestGRPC has stock and own credentials in both roles carry RPCs, and looks at what each end learns of the other with
 // the functions of grpc's own package and of ours.
 func TestGRPC(t *testing.T) {
-	groups := []string{"staff", "wheel"}
+	groups := []string{"domain users", "wheel"}
 	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob", groups: groups,
 		service: service.Config{PublishGroups: groups}})
 	ss := daemon(t, "node2.example.com", daemonOptions{})
@@ -292,7 +292,7 @@ func TestGRPC(t *testing.T) {
 				}
 				p, ok := altscreds.PeerFromContext(ctx)
 				if _, hasUID := p.UID(); !ok || !hasUID || p.User != "bob" || p.Machine != "node1.example.com" ||
-					!p.InGroup("wheel") || p.InGroup("w") {
+					!p.InGroup("wheel") || !p.InGroup("domain users") || p.InGroup("domain") || p.InGroup("w") {
 					return fmt.Errorf("peer is %+v, %v", p, ok)
 				}
 				return alts.ClientAuthorizationCheck(ctx, []string{bob1})

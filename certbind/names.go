@@ -126,20 +126,6 @@ func validAttribute(a Attribute, allowDomain bool) error {
 	return nil
 }
 
-// validGroups accepts group names, at least one, in strictly ascending order, joined by commas.
-func validGroups(value string, allowDomain bool) error {
-	groups := strings.Split(value, ",")
-	for i, g := range groups {
-		if err := ValidAccount(g, allowDomain); err != nil {
-			return fmt.Errorf(`the attribute "groups" names a group that is not an account name: %w`, err)
-		}
-		if i > 0 && g <= groups[i-1] {
-			return errors.New(`the attribute "groups" is not in ascending order, or names a group twice`)
-		}
-	}
-	return nil
-}
-
 // hasName reports whether the machine name is one of the certificate's DNS SANs. A wildcard never matches, since no
 // machine name holds a '*'.
 func hasName(cert *x509.Certificate, machine string) bool {

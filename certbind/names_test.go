@@ -63,7 +63,9 @@ func TestAttributes(t *testing.T) {
 		{"uid", "-1", false}, {"uid", "+1", false}, {"uid", "1e3", false},
 		{"groups", "", false}, {"groups", "a", true}, {"groups", "a,b", true}, {"groups", "b,a", false},
 		{"groups", "a,a", false},
-		{"groups", "a,", false}, {"groups", "A", false}, {"groups", "a, b", false},
+		{"groups", "a,", false}, {"groups", "A", false}, {"groups", "a, b", false}, {"groups", "domain%20users", true},
+		{"groups", "a%2Cwheel,wheel", true}, {"groups", "domain users", false}, {"groups", "%41", false}, {"groups", "a%0A", false},
+		{"groups", "a%40b", false}, {"groups", "a%2c", false}, {"groups", "-a", false}, {"groups", "a%C2%85", false},
 	} {
 		if err := validAttributes([]Attribute{{tc.name, tc.value}}, false); (err == nil) != tc.ok {
 			t.Errorf("%q=%q: %v", tc.name, tc.value, err)

@@ -276,7 +276,13 @@ func newVerification(t *testing.T) *verification {
 	account("account: begins with an at sign, where domains are allowed", "@corp")
 	policy = verifyCase{}
 	for _, a := range [][3]string{{"good: uid 0", "uid", "0"}, {"good: largest uid", "uid", "4294967295"},
-		{"good: two groups", "groups", "adm,wheel"}, {"good: reserved name", "shell", "/bin/sh ~"},
+		{"good: two groups", "groups", "adm,wheel"},
+		{"good: groups with a space, a comma and beyond ASCII", "groups", "a%2Cwheel,dom%C3%A4nen-benutzer,domain%20users"},
+		{"attributes: a group with a space as it is", "groups", "domain users"},
+		{"attributes: a group with an escape in lower case", "groups", "a%2cb"},
+		{"attributes: a group with a letter escaped", "groups", "%61"},
+		{"attributes: a group with a line feed escaped", "groups", "a%0A"},
+		{"good: reserved name", "shell", "/bin/sh ~"},
 		{"good: empty value of a reserved name", "shell", ""},
 		{"attributes: uid over 32 bits", "uid", "4294967296"}, {"attributes: uid with a leading zero", "uid", "01"},
 		{"attributes: uid empty", "uid", ""}, {"attributes: uid with a sign", "uid", "+1"},

@@ -2,14 +2,11 @@ package service
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -32,9 +29,9 @@ type AccountDatabase interface {
 type AccountOptions struct {
 	// AllowDomainAccounts lets @ and \ stand in account names.
 	AllowDomainAccounts bool
-	// Groups are the groups whose membership is looked up.
+	// Groups are the groups whose membership is looked up, by their names in lower case.
 	Groups []string
-	// Timeout bounds one lookup; 0 means 5 seconds.
+	// Timeout bounds each query of a lookup; 0 means 5 seconds.
 	Timeout time.Duration
 }
 
@@ -103,7 +100,7 @@ type Accounts struct {
 
 // An accountEntry is one lookup and its outcome.
 type accountEntry struct {
-	began time.Time
+	ends  atomic.Int64  // time until which the query under way may take, ns since 1970
 	last  *accountEntry // the outcome with a name that it replaces, nil if there is none
 	named bool          // the uid had a name when the database last answered
 	done  chan struct{} // closed when the fields below are set
@@ -129,6 +126,7 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
 	}
+	o.Groups = lowered(o.Groups)
 	a := &Accounts{source: src, files: newUserFiles(), opts: o, fresh: accountFresh, stale: accountStale,
 		refused: accountRefused, entries: make(map[uint32]*accountEntry)}
 	for i, p := range pools {
@@ -150,19 +148,28 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	if e.found() {
 		return e.acct, e.err
 	}
-	// The deadline counts from the lookup's own start, so that nobody waits again for one that is known to hang.
-	deadline := time.NewTimer(time.Until(e.began.Add(a.opts.Timeout)))
+	// The deadline counts from the query's own start, so that nobody waits again for one that is known to hang.
+	deadline := time.NewTimer(e.left())
 	defer deadline.Stop()
-	select {
-	case <-e.done:
-		return e.acct, e.err
-	case <-ctx.Done():
-		return Account{}, reason.Errorf(reason.Internal,
-			"gave up waiting for the user database to name uid %d: %w", uid, ctx.Err())
-	case <-deadline.C:
-		return Account{}, a.hung(uid)
+	for {
+		select {
+		case <-e.done:
+			return e.acct, e.err
+		case <-ctx.Done():
+			return Account{}, reason.Errorf(reason.Internal,
+				"gave up waiting for the user database to name uid %d: %w", uid, ctx.Err())
+		case <-deadline.C:
+			left := e.left() // another query may have begun
+			if left <= 0 {
+				return Account{}, a.hung(uid)
+			}
+			deadline.Reset(left)
+		}
 	}
 }
+
+// left is how long the query under way may still take.
+func (e *accountEntry) left() time.Duration { return time.Until(time.Unix(0, e.ends.Load())) }
 
 // served returns the name from before, if that still serves in the place of e's outcome.
 func (a *Accounts) served(e *accountEntry) (Account, bool) {
@@ -243,7 +250,8 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 				"the user database does not answer for %d accounts already", accountsKept)
 		}
 	}
-	e := &accountEntry{began: now, done: make(chan struct{})}
+	e := &accountEntry{done: make(chan struct{})}
+	e.ends.Store(now.Add(a.opts.Timeout).UnixNano())
 	switch {
 	case old == nil:
 	case old.err == nil:
@@ -259,11 +267,16 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 // fill does one lookup. NSS cannot be interrupted, so that a hung one keeps this goroutine and its place among the
 // lookups until it returns.
 func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), a.opts.Timeout)
+	ask := func() (context.Context, context.CancelFunc) {
+		ends := time.Now().Add(a.opts.Timeout)
+		e.ends.Store(ends.UnixNano())
+		return context.WithDeadline(context.Background(), ends)
+	}
+	ctx, cancel := ask()
 	defer cancel()
 	select {
 	case places <- struct{}{}:
-		e.acct, e.err = a.resolve(ctx, uid)
+		e.acct, e.err = resolver{a.source, a.opts, ask}.resolve(uid)
 		<-places
 	case <-ctx.Done():
 		e.err = a.hung(uid)
@@ -275,48 +288,3 @@ func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
 	e.until = time.Now().Add(life)
 	close(e.done)
 }
-
-// resolve asks the database and applies the rules for names: uid to name to uid must come back to the same uid (a
-// second passwd line root:x:5000 would make uid 5000 "root"), and a name with capitals is used in lower case, which
-// must be the same uid (gRPC libraries compare accounts without regard to case).
-func (a *Accounts) resolve(ctx context.Context, uid uint32) (Account, error) {
-	u, err := a.source.byUID(ctx, uid)
-	if errors.Is(err, errNoUser) {
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"uid %d has no name in the user database (%s); give it an account", uid, AccountSource)
-	}
-	if err != nil {
-		return Account{}, reason.Errorf(reason.Internal, "the user database failed for uid %d: %w", uid, err)
-	}
-	name := ascii.Lower(u.name)
-	if err := certbind.ValidAccount(name, a.opts.AllowDomainAccounts); err != nil {
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
-	}
-	back, err := a.source.byName(ctx, name)
-	switch {
-	case err != nil && !errors.Is(err, errNoUser):
-		return Account{}, reason.Errorf(reason.Internal, "the user database failed for account %q: %w", name, err)
-	case (err != nil || back.uid != uid) && name != u.name:
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"the account name %q of uid %d has capitals, and %q is not the same account; rename one of them",
-			u.name, uid, name)
-	case err != nil:
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"uid %d is named %q, but the user database does not know that name", uid, name)
-	case back.uid != uid:
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"uid %d is named %q, but that name is uid %d; give each its own name in the user database", uid, name,
-			back.uid)
-	}
-	acct := Account{UID: uid, Name: name}
-	if len(a.opts.Groups) > 0 {
-		if acct.Groups, err = a.source.groups(ctx, u, a.opts.Groups); err != nil {
-			return Account{}, reason.Errorf(reason.Internal,
-				"the user database failed for the groups of %q: %w", name, err)
-		}
-	}
-	return acct, nil
-}
-
-var errNoUser = fmt.Errorf("no such user")

@@ -2,20 +2,14 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
@@ -24,6 +18,7 @@ import (
 // tableUsers is a user database of passwd lines, so that a test can have entries that no system should have.
 type tableUsers struct {
 	lines []userEntry
+	fold  bool // names are the same in any case, as SSSD and winbind have them
 	err   error
 	calls atomic.Int32
 	hang  func(uid uint32) // called first
@@ -47,15 +42,28 @@ func (u *tableUsers) byUID(_ context.Context, uid uint32) (userEntry, error) {
 	return u.find(func(e userEntry) bool { return e.uid == uid })
 }
 
-func (u *tableUsers) byName(_ context.Context, name string) (userEntry, error) {
-	return u.find(func(e userEntry) bool { return e.name == name })
+func (u *tableUsers) uidOf(_ context.Context, name string) (uint32, error) {
+	e, err := u.find(func(e userEntry) bool { return e.name == name || u.fold && strings.EqualFold(e.name, name) })
+	return e.uid, err
 }
 
-func (u *tableUsers) groups(_ context.Context, e userEntry, wanted []string) ([]string, error) {
+// The groups g and h are 10 and 11; everybody but noGroups is in g and, by its own list, in "by list".
+func (u *tableUsers) gidOf(_ context.Context, group string) (uint32, error) {
+	if gid := slices.Index([]string{"g", "h", "by list"}, group); gid >= 0 {
+		return uint32(10 + gid), nil
+	}
+	return 0, errNoUser
+}
+
+func (u *tableUsers) gids(_ context.Context, e userEntry) ([]uint32, error) {
 	if e.name == "nogroups" {
 		return nil, errors.New("broken")
 	}
-	return wanted[:1], nil
+	return []uint32{10}, nil
+}
+
+func (u *tableUsers) lists(_ context.Context, _ userEntry, group string) (bool, error) {
+	return group == "by list", nil
 }
 
 func TestRule17(t *testing.T) {
@@ -75,26 +83,32 @@ func TestRule17(t *testing.T) {
 		{"nogroups", 1009, 1},
 	}
 	for _, test := range []struct {
-		uid     uint32
-		domains bool
-		name    string // empty: refused
-		text    string
+		uid           uint32
+		domains, fold bool
+		name          string // empty: refused
+		text          string
 	}{
-		{0, false, "root", ""},
-		{5000, false, "", `uid 5000 is named "root", but that name is uid 0`},
-		{1001, false, "alice", ""},
-		{1002, false, "", `"Bob" of uid 1002 has capitals, and "bob" is not the same account`},
-		{1003, false, "bob", ""},
-		{1004, false, "", `"Carol" of uid 1004 has capitals`},
-		{1005, false, "", "cannot be used"},
-		{1006, false, "", "cannot be used"},
-		{1006, true, `corp\dave`, ""},
-		{1007, false, "", "cannot be used"},
-		{1007, true, "eve@corp", ""},
-		{1008, true, "", "cannot be used"},
-		{4242, false, "", "uid 4242 has no name"},
+		{0, false, false, "root", ""},
+		{5000, false, false, "", `uid 5000 is named "root", but that name is uid 0`},
+		{1001, false, false, "alice", ""},
+		{1002, false, false, "", `"Bob" of uid 1002 has capitals, and in lower case, as peers see it, it is the name of uid 1003; rename`},
+		{1003, false, false, "bob", ""},
+		{1004, false, false, "", `"Carol" of uid 1004 has capitals, and the user database`},
+		{1005, false, false, "", "cannot be used"},
+		{1006, false, false, "", "cannot be used"},
+		{1006, true, false, `corp\dave`, ""},
+		{1007, false, false, "", "cannot be used"},
+		{1007, true, false, "eve@corp", ""},
+		{1008, true, false, "", "cannot be used"},
+		{4242, false, false, "", "uid 4242 has no name"},
+		// Where the database takes names in any case, the lower-case name is that of one uid all the same.
+		{1004, false, true, "carol", ""},
+		{1006, true, true, `corp\dave`, ""},
+		{1002, false, true, "bob", ""},
+		{1003, false, true, "", `uid 1003 is named "bob", but that name is uid 1002`},
+		{5000, false, true, "", `uid 5000 is named "root", but that name is uid 0`},
 	} {
-		a := newAccounts(AccountOptions{AllowDomainAccounts: test.domains}, &tableUsers{lines: lines})
+		a := newAccounts(AccountOptions{AllowDomainAccounts: test.domains}, &tableUsers{lines: lines, fold: test.fold})
 		acct, err := a.Lookup(t.Context(), test.uid)
 		if acct.Name != test.name {
 			t.Errorf("uid %d is %q, want %q: %v", test.uid, acct.Name, test.name, err)
@@ -103,8 +117,8 @@ func TestRule17(t *testing.T) {
 			wantReason(t, err, reason.LocalAccount, test.text)
 		}
 	}
-	a := newAccounts(AccountOptions{Groups: []string{"g", "h"}}, &tableUsers{lines: lines})
-	if acct, err := a.Lookup(t.Context(), 0); err != nil || !slices.Equal(acct.Groups, []string{"g"}) {
+	a := newAccounts(AccountOptions{Groups: []string{"By List", "G", "h", "none"}}, &tableUsers{lines: lines})
+	if acct, err := a.Lookup(t.Context(), 0); err != nil || !slices.Equal(acct.Groups, []string{"by list", "g"}) {
 		t.Errorf("groups: %v, %v", acct, err)
 	}
 	_, err := a.Lookup(t.Context(), 1009)
@@ -124,14 +138,16 @@ func (oneWay) byUID(_ context.Context, uid uint32) (userEntry, error) {
 	return userEntry{"x", uid, uid}, nil
 }
 
-func (o oneWay) byName(context.Context, string) (userEntry, error) {
+func (o oneWay) uidOf(context.Context, string) (uint32, error) {
 	if o.err != nil {
-		return userEntry{}, o.err
+		return 0, o.err
 	}
-	return userEntry{}, errNoUser
+	return 0, errNoUser
 }
 
-func (oneWay) groups(context.Context, userEntry, []string) ([]string, error) { return nil, nil }
+func (oneWay) gidOf(context.Context, string) (uint32, error)          { return 0, errNoUser }
+func (oneWay) gids(context.Context, userEntry) ([]uint32, error)      { return nil, nil }
+func (oneWay) lists(context.Context, userEntry, string) (bool, error) { return false, nil }
 
 func TestRule18Cache(t *testing.T) {
 	src := &tableUsers{lines: []userEntry{{"a", 1, 1}}}
@@ -156,7 +172,7 @@ func TestRule18Cache(t *testing.T) {
 		t.Errorf("%d lookups for 50 callers each of a good and a bad uid, want 2", n)
 	}
 	// An entry that is older than the deadline of a lookup is good as long as it is fresh.
-	a.entries[1].began = time.Now().Add(-time.Hour)
+	a.entries[1].ends.Store(0)
 	for range 1000 {
 		if _, err := a.Lookup(t.Context(), 1); err != nil {
 			t.Fatal(err)
@@ -187,7 +203,7 @@ func TestRule18Cache(t *testing.T) {
 	_, err := a.Lookup(t.Context(), 99_999)
 	wantReason(t, err, reason.LocalAccount, "has no name")
 	for uid := range uint32(accountsKept) {
-		a.entries[uid+200_000] = &accountEntry{began: time.Now(), done: make(chan struct{})}
+		a.entries[uid+200_000] = &accountEntry{done: make(chan struct{})}
 	}
 	_, err = a.Lookup(t.Context(), 99_998)
 	wantReason(t, err, reason.Internal, "already")
@@ -248,153 +264,76 @@ func TestRule18Hung(t *testing.T) {
 	}
 }
 
-// testSource checks a source of the real system's users against the current user.
-func testSource(t *testing.T, src userSource) {
-	t.Helper()
-	me, g := currentUser(t)
-	uid, _ := strconv.ParseUint(me.Uid, 10, 32)
-	gid, _ := strconv.ParseUint(me.Gid, 10, 32)
-	want := userEntry{me.Username, uint32(uid), uint32(gid)}
-	if got, err := src.byUID(t.Context(), want.uid); err != nil || got != want {
-		t.Errorf("byUID: %v, %v, want %v", got, err, want)
-	}
-	if got, err := src.byName(t.Context(), want.name); err != nil || got != want {
-		t.Errorf("byName: %v, %v, want %v", got, err, want)
-	}
-	if _, err := src.byUID(t.Context(), 3_999_999_999); !errors.Is(err, errNoUser) {
-		t.Errorf("byUID of nobody: %v", err)
-	}
-	for _, name := range []string{"no-such-user", me.Uid} {
-		if _, err := src.byName(t.Context(), name); !errors.Is(err, errNoUser) {
-			t.Errorf("byName of %s: %v", name, err)
-		}
-	}
-	if got, err := src.groups(t.Context(), want, []string{"no-such-group", g.Name}); err != nil ||
-		!reflect.DeepEqual(got, []string{g.Name}) {
-		t.Errorf("groups: %v, %v", got, err)
-	}
-}
-
-func TestOSUsers(t *testing.T) { testSource(t, osUsers{}) }
-
-func TestGetentUsers(t *testing.T) {
-	path, err := exec.LookPath("getent")
-	if err != nil {
-		t.Skip("this system has no getent")
-	}
-	testSource(t, getentUsers{path})
-	testSource(t, helperUsers{varlink: "/nonexistent", getent: "getent"})
-	testSource(t, helperUsers{varlink: "/nonexistent", getent: "no-getent"})
-
-	fake := filepath.Join(t.TempDir(), "getent")
-	for script, want := range map[string]string{
-		"exit 3":            "exit status 3",
-		"echo a:b":          "fewer than 4",
-		"echo a:x:nought:1": "uid",
-		"echo a:x:1:nought": "gid",
-		"exec sleep 100":    "killed",
-	} {
-		if err := os.WriteFile(fake, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		if !strings.HasPrefix(script, "exec") {
-			ctx = t.Context()
-		}
-		if _, err := (getentUsers{fake}).byUID(ctx, 1); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %s", script, err, want)
-		}
-		cancel()
-	}
-	if _, err := (getentUsers{fake}).groups(canceled(), userEntry{}, []string{"x"}); err == nil {
-		t.Error("groups: no error")
-	}
-}
-
 func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }
 
-// userdb answers as systemd-userdbd does, by its documented interface, from the current user's entry.
-func userdb(t *testing.T, answer func(method string, p map[string]any) []string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
+// Each query of a lookup has its own time; and a lookup that takes long is for nothing but the first handshake, since
+// what was found serves, groups and all, while it is asked for again.
+func TestRule36SlowDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &slowUsers{tableUsers: tableUsers{lines: []userEntry{{"alice", 1, 1}}}, takes: 3 * time.Second}
+		a := newAccounts(AccountOptions{Groups: []string{"g", "h"}}, src)
+		a.files = new(userFiles)
+		first := time.Now()
+		for round := range 5 {
+			began := time.Now()
+			acct, err := a.Lookup(t.Context(), 1)
+			if err != nil || acct.Name != "alice" || !slices.Equal(acct.Groups, []string{"g"}) {
+				t.Fatalf("round %d: %v, %v", round, acct, err)
 			}
-			go func() {
-				defer c.Close()
-				b := make([]byte, 4096)
-				n, err := c.Read(b)
-				if err != nil {
-					return
-				}
-				var call struct {
-					Method     string         `json:"method"`
-					Parameters map[string]any `json:"parameters"`
-				}
-				if n == 0 || b[n-1] != 0 || json.Unmarshal(b[:n-1], &call) != nil ||
-					call.Parameters["service"] != "io.systemd.Multiplexer" {
-					t.Errorf("call %q", b[:n])
-				}
-				for _, r := range answer(strings.TrimPrefix(call.Method, "io.systemd.UserDatabase."), call.Parameters) {
-					c.Write(append([]byte(r), 0))
-				}
-			}()
+			if took := time.Since(began); round > 0 && took > 0 {
+				t.Errorf("round %d took %v", round, took)
+			}
+			time.Sleep(40 * time.Second)
 		}
-	}()
-	return path
+		if src.calls.Load() < 4 || time.Since(first) < 200*time.Second {
+			t.Errorf("%d lookups", src.calls.Load())
+		}
+		synctest.Wait()
+		src.takes = 6 * time.Second
+		time.Sleep(time.Minute)
+		_, err := a.Lookup(t.Context(), 1)
+		wantReason(t, err, reason.Internal, "did not name uid 1 within 5s")
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	})
 }
 
-func TestVarlinkUsers(t *testing.T) {
-	me, g := currentUser(t)
-	const none = `{"error":"io.systemd.UserDatabase.NoRecordFound","parameters":{}}`
-	path := userdb(t, func(method string, p map[string]any) []string {
-		switch {
-		case method == "GetUserRecord" && (fmt.Sprint(p["uid"]) == me.Uid || p["userName"] == me.Username):
-			return []string{fmt.Sprintf(`{"parameters":{"record":{"userName":%q,"uid":%s,"gid":%s},"incomplete":false}}`, me.Username, me.Uid, me.Gid)}
-		case method == "GetMemberships":
-			return []string{fmt.Sprintf(`{"parameters":{"userName":%q,"groupName":"one"},"continues":true}`,
-				me.Username),
-				fmt.Sprintf(`{"parameters":{"userName":%q,"groupName":"two"}}`, me.Username)}
-		case method == "GetGroupRecord":
-			return []string{fmt.Sprintf(`{"parameters":{"record":{"groupName":%q,"gid":%s}}}`, g.Name, me.Gid)}
-		}
-		return []string{none}
-	})
-	testSource(t, varlinkUsers{path})
-	testSource(t, helperUsers{varlink: path})
-	got, err := varlinkUsers{path}.groups(t.Context(), userEntry{name: me.Username}, []string{"three", "two", "one"})
-	if err != nil || !slices.Equal(got, []string{"two", "one"}) {
-		t.Errorf("groups: %v, %v", got, err)
+// slowUsers takes its time for each query.
+type slowUsers struct {
+	tableUsers
+	takes time.Duration
+}
+
+func (s *slowUsers) wait(ctx context.Context) error {
+	select {
+	case <-time.After(s.takes):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	for reply, want := range map[string]string{
-		`{"error":"io.systemd.UserDatabase.ServiceNotAvailable"}`: "ServiceNotAvailable",
-		`{"parameters":{"record":{"uid":1}}}`:                     "no name",
-		`{"parameters":{"record":{"userName":"x","uid":"1"}}}`:    "reply",
-		`{`: "reply",
-		`{"parameters":{"record":{"userName":"other","uid":2}}}`: errNoUser.Error(),
-	} {
-		bad := userdb(t, func(string, map[string]any) []string { return []string{reply} })
-		if _, err := (varlinkUsers{bad}).byUID(t.Context(), 1); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %s", reply, err, want)
-		}
+}
+
+func (s *slowUsers) byUID(ctx context.Context, uid uint32) (userEntry, error) {
+	if err := s.wait(ctx); err != nil {
+		return userEntry{}, err
 	}
-	silent := userdb(t, func(string, map[string]any) []string { return nil })
-	if _, err := (varlinkUsers{silent}).groups(t.Context(), userEntry{}, []string{"x"}); err == nil {
-		t.Error("a connection that ends without reply gave no error")
+	return s.tableUsers.byUID(ctx, uid)
+}
+
+func (s *slowUsers) uidOf(ctx context.Context, name string) (uint32, error) {
+	if err := s.wait(ctx); err != nil {
+		return 0, err
 	}
-	if _, err := (varlinkUsers{"/nonexistent"}).byName(t.Context(), "x"); err == nil {
-		t.Error("no error without a socket")
+	return s.tableUsers.uidOf(ctx, name)
+}
+
+func (s *slowUsers) gids(ctx context.Context, u userEntry) ([]uint32, error) {
+	if err := s.wait(ctx); err != nil {
+		return nil, err
 	}
+	return s.tableUsers.gids(ctx, u)
 }

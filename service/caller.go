@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -137,7 +138,7 @@ func (id *identity) String() string { return id.account.Name + "@" + id.machine 
 func (id *identity) attributes() []certbind.Attribute {
 	attrs := []certbind.Attribute{{Name: "uid", Value: strconv.FormatUint(uint64(id.account.UID), 10)}}
 	if len(id.account.Groups) > 0 {
-		attrs = slices.Insert(attrs, 0, certbind.Attribute{Name: "groups", Value: strings.Join(id.account.Groups, ",")})
+		attrs = slices.Insert(attrs, 0, certbind.Attribute{Name: "groups", Value: names.EncodeGroups(id.account.Groups)})
 	}
 	return attrs
 }

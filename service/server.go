@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/fair"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/keysahead"
 	"github.com/shared-altsd/shared-altsd/internal/localgrpc"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -28,7 +30,8 @@ type Config struct {
 	Machine *certbind.Machine
 	// Accounts is the user database; nil: the system's (NewAccounts).
 	Accounts AccountDatabase
-	// PublishGroups are the groups whose members are attested as such. Together they may need 2048 bytes.
+	// PublishGroups are the groups whose members are attested as such, by their names in lower case. Together they may
+	// need 2048 bytes as an attribute.
 	PublishGroups []string
 	// AllowDomainAccounts lets @ and \ stand in account names, local ones and those of targets.
 	AllowDomainAccounts bool
@@ -146,23 +149,21 @@ func New(c Config) (*Server, error) {
 }
 
 func (c *Config) checkNames() error {
-	c.PublishGroups = slices.Clone(c.PublishGroups)
+	c.PublishGroups = lowered(c.PublishGroups)
 	slices.Sort(c.PublishGroups)
 	c.PublishGroups = slices.Compact(c.PublishGroups)
-	size := 0
 	for _, g := range c.PublishGroups {
-		if err := certbind.ValidAccount(g, c.AllowDomainAccounts); err != nil {
+		if err := certbind.ValidGroup(g, c.AllowDomainAccounts); err != nil {
 			return fmt.Errorf("service: the group %q cannot be published: %w", g, err)
 		}
-		size += len(g) + 1
 	}
-	if size > maxGroupsField {
+	if size := len(names.EncodeGroups(c.PublishGroups)); size > maxGroupsField {
 		return fmt.Errorf("service: the names of the published groups need %d bytes; they may have %d", size, maxGroupsField)
 	}
 	if c.ServerAccounts != nil && len(c.ServerAccounts) == 0 {
 		return errors.New("service: the list of server accounts is empty; leave it out to accept any")
 	}
-	c.ServerAccounts = slices.Clone(c.ServerAccounts)
+	c.ServerAccounts = lowered(c.ServerAccounts)
 	for _, a := range c.ServerAccounts {
 		if a == same && len(c.ServerAccounts) > 1 {
 			return errors.New("service: the server account \"same\" must stand alone")
@@ -172,6 +173,15 @@ func (c *Config) checkNames() error {
 		}
 	}
 	return nil
+}
+
+// lowered returns names in lower case, as those of peers and of their groups are.
+func lowered(list []string) []string {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i] = ascii.Lower(list[i])
+	}
+	return list
 }
 
 // Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;

@@ -104,11 +104,14 @@ func TestNewRefuses(t *testing.T) {
 		"limit":          {Machine: m, Limits: Limits{Streams: -1}},
 		"timeout":        {Machine: m, HandshakeTimeout: -1},
 		"naming":         {Machine: m, SecureNaming: 7},
-		"group":          {Machine: m, PublishGroups: []string{"Bad Group"}},
+		"group":          {Machine: m, PublishGroups: []string{"-wheel"}},
 		"groups":         {Machine: m, PublishGroups: manyNames(100)},
 		"no accounts":    {Machine: m, ServerAccounts: []string{}},
 		"same and other": {Machine: m, ServerAccounts: []string{"same", "bob"}},
 		"account":        {Machine: m, ServerAccounts: []string{"bob@x"}},
+		"domain group":   {Machine: m, PublishGroups: []string{"domain users@x"}},
+		"group's line":   {Machine: m, PublishGroups: []string{"a\nb"}},
+		"encoded":        {Machine: m, PublishGroups: []string{strings.Repeat(" ", 200), strings.Repeat("!", 200), strings.Repeat("#", 200), strings.Repeat("%", 200)}},
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%s: no error", name)

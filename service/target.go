@@ -9,6 +9,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -110,7 +111,7 @@ func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 		}
 		t.accounts = append(t.accounts, account)
 	case *altspb.Identity_Hostname:
-		machine := ascii.Lower(v.Hostname)
+		machine := names.Machine(v.Hostname)
 		if err := certbind.ValidMachineName(machine); err != nil {
 			return badRequest("the target machine %.100q cannot be any machine: %v", v.Hostname, err)
 		}
@@ -122,17 +123,16 @@ func (t *target) addIdentity(id *altspb.Identity, domains bool) error {
 	return nil
 }
 
-// parseServiceAccount checks account@machine, split at the last @, and returns it in lower case.
+// parseServiceAccount checks account@machine and returns it in lower case.
 func parseServiceAccount(s string, domains bool) (string, error) {
-	s = ascii.Lower(s)
-	i := strings.LastIndexByte(s, '@')
-	if i < 0 {
-		return "", fmt.Errorf("it has no @")
-	}
-	if err := certbind.ValidAccount(s[:i], domains); err != nil {
+	account, user, machine, err := names.Account(s)
+	if err != nil {
 		return "", err
 	}
-	return s, certbind.ValidMachineName(s[i+1:])
+	if err := certbind.ValidAccount(user, domains); err != nil {
+		return "", err
+	}
+	return account, certbind.ValidMachineName(machine)
 }
 
 // authorize is the check of an initiator, made before the peer learns who called.

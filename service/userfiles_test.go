@@ -190,8 +190,12 @@ func (c *changing) byUID(context.Context, uint32) (userEntry, error) {
 	return userEntry{c.name, 1, 1}, nil
 }
 
-func (c *changing) byName(context.Context, string) (userEntry, error) {
-	return userEntry{c.name, 1, 1}, nil
+func (c *changing) uidOf(context.Context, string) (uint32, error) { return 1, nil }
+
+func (c *changing) gidOf(context.Context, string) (uint32, error) { return 10, nil }
+
+func (c *changing) gids(context.Context, userEntry) ([]uint32, error) {
+	return []uint32{10}, c.before()
 }
 
-func (c *changing) groups(context.Context, userEntry, []string) ([]string, error) { return nil, nil }
+func (c *changing) lists(context.Context, userEntry, string) (bool, error) { return false, nil }

@@ -1,327 +1,175 @@
 package service
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os/exec"
 	"os/user"
-	"slices"
 	"strconv"
-	"strings"
 )
 
-// A userSource is a user database as it is, before any rule: errNoUser if it has no such entry.
+// A userSource is a user database as it is, before any rule: errNoUser if it has no such entry, errCannotAsk if it
+// cannot tell, so that the next one is to be asked. Which spellings of a name are the same is the database's affair.
+// Each method is one query, or two quick ones.
 type userSource interface {
 	byUID(ctx context.Context, uid uint32) (userEntry, error)
-	byName(ctx context.Context, name string) (userEntry, error)
-	// groups returns those of wanted that the user is a member of, its primary group among them, in the order of wanted.
-	groups(ctx context.Context, u userEntry, wanted []string) ([]string, error)
+	// uidOf returns the uid to which the name of an account leads, gidOf the gid to which that of a group does.
+	uidOf(ctx context.Context, name string) (uint32, error)
+	gidOf(ctx context.Context, group string) (uint32, error)
+	// gids returns the groups that the user is a member of, as far as the source can name them; lists reports whether a
+	// group is one of the others.
+	gids(ctx context.Context, u userEntry) ([]uint32, error)
+	lists(ctx context.Context, u userEntry, group string) (bool, error)
 }
+
+var (
+	errNoUser    = errors.New("no such user or group")
+	errCannotAsk = errors.New("cannot be asked for this")
+)
 
 type userEntry struct {
 	name     string
 	uid, gid uint32
 }
 
+func newUserEntry(name, uid, gid string) (userEntry, error) {
+	u, err := parseID(uid)
+	if err != nil {
+		return userEntry{}, fmt.Errorf("uid of an entry: %w", err)
+	}
+	g, err := parseID(gid)
+	if err != nil {
+		return userEntry{}, fmt.Errorf("gid of an entry: %w", err)
+	}
+	return userEntry{name, u, g}, nil
+}
+
+func parseID(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}
+
 // osUsers is package os/user: NSS in a build with cgo, /etc/passwd and /etc/group in one without.
 type osUsers struct{}
 
 func (osUsers) byUID(_ context.Context, uid uint32) (userEntry, error) {
-	return osUser(user.LookupId(strconv.FormatUint(uint64(uid), 10)))
-}
-
-func (osUsers) byName(_ context.Context, name string) (userEntry, error) {
-	return osUser(user.Lookup(name))
-}
-
-func osUser(u *user.User, err error) (userEntry, error) {
-	var unknownID user.UnknownUserIdError
-	var unknownName user.UnknownUserError
-	if errors.As(err, &unknownID) || errors.As(err, &unknownName) {
-		return userEntry{}, errNoUser
-	}
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if err != nil {
-		return userEntry{}, err
+		return userEntry{}, osError(err)
 	}
 	return newUserEntry(u.Username, u.Uid, u.Gid)
 }
 
-func newUserEntry(name, uid, gid string) (userEntry, error) {
-	u, err := strconv.ParseUint(uid, 10, 32)
+func (osUsers) uidOf(_ context.Context, name string) (uint32, error) {
+	u, err := user.Lookup(name)
 	if err != nil {
-		return userEntry{}, fmt.Errorf("uid of an entry: %w", err)
+		return 0, osError(err)
 	}
-	g, err := strconv.ParseUint(gid, 10, 32)
-	if err != nil {
-		return userEntry{}, fmt.Errorf("gid of an entry: %w", err)
-	}
-	return userEntry{name, uint32(u), uint32(g)}, nil
+	return parseID(u.Uid)
 }
 
-func (osUsers) groups(_ context.Context, u userEntry, wanted []string) ([]string, error) {
-	gids, err := (&user.User{Username: u.name, Gid: strconv.FormatUint(uint64(u.gid), 10)}).GroupIds()
+func (osUsers) gidOf(_ context.Context, group string) (uint32, error) {
+	g, err := user.LookupGroup(group)
 	if err != nil {
+		return 0, osError(err)
+	}
+	return parseID(g.Gid)
+}
+
+func osError(err error) error {
+	var unknownID user.UnknownUserIdError
+	var unknownName user.UnknownUserError
+	var unknownGroup user.UnknownGroupError
+	if errors.As(err, &unknownID) || errors.As(err, &unknownName) || errors.As(err, &unknownGroup) {
+		return errNoUser
+	}
+	return err
+}
+
+// gids asks getent where os/user gives up, which with cgo it does at more than 2048 groups.
+func (osUsers) gids(ctx context.Context, u userEntry) ([]uint32, error) {
+	list, err := (&user.User{Username: u.name, Gid: strconv.FormatUint(uint64(u.gid), 10)}).GroupIds()
+	if err != nil {
+		if path, lookErr := exec.LookPath("getent"); lookErr == nil {
+			return getentUsers{path}.gids(ctx, u)
+		}
 		return nil, err
 	}
-	var member []string
-	for _, name := range wanted {
-		g, err := user.LookupGroup(name)
-		var unknown user.UnknownGroupError
-		if errors.As(err, &unknown) {
-			continue
-		}
+	var gids []uint32
+	for _, s := range list {
+		gid, err := parseID(s)
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(gids, g.Gid) {
-			member = append(member, name)
-		}
+		gids = append(gids, gid)
 	}
-	return member, nil
+	return gids, nil
 }
 
-// helperUsers chooses at each lookup: a database that comes up after the daemon is found.
+func (osUsers) lists(context.Context, userEntry, string) (bool, error) { return false, nil }
+
+// helperUsers asks the first of the sources that are there and can tell. It looks at each query which are: a database
+// that comes up after the daemon is found.
 type helperUsers struct {
 	varlink string // path of systemd-userdbd's socket
 	getent  string // name of the program
 }
 
-func (h helperUsers) choose() userSource {
-	if c, err := net.Dial("unix", h.varlink); err == nil {
-		c.Close()
-		return varlinkUsers{h.varlink}
+// users are the sources of accounts. groups has getent before userdbd, which asks NSS for all groups of a user at once.
+func (h helperUsers) users() []userSource {
+	return append([]userSource{varlinkUsers{h.varlink}}, h.getentAndFiles()...)
+}
+
+func (h helperUsers) groups() []userSource {
+	if s := h.getentAndFiles(); len(s) > 1 {
+		return s
 	}
+	return h.users()
+}
+
+func (h helperUsers) getentAndFiles() []userSource {
 	if path, err := exec.LookPath(h.getent); err == nil {
-		return getentUsers{path}
+		return []userSource{getentUsers{path}, osUsers{}}
 	}
-	return osUsers{}
+	return []userSource{osUsers{}}
+}
+
+// first returns what the first source says that can tell. Where systemd-userdbd failed, that the files do not know a name
+// says nothing.
+func first[T any](sources []userSource, query func(userSource) (T, error)) (v T, err error) {
+	var failed error
+	for i, s := range sources {
+		v, err = query(s)
+		if last := i == len(sources)-1; last && failed != nil && errors.Is(err, errNoUser) {
+			return v, failed
+		}
+		if !errors.Is(err, errCannotAsk) {
+			break
+		}
+		if errors.Is(err, errSystem) {
+			failed = err
+		}
+	}
+	return v, err
 }
 
 func (h helperUsers) byUID(ctx context.Context, uid uint32) (userEntry, error) {
-	return h.choose().byUID(ctx, uid)
+	return first(h.users(), func(s userSource) (userEntry, error) { return s.byUID(ctx, uid) })
 }
 
-func (h helperUsers) byName(ctx context.Context, name string) (userEntry, error) {
-	return h.choose().byName(ctx, name)
+func (h helperUsers) uidOf(ctx context.Context, name string) (uint32, error) {
+	return first(h.users(), func(s userSource) (uint32, error) { return s.uidOf(ctx, name) })
 }
 
-func (h helperUsers) groups(ctx context.Context, u userEntry, wanted []string) ([]string, error) {
-	return h.choose().groups(ctx, u, wanted)
+func (h helperUsers) gidOf(ctx context.Context, group string) (uint32, error) {
+	return first(h.groups(), func(s userSource) (uint32, error) { return s.gidOf(ctx, group) })
 }
 
-// getentUsers runs getent(1), which asks NSS in a process that can be killed.
-type getentUsers struct{ path string }
-
-// run returns the fields of the first line, split at sep; errNoUser for getent's exit status 2.
-func (g getentUsers) run(ctx context.Context, database, key, sep string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, g.path, "--", database, key)
-	cmd.Env = []string{"LC_ALL=C"}
-	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 2 {
-		return nil, errNoUser
-	}
-	if err != nil {
-		return nil, fmt.Errorf("getent %s: %w", database, err)
-	}
-	line, _, _ := bytes.Cut(out, []byte("\n"))
-	if sep == " " {
-		return strings.Fields(string(line)), nil
-	}
-	return strings.Split(string(line), sep), nil
+func (h helperUsers) gids(ctx context.Context, u userEntry) ([]uint32, error) {
+	return first(h.groups(), func(s userSource) ([]uint32, error) { return s.gids(ctx, u) })
 }
 
-func (g getentUsers) passwd(ctx context.Context, key string) (userEntry, error) {
-	f, err := g.run(ctx, "passwd", key, ":")
-	if err != nil {
-		return userEntry{}, err
-	}
-	if len(f) < 4 {
-		return userEntry{}, errors.New("getent passwd: the entry has fewer than 4 fields")
-	}
-	return newUserEntry(f[0], f[2], f[3])
-}
-
-func (g getentUsers) byUID(ctx context.Context, uid uint32) (userEntry, error) {
-	u, err := g.passwd(ctx, strconv.FormatUint(uint64(uid), 10))
-	if err == nil && u.uid != uid {
-		return userEntry{}, errNoUser
-	}
-	return u, err
-}
-
-// byName compares the name, because getent takes a key of digits for a uid.
-func (g getentUsers) byName(ctx context.Context, name string) (userEntry, error) {
-	u, err := g.passwd(ctx, name)
-	if err == nil && u.name != name {
-		return userEntry{}, errNoUser
-	}
-	return u, err
-}
-
-func (g getentUsers) groups(ctx context.Context, u userEntry, wanted []string) ([]string, error) {
-	gids, err := g.run(ctx, "initgroups", u.name, " ")
-	if err != nil {
-		return nil, err
-	}
-	gids = append(gids[min(1, len(gids)):], strconv.FormatUint(uint64(u.gid), 10)) // the first field is the name
-	var member []string
-	for _, name := range wanted {
-		f, err := g.run(ctx, "group", name, ":")
-		if errors.Is(err, errNoUser) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(f) >= 3 && f[0] == name && slices.Contains(gids, f[2]) {
-			member = append(member, name)
-		}
-	}
-	return member, nil
-}
-
-// varlinkUsers speaks Varlink to systemd-userdbd (systemd.io, "User/Group Record Lookup API via Varlink"), which
-// multiplexes NSS and systemd's own sources.
-type varlinkUsers struct{ path string }
-
-const (
-	userdbSocket  = "/run/systemd/userdb/io.systemd.Multiplexer"
-	userdbMethods = "io.systemd.UserDatabase."
-	userdbReply   = 1 << 20 // bytes of all the replies to one call
-)
-
-// call sends one method call and hands each reply's parameters to each; more asks for several replies.
-func (v varlinkUsers) call(ctx context.Context, method string, params map[string]any, more bool,
-	each func(json.RawMessage) error) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", v.path)
-	if err != nil {
-		return fmt.Errorf("systemd-userdbd: %w", err)
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	params["service"] = "io.systemd.Multiplexer"
-	req, err := json.Marshal(map[string]any{"method": userdbMethods + method, "parameters": params, "more": more})
-	if err != nil {
-		return fmt.Errorf("systemd-userdbd: %w", err)
-	}
-	if _, err := conn.Write(append(req, 0)); err != nil {
-		return fmt.Errorf("systemd-userdbd: %w", err)
-	}
-	r := bufio.NewReader(io.LimitReader(conn, userdbReply))
-	for {
-		b, err := r.ReadBytes(0)
-		if err != nil {
-			return fmt.Errorf("systemd-userdbd: reply: %w", err)
-		}
-		var reply struct {
-			Parameters json.RawMessage `json:"parameters"`
-			Error      string          `json:"error"`
-			Continues  bool            `json:"continues"`
-		}
-		if err := json.Unmarshal(b[:len(b)-1], &reply); err != nil {
-			return fmt.Errorf("systemd-userdbd: reply: %w", err)
-		}
-		switch reply.Error {
-		case "":
-		case userdbMethods + "NoRecordFound", userdbMethods + "ConflictingRecordFound",
-			userdbMethods + "NonMatchingRecordFound":
-			return errNoUser
-		default:
-			return fmt.Errorf("systemd-userdbd: error %.80q", reply.Error)
-		}
-		if err := each(reply.Parameters); err != nil {
-			return fmt.Errorf("systemd-userdbd: reply: %w", err)
-		}
-		if !reply.Continues {
-			return nil
-		}
-	}
-}
-
-func (v varlinkUsers) user(ctx context.Context, params map[string]any) (userEntry, error) {
-	var p struct {
-		Record struct {
-			UserName *string `json:"userName"`
-			UID      *uint32 `json:"uid"`
-			GID      *uint32 `json:"gid"`
-		} `json:"record"`
-	}
-	err := v.call(ctx, "GetUserRecord", params, false, func(b json.RawMessage) error { return json.Unmarshal(b, &p) })
-	if err != nil {
-		return userEntry{}, err
-	}
-	r := p.Record
-	if r.UserName == nil || r.UID == nil {
-		return userEntry{}, errors.New("systemd-userdbd: the record has no name or no uid")
-	}
-	gid := *r.UID // a record without gid means a private group of the same number
-	if r.GID != nil {
-		gid = *r.GID
-	}
-	return userEntry{*r.UserName, *r.UID, gid}, nil
-}
-
-func (v varlinkUsers) byUID(ctx context.Context, uid uint32) (userEntry, error) {
-	u, err := v.user(ctx, map[string]any{"uid": uid})
-	if err == nil && u.uid != uid {
-		return userEntry{}, errNoUser
-	}
-	return u, err
-}
-
-func (v varlinkUsers) byName(ctx context.Context, name string) (userEntry, error) {
-	u, err := v.user(ctx, map[string]any{"userName": name})
-	if err == nil && u.name != name {
-		return userEntry{}, errNoUser
-	}
-	return u, err
-}
-
-func (v varlinkUsers) groups(ctx context.Context, u userEntry, wanted []string) ([]string, error) {
-	in := make(map[string]bool)
-	err := v.call(ctx, "GetMemberships", map[string]any{"userName": u.name}, true, func(b json.RawMessage) error {
-		var p struct {
-			UserName  string `json:"userName"`
-			GroupName string `json:"groupName"`
-		}
-		err := json.Unmarshal(b, &p)
-		if p.UserName == u.name {
-			in[p.GroupName] = true
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, errNoUser) {
-		return nil, err
-	}
-	err = v.call(ctx, "GetGroupRecord", map[string]any{"gid": u.gid}, false, func(b json.RawMessage) error {
-		var p struct {
-			Record struct {
-				GroupName string  `json:"groupName"`
-				GID       *uint32 `json:"gid"`
-			} `json:"record"`
-		}
-		err := json.Unmarshal(b, &p)
-		if p.Record.GID != nil && *p.Record.GID == u.gid {
-			in[p.Record.GroupName] = true
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, errNoUser) {
-		return nil, err
-	}
-	var member []string
-	for _, name := range wanted {
-		if in[name] {
-			member = append(member, name)
-		}
-	}
-	return member, nil
+func (h helperUsers) lists(ctx context.Context, u userEntry, group string) (bool, error) {
+	return first(h.groups(), func(s userSource) (bool, error) { return s.lists(ctx, u, group) })
 }

@@ -96,7 +96,7 @@ func TestConfigPrecedence(t *testing.T) {
 // Whatever the file gives serve's options: no panic, and an error names file and line.
 func FuzzServeConfig(f *testing.F) {
 	for _, seed := range []string{"", "socket = /a\nsocket = /b,uids=1-2+4\n", "ca = a.test=/x\n",
-		"log-level = info # x\r\n", "drain-timeout = 5s", "publish-groups = a, b", "require-eku = 1.2.3", "socket-mode = 0660\nsocket-mode = 1",
+		"log-level = info # x\r\n", "drain-timeout = 5s", "publish-groups = Domain Users, b", "require-eku = 1.2.3", "socket-mode = 0660\nsocket-mode = 1",
 		"metrics = unix:/a\nmachine-name = A.test"} {
 		f.Add(seed)
 	}

@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"io/fs"
-	"os/user"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
@@ -57,7 +57,8 @@ func (c *serveConfig) options() []cli.Option {
 		logs   = "Log and configuration:"
 	)
 	c.SocketGroup = -1
-	account := func(v string) error { return certbind.ValidAccount(v, true) }
+	account := func(v string) error { return certbind.ValidAccount(ascii.Lower(v), true) }
+	publish := func(v string) error { return certbind.ValidGroup(ascii.Lower(v), true) }
 	socket := cli.Option{
 		Name: "socket", Group: local, Repeat: true, Value: cli.Func("PATH[,uids=N-M]", c.addSocket).CompleteFiles(),
 		Help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of " +
@@ -69,8 +70,9 @@ func (c *serveConfig) options() []cli.Option {
 		cli.Option{Name: "socket-group", Group: local, Value: cli.Func("GROUP", c.setSocketGroup),
 			Help: "Group of the sockets, a name or a number."},
 		cli.Option{Name: "publish-groups", Group: local,
-			Value: cli.List(&c.PublishGroups, "GROUPS", account),
-			Help:  "Groups, separated by commas, whose membership peers are told of as an attribute of the account."},
+			Value: cli.List(&c.PublishGroups, "GROUPS", publish),
+			Help: "Groups, separated by commas, whose membership peers are told of as an attribute of the account. Names may " +
+				"hold spaces, and are told in lower case."},
 		cli.Option{Name: "secure-naming", Default: "strict", Group: naming,
 			Value: cli.Func("strict|dns|off", c.setSecureNaming).CompleteChoices("strict", "dns", "off"),
 			Help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
@@ -146,11 +148,8 @@ func groupID(name string) (int, error) {
 	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(gid), nil
 	}
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, fmt.Errorf("no group %q in the system's database: create it with groupadd, or give a number", name)
-	}
-	return strconv.Atoi(g.Gid)
+	gid, err := service.GroupID(name)
+	return int(gid), err
 }
 
 func (c *serveConfig) setSocketGroup(v string) (err error) {

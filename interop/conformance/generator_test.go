@@ -398,7 +398,9 @@ func (g *generator) attributes() (b []byte) {
 			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "0", "1000", "01", "4294967295", "4294967296", "-1", "")))
 			continue
 		case "groups":
-			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "adm", "adm,wheel", "wheel,adm", "adm,adm", "", "a@b,b")))
+			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "adm", "adm,wheel", "wheel,adm", "adm,adm", "", "a@b,b",
+				"a%20b", "a%2Cb,b", "a%2cb", "a%2", "a%", "%", "%41", "a%61", "a%0A", "a%C3%A4", "a%C2%85", "a%FF", "a%40b", "%5C", "-a", "a b",
+				"a%ED%A0%80", strings.Repeat("g", 256), strings.Repeat("g", 257))))
 			continue
 		}
 		value := pick(g, "", "1000", "0", "00", "01", "4294967295", "4294967296", "-1", "+1", " 1", "1 ", "adm", "adm,wheel",

@@ -18,7 +18,6 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -137,9 +136,9 @@ std::string Peer(const Context& context) {
   return internal::First(*auth, "service_account");
 }
 
-// PeerAttributes gives what the peer's machine signed of the account beside its name: "uid", "groups" (joined by
-// commas), "user" and "machine". Empty if the connection does not use ALTS. Needs libgrpc++_alts at link time, if it is
-// called.
+// PeerAttributes gives what the peer's machine signed of the account beside its name: "uid", "groups", "user" and
+// "machine". The names of groups are joined by commas; what is not of a-z 0-9 _ . $ + - @ \ in a name is %XX there:
+// "domain%20users". Empty if the connection does not use ALTS. Needs libgrpc++_alts at link time, if it is called.
 template <class Context>
 std::map<std::string, std::string> PeerAttributes(const Context& context) {
   const auto auth = context.auth_context();
@@ -149,12 +148,16 @@ std::map<std::string, std::string> PeerAttributes(const Context& context) {
   return alts->peer_attributes();
 }
 
-// Authorize gives OK if the caller is one of accounts, else the status for the handler to return.
+// Authorize gives OK if the caller is one of accounts, else the status for the handler to return. Capitals count as lower
+// case.
 template <class Context>
 grpc::Status Authorize(const Context& context, const std::vector<std::string>& accounts) {
   const std::string peer = Peer(context);
   if (peer.empty()) return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "the connection does not use ALTS");
-  if (std::find(accounts.begin(), accounts.end(), peer) != accounts.end()) return grpc::Status::OK;
+  for (std::string account : accounts) {
+    for (char& c : account) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if (account == peer) return grpc::Status::OK;
+  }
   return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, peer + " may not do this");
 }
 

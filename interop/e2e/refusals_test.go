@@ -238,6 +238,8 @@ var refusals = []refusal{
 	{name: "attribute machine", code: reason.AccountUnacceptable, says: `the attribute name "machine" is reserved`, claim: attribute("machine", "beta.test")},
 	{name: "attribute uid that is no number", code: reason.AccountUnacceptable, says: `the attribute "uid" is not a decimal number`, claim: attribute("uid", "007")},
 	{name: "attribute with a control character", code: reason.AccountUnacceptable, says: "holds a byte outside", claim: attribute("note", "a\nb")},
+	{name: "group with a space as it is", code: reason.AccountUnacceptable, says: "a group's name holds a byte that has to be encoded", claim: attribute("groups", "domain users")},
+	{name: "group with a letter encoded", code: reason.AccountUnacceptable, says: "is encoded that stands for itself", claim: attribute("groups", "wh%65el")},
 
 	// Negotiation.
 	{name: "server without our application protocol", code: reason.NoApplicationProtocol, says: "no application protocol in common", side: asServer, rogue: func(r *rogue) { r.offer = offer([]string{"h3"}, []string{ourRecord}, rpc21, nil) }},

@@ -251,6 +251,21 @@ ATTRIBUTES = [
     ("groups-out-of-order", opaque8(b"groups") + opaque16(b"wheel,adm")),
     ("groups-upper-case", opaque8(b"groups") + opaque16(b"Wheel")),
     ("groups-empty-entry", opaque8(b"groups") + opaque16(b"adm,,wheel")),
+    ("groups-with-space", opaque8(b"groups") + opaque16(b"domain users")),
+    ("groups-with-space-after-comma", opaque8(b"groups") + opaque16(b"adm, wheel")),
+    ("groups-escape-in-lower-case", opaque8(b"groups") + opaque16(b"adm%2cwheel")),
+    ("groups-escape-cut", opaque8(b"groups") + opaque16(b"adm%2")),
+    ("groups-escape-of-plain-letter", opaque8(b"groups") + opaque16(b"adm,wh%65el")),
+    ("groups-escape-of-capital", opaque8(b"groups") + opaque16(b"%41dm")),
+    ("groups-escape-of-line-feed", opaque8(b"groups") + opaque16(b"adm%0A")),
+    ("groups-escape-of-nul", opaque8(b"groups") + opaque16(b"adm%00")),
+    ("groups-escape-of-c1-control", opaque8(b"groups") + opaque16(b"adm%C2%85")),
+    ("groups-escape-of-no-utf8", opaque8(b"groups") + opaque16(b"adm%FF")),
+    ("groups-escape-of-surrogate", opaque8(b"groups") + opaque16(b"adm%ED%A0%80")),
+    ("groups-begin-with-hyphen", opaque8(b"groups") + opaque16(b"-adm")),
+    ("groups-at-sign", opaque8(b"groups") + opaque16(b"adm@corp")),
+    ("groups-escaped-at-sign", opaque8(b"groups") + opaque16(b"adm%40corp")),
+    ("groups-of-257", opaque8(b"groups") + opaque16(b"a" * 257)),
 ]
 ACCOUNTS = [
     ("upper-case", b"Root"), ("begins-with-hyphen", b"-a"), ("begins-with-dot", b".a"), ("begins-with-plus", b"+a"),
@@ -420,6 +435,9 @@ IDENTITIES = [
     ("good-account-all-signs", "5.3", OK, dict(account=b"_a.b$c+d-e")),
     ("good-attributes", "5.4", OK, dict(attributes=[
         (b"groups", b"adm,wheel"), (b"uid", b"1000"), (b"x-other_1", b"~ ")])),
+    ("good-groups-escaped", "5.4", OK, dict(attributes=[
+        (b"groups", b"%20,a%2Cwheel,dom%C3%A4nen-benutzer,domain%20users,r%26d%25,wheel")])),
+    ("good-group-of-256", "5.4", OK, dict(attributes=[(b"groups", b"a" * 255 + b"%20")])),
     ("good-sixteen-attributes", "5.4", OK, dict(attributes=[(b"a%02d" % i, b"") for i in range(16)])),
     ("good-longest-attribute", "5.4", OK, dict(attributes=[(b"a" * 32, b"x" * 2048)])),
 ]

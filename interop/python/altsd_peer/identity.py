@@ -156,6 +156,8 @@ def verify_statement(public, statement, signature):
 _LABEL = re.compile(rb"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+-]{0,63}\Z")
 _DOMAIN_ACCOUNT = re.compile(rb"[a-z0-9_][a-z0-9._$+@\\-]{0,127}\Z")
+_PLAIN = re.compile(rb"[a-z0-9_.$+@\\-]")
+_GROUP = re.compile(rb"([a-z0-9_]|%[0-9A-F]{2})([a-z0-9_.$+@\\-]|%[0-9A-F]{2})*\Z")
 _ATTRIBUTE = re.compile(rb"[a-z][a-z0-9_-]*\Z")
 _UID = re.compile(rb"(0|[1-9][0-9]{0,9})\Z")
 
@@ -173,6 +175,23 @@ def valid_account(name, domain=False):
     return bool((_DOMAIN_ACCOUNT if domain else _ACCOUNT).match(name))
 
 
+def valid_group(encoded, domain=False):
+    """One entry of the attribute groups, as it travels."""
+    if not _GROUP.match(encoded):
+        return False
+    name = re.sub(rb"%(..)", lambda m: bytes.fromhex(m.group(1).decode()), encoded)
+    for escape in re.findall(rb"%(..)", encoded):
+        if _PLAIN.match(bytes.fromhex(escape.decode())):
+            return False
+    try:
+        text = name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if any(ord(c) < 0x20 or 0x7f <= ord(c) < 0xa0 or "A" <= c <= "Z" for c in text):
+        return False
+    return len(name) <= 256 and (domain or not re.search(rb"[@\\]", name))
+
+
 def check_attributes(attributes, domain=False):
     """What the attributes say (5.4), in their order: Refusal with code 13."""
     for name, value in attributes:
@@ -184,7 +203,7 @@ def check_attributes(attributes, domain=False):
             raise Refusal(ACCOUNT_UNACCEPTABLE, "the uid is not a decimal number below 2^32")
         if name == b"groups":
             groups = value.split(b",")
-            if not all(valid_account(g, domain) for g in groups) or groups != sorted(set(groups)):
+            if not all(valid_group(g, domain) for g in groups) or groups != sorted(set(groups)):
                 raise Refusal(ACCOUNT_UNACCEPTABLE, "the groups")
 
 
