@@ -86,7 +86,7 @@
 // A Machine makes its static key in memory and never stores it. Machine.Attest hands out a snapshot of static key and
 // identity that belong together, as a copy for one handshake, so that rotation and reload wipe the Machine's own copy
 // and disturb no handshake. A statement begins 5 minutes before it is signed, lasts for MachineConfig.Window, ends no
-// later than the leaf, is signed anew after half of its life or when leaf, static key, account's attributes or the
-// clock say so, and is never handed out with less than 5 minutes left. If the key fails to sign, the statement in
-// hand is used to its end. At most 4096 statements are kept, one an account.
+// later than the leaf, and is signed anew after half of its life or when leaf, static key, account's attributes or the
+// clock say so. One that ends with the leaf is used to its end, since the next one would end no later; so is the
+// statement in hand if the key fails to sign. At most 4096 statements are kept, one an account.
 package certbind
