@@ -58,6 +58,7 @@ func (f *Files) load(name string) (_ *loaded, err error) {
 	if l.credential, err = f.loadCredential(l); err != nil {
 		return nil, err
 	}
+	l.warnings = append(l.warnings, l.credential.Warnings...)
 	defer func() {
 		if err != nil {
 			wipeCredential(l.credential)
