@@ -3,7 +3,6 @@ package certbind
 import (
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -66,8 +65,7 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		case b.Type == "CERTIFICATE":
 			cert, err := x509.ParseCertificate(b.Bytes)
 			if err != nil {
-				return nil, fmt.Errorf("certificate %d of the machine does not parse; have it issued anew: %w",
-					len(certs)+1, err)
+				return nil, fmt.Errorf("certificate %d of the machine %w", len(certs)+1, unusable(b.Bytes, "have it issued anew", err))
 			}
 			if !slices.ContainsFunc(certs, cert.Equal) {
 				certs = append(certs, cert)
@@ -79,8 +77,8 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 			}
 			signers = append(signers, signer)
 		default:
-			return nil, fmt.Errorf("the machine's credentials hold a PEM block of type %q; "+
-				"only certificates and one private key belong there", b.Type)
+			return nil, fmt.Errorf("cannot use the machine's credentials, where only certificates and one private key belong: %w",
+				wrongBlock(b.Type))
 		}
 	}
 	switch {
@@ -105,39 +103,6 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	return c, nil
 }
 
-func parseKey(b *pem.Block) (crypto.Signer, error) {
-	if b.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
-		return nil, errors.New(`it is encrypted, and a daemon has nobody to ask for the passphrase; decrypt it with ` +
-			`"openssl pkey -in FILE -out NEW" and protect the file by its permissions`)
-	}
-	var key any
-	var err error
-	switch b.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(b.Bytes)
-	default:
-		return nil, fmt.Errorf(`its PEM type is %q; convert it to PKCS #8 with "openssl pkey -in FILE -out NEW"`, b.Type)
-	}
-	if err != nil {
-		// What the parser says could quote from the key.
-		return nil, fmt.Errorf(`its %s block does not parse; copy the file anew, or convert it with `+
-			`"openssl pkey -in FILE -out NEW"`, b.Type)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("it is a key that cannot sign (X25519 or the like); use P-256, P-384, Ed25519 or RSA")
-	}
-	if err := acceptableKey(signer.Public(), maxLeafRSABits); err != nil {
-		return nil, fmt.Errorf("peers do not accept it: %w; make a new key, P-256 for instance, and a certificate for it",
-			err)
-	}
-	return signer, nil
-}
-
 // MachineName returns the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
 // SANs; else the only DNS SAN that can name a machine; else fqdn, the host's own name, if it is one of several. SANs
 // have no stable order, so that the first of them is no choice.
@@ -155,12 +120,8 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	}
 	switch len(names) {
 	case 0:
-		if slices.ContainsFunc(c.Leaf.DNSNames, func(s string) bool { return strings.HasPrefix(s, "*.") }) {
-			return "", errors.New("the machine's certificate has only wildcard DNS names, and a wildcard names no machine; " +
-				"have it issued with the machine's own DNS name")
-		}
-		return "", errors.New("the machine's certificate has no DNS name (subject alternative name) " +
-			"that can name a machine; have it issued with the machine's DNS name")
+		return "", fmt.Errorf("the machine's certificate %s; have it issued with the machine's own DNS name",
+			noMachineName(c.Leaf))
 	case 1:
 		return names[0], nil
 	}

@@ -139,6 +139,14 @@ func TestCredentialErrors(t *testing.T) {
 		"damaged block":        {append(i.PEM(), "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n"...), nil, "damaged"},
 		"two of the key":       {append(i.PEM(), again.CertPEM...), nil, "2 certificates are of the private key"},
 		"too large":            {huge.PEM(), nil, "300 names"},
+		"joined":               {append(bytes.TrimSpace(i.KeyPEM), i.CertPEM...), nil, "END line"},
+		"one line":             {bytes.ReplaceAll(i.PEM(), []byte("\n"), []byte(" ")), nil, "line breaks are missing"},
+		"written breaks":       {bytes.ReplaceAll(i.PEM(), []byte("\n"), []byte(`\n`)), nil, "printf"},
+		"UTF-16":               {utf16(i.PEM()), nil, "iconv"},
+		"UTF-16, no mark":      {utf16(i.PEM())[2:], nil, "iconv"},
+		"a list":               {append(i.PEM(), block("X509 CRL", []byte{1})...), nil, "revocation list"},
+		"PKCS #7":              {append(i.KeyPEM, block("PKCS7", []byte{1})...), nil, "openssl pkcs7"},
+		"a key in DER":         {i.CertPEM, keyDER(i.KeyPEM), "openssl pkey -inform DER"},
 	} {
 		_, err := ParseCredential(tc.cert, tc.key)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -166,6 +174,10 @@ func TestCredentialErrors(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// Marks of Windows' editors do no harm, wherever they stand.
+	if _, err := ParseCredential(slices.Concat([]byte("\ufeff"), i.KeyPEM, []byte("\ufeff"), i.CertPEM), nil); err != nil {
+		t.Error(err)
+	}
 	// Unrelated roots, as in a bundle, do no harm.
 	if _, err := ParseCredential(append(i.PEM(), newCA(t, testca.Options{}).PEM()...), nil); err != nil {
 		t.Error(err)
@@ -185,6 +197,20 @@ func TestCredentialErrors(t *testing.T) {
 	if c := credential(t, self); len(c.Chain) != 1 {
 		t.Errorf("%d certificates", len(c.Chain))
 	}
+}
+
+// utf16 writes ASCII as Windows does.
+func utf16(text []byte) []byte {
+	out := []byte("\xff\xfe")
+	for _, c := range text {
+		out = append(out, c, 0)
+	}
+	return out
+}
+
+func keyDER(keyPEM []byte) []byte {
+	b, _ := pem.Decode(keyPEM)
+	return b.Bytes
 }
 
 // Both certificates of a CA that two roots have signed travel, in whatever order they stand, and peers of either root
@@ -231,6 +257,10 @@ func TestRule19MachineName(t *testing.T) {
 		"override not a name":      {[]string{alpha}, "Alpha.example.com", "", "lower-case ASCII"},
 		"wildcards only":           {[]string{"*.example.com"}, "", "", "only wildcard DNS names"},
 		"no names":                 {nil, "", alpha, "no DNS name"},
+		"an underscore":            {[]string{"a_b.example.com"}, "", "", `"a_b.example.com" (a machine name may hold only`},
+		"a dot at the end":         {[]string{alpha + "."}, "", "", "no dot at its end"},
+		"a label of 64":            {[]string{strings.Repeat("a", 64) + ".example.com"}, "", "", "label of 64 bytes"},
+		"very many that cannot":    {slices.Repeat([]string{"a_b.example.com"}, 12), "", "", "4 more"},
 		"only localhost":           {[]string{"localhost"}, "", "localhost", "no DNS name"},
 	} {
 		c := credential(t, issue(t, ca, testca.Leaf{Hosts: tc.sans}))

@@ -44,7 +44,7 @@ const maxSignedMemo = 1024
 // distribution point). Go's parser accepts all of these, and a lookup in them would find too little.
 func parseCRLs(f CRLFile) ([]*crl, error) {
 	ders := [][]byte{f.Data}
-	if bytes.Contains(f.Data, []byte("-----BEGIN ")) {
+	if bytes.Contains(f.Data, []byte("-----BEGIN ")) || !bytes.HasPrefix(f.Data, []byte{0x30}) {
 		blocks, err := pemBlocks(f.Data)
 		if err != nil {
 			return nil, err
@@ -52,7 +52,7 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 		ders = nil
 		for _, b := range blocks {
 			if b.Type != "X509 CRL" {
-				return nil, fmt.Errorf(`it holds a PEM block of type %q, not "X509 CRL"; give only revocation lists`, b.Type)
+				return nil, fmt.Errorf(`only revocation lists ("X509 CRL") belong there: %w`, wrongBlock(b.Type))
 			}
 			ders = append(ders, b.Bytes)
 		}
@@ -71,7 +71,18 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 
 func parseCRL(der []byte) (*crl, error) {
 	list, err := x509.ParseRevocationList(der)
-	if err != nil {
+	switch {
+	case err == nil:
+	case versionOneList(der):
+		return nil, errors.New("it is a list of version 1, which cannot say what it is for; have the CA make version 2 " +
+			`(openssl: "crlnumber" in the CA's section, or "crl_extensions")`)
+	default:
+		if _, err := x509.ParseCertificate(der); err == nil {
+			return nil, fmt.Errorf("it is not a revocation list: %w", wrongBlock("CERTIFICATE"))
+		}
+		if kind := derKind(der); kind != nil {
+			return nil, fmt.Errorf("it is not a revocation list: %w", kind)
+		}
 		return nil, fmt.Errorf("it is not a revocation list in PEM or DER; fetch it anew: %w", err)
 	}
 	if err := acceptableSignature(list.SignatureAlgorithm); err != nil {
@@ -106,6 +117,18 @@ func parseCRL(der []byte) (*crl, error) {
 	// The entries are in the map now; a large list need not be held twice.
 	list.RevokedCertificateEntries = nil
 	return &crl{list: list, revoked: revoked, signed: make(map[[32]byte]bool)}, nil
+}
+
+// versionOneList reports whether der looks like a list without the version field, which crypto/x509 does not read.
+func versionOneList(der []byte) bool {
+	all, err := elements(der)
+	if err != nil || len(all) != 3 {
+		return false
+	}
+	fields, err := elements(all[0].FullBytes)
+	// Algorithm, issuer, thisUpdate; a certificate's first field is its version or its serial number.
+	return err == nil && len(fields) >= 3 && fields[0].Tag == asn1.TagSequence && fields[1].Tag == asn1.TagSequence &&
+		(fields[2].Tag == asn1.TagUTCTime || fields[2].Tag == asn1.TagGeneralizedTime)
 }
 
 // signedBy reports whether the issuer's key has signed the list. Only the key counts: a CA's name may belong to two

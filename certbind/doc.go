@@ -55,7 +55,8 @@
 //     CertificateNotYetValid, MachineNameMismatch, CertificateUnacceptable, CertificateRevoked, RevocationUnknown)
 //  7. Signature of the statement. (StatementInvalid)
 //
-// No error holds text of the peer's but a machine name that has passed step 5.
+// No error holds text of the peer's but a machine name that has passed step 5, and object identifiers as digits and dots
+// of at most 64 bytes.
 //
 // # Revocation
 //
