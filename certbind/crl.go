@@ -16,6 +16,9 @@ import (
 type CRLFile struct {
 	Data   []byte
 	Source string // for messages
+	// Complete is the administrator's word that the lists have the revocations of all certificates of their kind, wherever
+	// these say that their list is: then the names of a list's issuing distribution point do not count.
+	Complete bool
 }
 
 var (
@@ -23,10 +26,11 @@ var (
 	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 )
 
-// A crl is one revocation list that says all there is to say about its issuer's certificates.
+// A crl is one revocation list that says all there is to say about those of its issuer's certificates that it is for.
 type crl struct {
 	list    *x509.RevocationList
 	revoked map[string]struct{} // serial numbers, big-endian
+	scope   Scope
 	source  string
 
 	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only
@@ -40,8 +44,8 @@ type crl struct {
 const maxSignedMemo = 1024
 
 // parseCRLs reads a file of lists and refuses each that would have to be read with more knowledge than this package
-// has: a list with a critical extension, a list of changes (delta) or of a part of the certificates (issuing
-// distribution point). Go's parser accepts all of these, and a lookup in them would find too little.
+// has: a list with a critical extension, a list of changes (delta), of some reasons, of other issuers. Go's parser accepts
+// all of these, and a lookup in them would find too little.
 func parseCRLs(f CRLFile) ([]*crl, error) {
 	ders := [][]byte{f.Data}
 	if bytes.Contains(f.Data, []byte("-----BEGIN ")) || !bytes.HasPrefix(f.Data, []byte{0x30}) {
@@ -64,6 +68,9 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 			return nil, err
 		}
 		list.source = f.Source
+		if f.Complete {
+			list.scope.Names = nil
+		}
 		lists = append(lists, list)
 	}
 	return lists, nil
@@ -92,13 +99,15 @@ func parseCRL(der []byte) (*crl, error) {
 		return nil, errors.New("the list has no nextUpdate, so that nobody can tell when it is out of date; " +
 			"have the CA set it (RFC 5280, section 5.1.2.5)")
 	}
+	var scope Scope
 	for _, ext := range list.Extensions {
 		switch {
 		case ext.Id.Equal(oidDeltaIndicator):
 			return nil, errors.New("it is a delta list, which holds changes only; use the complete list")
 		case ext.Id.Equal(oidIssuingDistributionPoint):
-			return nil, errors.New("it has an issuing distribution point, so that it may cover " +
-				"a part of the certificates only; use a complete list")
+			if scope, err = parseScope(ext.Value); err != nil {
+				return nil, err
+			}
 		case ext.Critical:
 			return nil, fmt.Errorf("it has the critical extension %v, which is not known here; use a plain complete list",
 				ext.Id)
@@ -116,7 +125,7 @@ func parseCRL(der []byte) (*crl, error) {
 	}
 	// The entries are in the map now; a large list need not be held twice.
 	list.RevokedCertificateEntries = nil
-	return &crl{list: list, revoked: revoked, signed: make(map[[32]byte]bool)}, nil
+	return &crl{list: list, revoked: revoked, scope: scope, signed: make(map[[32]byte]bool)}, nil
 }
 
 // versionOneList reports whether der looks like a list without the version field, which crypto/x509 does not read.

@@ -39,7 +39,7 @@ type Trust struct {
 	requireEKU  asn1.ObjectIdentifier
 	allowDomain bool
 	crlStaleOK  bool
-	behind      map[[32]byte]Behind // CAs whose chains fail, by the SHA-256 of their keys
+	behind      map[[32]byte][]Behind // CAs whose chains fail, by the SHA-256 of their keys
 }
 
 // A caGroup is the outcome of one CA: certificates, or the system's pool.

@@ -290,44 +290,6 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 	return p, t.checkRevocation(path, &p, now)
 }
 
-// checkRevocation looks up each certificate of the path but the anchor in each list that its issuer's key has signed.
-// Every list is asked before a stale one is reported: a revocation says more. It shortens p to the ends of the lists
-// used.
-func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now time.Time) *reason.Error {
-	var stale *crl
-	var behind *Behind
-	for i, cert := range path[:len(path)-1] {
-		if b, ok := t.behind[sha256.Sum256(path[i+1].RawSubjectPublicKeyInfo)]; ok {
-			behind = &b
-		}
-		for _, l := range t.crls {
-			if !l.signedBy(path[i+1]) {
-				continue
-			}
-			if l.revokes(cert) {
-				return reason.Errorf(reason.CertificateRevoked, "certificate %d of the chain (serial number %x) is revoked by %s",
-					i+1, cert.SerialNumber, l.source)
-			}
-			switch {
-			case t.crlStaleOK:
-			case l.stale(now):
-				stale = l
-			default:
-				p.notAfter = earlier(p.notAfter, l.list.NextUpdate)
-			}
-		}
-	}
-	if behind != nil {
-		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(behind.setting(), "%v; fetch the newest one", behind))
-	}
-	if stale != nil {
-		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(SettingCRLStaleOK,
-			"the revocation list %s was due to be replaced at %s; fetch a new one, or accept lists that are out of date",
-			stale.source, stamp(stale.list.NextUpdate)))
-	}
-	return nil
-}
-
 // chainError finds the code for an error of x509.Verify.
 func (t *Trust) chainError(err error, certs []*x509.Certificate, machine string, opts x509.VerifyOptions) error {
 	leaf := certs[0]
