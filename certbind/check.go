@@ -35,6 +35,13 @@ var cures = map[reason.Code]string{
 	reason.MachineNameMismatch: "have it issued by a CA whose name constraints permit every name in it",
 }
 
+// settingCures are those of cures that say more where a setting is known.
+var settingCures = map[Setting]string{
+	SettingLists: "give the CA's other lists as well",
+	SettingCompleteList: "give the CA's other lists as well, or have it name the list's place in its certificates; or, if " +
+		"the list has all that it issues, say so",
+}
+
 // Check returns what peers with the same trust would say of a machine's credential at a time, and nothing of what ends
 // later: each fault with its cure, none if all is well. name is the machine's name, or empty to have it chosen from
 // those of the certificate; a nil trust leaves out what needs one.
@@ -74,7 +81,11 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 		return faults
 	}
 	if err := checkOwnChain(c, name, t, now); err != nil {
-		fault(SettingOf(err), cures[reason.Of(err)], "%v", err)
+		setting, cure := SettingOf(err), cures[reason.Of(err)]
+		if c := settingCures[setting]; c != "" {
+			cure = c
+		}
+		fault(setting, cure, "%v", err)
 	}
 	return append(faults, t.check(now)...)
 }
@@ -121,8 +132,10 @@ func (t *Trust) check(now time.Time) []Fault {
 			}
 		}
 	}
-	for _, b := range t.behind {
-		faults = append(faults, Fault{What: b.String(), Cure: fetchList + ", or say that this is meant", Setting: b.setting()})
+	for _, all := range t.behind {
+		for _, b := range all {
+			faults = append(faults, Fault{What: b.String(), Cure: fetchList + ", or say that this is meant", Setting: b.setting()})
+		}
 	}
 	for _, l := range t.crls {
 		if l.stale(now) {

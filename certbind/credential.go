@@ -1,10 +1,8 @@
 package certbind
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,14 +15,16 @@ import (
 // A Credential is the machine's private key with the certificates that speak for it. It does not change once made, but
 // by Wipe.
 type Credential struct {
-	// Chain is what travels: 1 to 4 certificates in DER, leaf first, each next one issued the one before it, without
-	// the root; 16384 bytes in all.
+	// Chain is what travels: 1 to 4 certificates in DER, leaf first, each other one issued one before it, without roots;
+	// 16384 bytes in all.
 	Chain [][]byte
 	// Leaf is the certificate of the key, Certificates the whole of Chain.
 	Leaf         *x509.Certificate
 	Certificates []*x509.Certificate
 	// Signer holds the private key: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits.
 	Signer crypto.Signer
+	// Warnings are clauses about certificates that were given and do not travel, mostly none.
+	Warnings []string
 
 	mu sync.RWMutex // held to sign, and to wipe what signs
 }
@@ -34,8 +34,8 @@ var errWiped = errors.New("the machine's private key was wiped, since another on
 
 // ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the
 // key stands in certPEM. Keys are PKCS #8, PKCS #1 or SEC 1, not encrypted. The leaf is the certificate of the key;
-// the chain is put in order by issuer, and a root at its end is left out. Errors name cause and cure and hold no key
-// material.
+// behind it stand all that issued one of the chain, as far as peers accept, without roots. Errors name cause and cure and
+// hold no key material.
 func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 	blocks, err := pemBlocks(certPEM)
 	if err != nil {
@@ -65,8 +65,7 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		case b.Type == "CERTIFICATE":
 			cert, err := x509.ParseCertificate(b.Bytes)
 			if err != nil {
-				return nil, fmt.Errorf("certificate %d of the machine does not parse; have it issued anew: %w",
-					len(certs)+1, err)
+				return nil, fmt.Errorf("certificate %d of the machine %w", len(certs)+1, unusable(b.Bytes, "have it issued anew", err))
 			}
 			if !slices.ContainsFunc(certs, cert.Equal) {
 				certs = append(certs, cert)
@@ -78,8 +77,8 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 			}
 			signers = append(signers, signer)
 		default:
-			return nil, fmt.Errorf("the machine's credentials hold a PEM block of type %q; "+
-				"only certificates and one private key belong there", b.Type)
+			return nil, fmt.Errorf("cannot use the machine's credentials, where only certificates and one private key belong: %w",
+				wrongBlock(b.Type))
 		}
 	}
 	switch {
@@ -92,100 +91,16 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		return nil, errors.New("the machine's credentials hold no certificate; " +
 			"add the machine's and those between it and the CA")
 	}
-	chain, err := orderChain(certs, signers[0].Public())
+	chain, warnings, err := orderChain(certs, signers[0].Public())
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the machine's certificates: %w", err)
 	}
-	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signers[0]}
-	var size int
+	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signers[0], Warnings: warnings}
 	for _, cert := range chain {
 		c.Chain = append(c.Chain, cert.Raw)
-		size += len(cert.Raw)
-	}
-	if len(chain) > maxCertificates || size > maxCertificateBytes {
-		return nil, fmt.Errorf("the machine's chain has %d certificates of %d bytes in all without the root, and peers "+
-			"accept %d and %d; have the certificate issued by a CA nearer to the root",
-			len(chain), size, maxCertificates, maxCertificateBytes)
 	}
 	kept = true
 	return c, nil
-}
-
-func parseKey(b *pem.Block) (crypto.Signer, error) {
-	if b.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
-		return nil, errors.New(`it is encrypted, and a daemon has nobody to ask for the passphrase; decrypt it with ` +
-			`"openssl pkey -in FILE -out NEW" and protect the file by its permissions`)
-	}
-	var key any
-	var err error
-	switch b.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(b.Bytes)
-	default:
-		return nil, fmt.Errorf(`its PEM type is %q; convert it to PKCS #8 with "openssl pkey -in FILE -out NEW"`, b.Type)
-	}
-	if err != nil {
-		// What the parser says could quote from the key.
-		return nil, fmt.Errorf(`its %s block does not parse; copy the file anew, or convert it with `+
-			`"openssl pkey -in FILE -out NEW"`, b.Type)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("it is a key that cannot sign (X25519 or the like); use P-256, P-384, Ed25519 or RSA")
-	}
-	if err := acceptableKey(signer.Public(), maxLeafRSABits); err != nil {
-		return nil, fmt.Errorf("peers do not accept it: %w; make a new key, P-256 for instance, and a certificate for it",
-			err)
-	}
-	return signer, nil
-}
-
-// orderChain finds the certificate of the key and follows the issuers from it. Self-signed certificates are left out;
-// another one that the chain does not use is an error, since it is there by mistake for one that is missing.
-func orderChain(certs []*x509.Certificate, key crypto.PublicKey) ([]*x509.Certificate, error) {
-	var chain []*x509.Certificate
-	var rest []*x509.Certificate
-	for _, c := range certs {
-		if pub, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && pub.Equal(key) {
-			chain = append(chain, c)
-		} else if !selfSigned(c) {
-			rest = append(rest, c)
-		}
-	}
-	switch {
-	case len(chain) == 0:
-		return nil, fmt.Errorf("the private key belongs to none of the %d certificates; name the key that the certificate "+
-			"was made for", len(certs))
-	case len(chain) > 1:
-		return nil, fmt.Errorf("%d certificates are of the private key; "+
-			"leave only the one to use, which is mostly the newest", len(chain))
-	}
-	for len(rest) > 0 {
-		child := chain[len(chain)-1]
-		i := slices.IndexFunc(rest, func(c *x509.Certificate) bool { return issued(c, child) })
-		if i < 0 {
-			return nil, fmt.Errorf("%d certificates (one with the subject %q) issued none of the chain "+
-				"from the machine's own up; remove them, or add the certificate between", len(rest), rest[0].Subject)
-		}
-		chain = append(chain, rest[i])
-		rest = slices.Delete(rest, i, i+1)
-	}
-	return chain, nil
-}
-
-func issued(parent, child *x509.Certificate) bool {
-	return bytes.Equal(parent.RawSubject, child.RawIssuer) && child.CheckSignatureFrom(parent) == nil
-}
-
-// selfSigned reports whether the certificate is a root. One in its own name whose signature algorithm peers refuse,
-// as an old root's with SHA-1, counts as such: it would do harm in a chain and is not missed.
-func selfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && (acceptableSignature(c.SignatureAlgorithm) != nil ||
-		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil)
 }
 
 // MachineName returns the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
@@ -205,12 +120,8 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 	}
 	switch len(names) {
 	case 0:
-		if slices.ContainsFunc(c.Leaf.DNSNames, func(s string) bool { return strings.HasPrefix(s, "*.") }) {
-			return "", errors.New("the machine's certificate has only wildcard DNS names, and a wildcard names no machine; " +
-				"have it issued with the machine's own DNS name")
-		}
-		return "", errors.New("the machine's certificate has no DNS name (subject alternative name) " +
-			"that can name a machine; have it issued with the machine's DNS name")
+		return "", fmt.Errorf("the machine's certificate %s; have it issued with the machine's own DNS name",
+			noMachineName(c.Leaf))
 	case 1:
 		return names[0], nil
 	}

@@ -138,10 +138,15 @@ func TestCredentialErrors(t *testing.T) {
 		"a request":            {append(i.PEM(), block("CERTIFICATE REQUEST", []byte{1})...), nil, "CERTIFICATE REQUEST"},
 		"damaged block":        {append(i.PEM(), "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n"...), nil, "damaged"},
 		"two of the key":       {append(i.PEM(), again.CertPEM...), nil, "2 certificates are of the private key"},
-		"a stray intermediate": {append(i.PEM(), stray.PEM()...), nil, "stray"},
-		"gap in the chain":     {append(append(deepLeaf.KeyPEM, devca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), nil, "issued none"},
-		"too many":             {append(deepLeaf.PEM(), deepest...), nil, "peers accept"},
-		"too large":            {huge.PEM(), nil, "peers accept"},
+		"too large":            {huge.PEM(), nil, "300 names"},
+		"joined":               {append(bytes.TrimSpace(i.KeyPEM), i.CertPEM...), nil, "END line"},
+		"one line":             {bytes.ReplaceAll(i.PEM(), []byte("\n"), []byte(" ")), nil, "line breaks are missing"},
+		"written breaks":       {bytes.ReplaceAll(i.PEM(), []byte("\n"), []byte(`\n`)), nil, "printf"},
+		"UTF-16":               {utf16(i.PEM()), nil, "iconv"},
+		"UTF-16, no mark":      {utf16(i.PEM())[2:], nil, "iconv"},
+		"a list":               {append(i.PEM(), block("X509 CRL", []byte{1})...), nil, "revocation list"},
+		"PKCS #7":              {append(i.KeyPEM, block("PKCS7", []byte{1})...), nil, "openssl pkcs7"},
+		"a key in DER":         {i.CertPEM, keyDER(i.KeyPEM), "openssl pkey -inform DER"},
 	} {
 		_, err := ParseCredential(tc.cert, tc.key)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -150,6 +155,28 @@ func TestCredentialErrors(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "garbage") {
 			t.Errorf("%s: the error repeats the key: %v", name, err)
 		}
+	}
+	// What issued nobody, and what is too much, does not travel, with a warning.
+	for name, tc := range map[string]struct {
+		pem  []byte
+		sent int
+		want string // part of the only warning, "" for none
+	}{
+		"all of it":            {i.PEM(), 2, ""},
+		"a stray intermediate": {append(i.PEM(), stray.PEM()...), 2, "stray"},
+		"gap in the chain":     {append(append(deepLeaf.KeyPEM, devca.CertPEM(deepLeaf.Cert)...), sub.PEM()...), 1, "issued none"},
+		"too many":             {append(deepLeaf.PEM(), deepest...), 4, "the last 2"},
+		"nearly too large":     {issue(t, sub, testca.Leaf{Hosts: slices.Repeat([]string{strings.Repeat("h", 60) + ".example.com"}, 216)}).PEM(), 1, "216 names"},
+	} {
+		c, err := ParseCredential(tc.pem, nil)
+		if err != nil || len(c.Chain) != tc.sent || len(c.Warnings) > 1 || !strings.Contains(strings.Join(c.Warnings, ""), tc.want) ||
+			tc.want == "" && len(c.Warnings) > 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Marks of Windows' editors do no harm, wherever they stand.
+	if _, err := ParseCredential(slices.Concat([]byte("\ufeff"), i.KeyPEM, []byte("\ufeff"), i.CertPEM), nil); err != nil {
+		t.Error(err)
 	}
 	// Unrelated roots, as in a bundle, do no harm.
 	if _, err := ParseCredential(append(i.PEM(), newCA(t, testca.Options{}).PEM()...), nil); err != nil {
@@ -169,6 +196,44 @@ func TestCredentialErrors(t *testing.T) {
 	self := issue(t, root, testca.Leaf{Hosts: []string{alpha}, SelfSigned: true})
 	if c := credential(t, self); len(c.Chain) != 1 {
 		t.Errorf("%d certificates", len(c.Chain))
+	}
+}
+
+// utf16 writes ASCII as Windows does.
+func utf16(text []byte) []byte {
+	out := []byte("\xff\xfe")
+	for _, c := range text {
+		out = append(out, c, 0)
+	}
+	return out
+}
+
+func keyDER(keyPEM []byte) []byte {
+	b, _ := pem.Decode(keyPEM)
+	return b.Bytes
+}
+
+// Both certificates of a CA that two roots have signed travel, in whatever order they stand, and peers of either root
+// accept the machine: so a CA is changed.
+func TestCrossSigned(t *testing.T) {
+	first, second := newCA(t, testca.Options{Name: "first"}), newCA(t, testca.Options{Name: "second"})
+	sub := intermediate(t, first, testca.Options{Name: "sub"})
+	cross, err := second.CrossSign(sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}})
+	leaf := append(slices.Clone(i.KeyPEM), devca.CertPEM(i.Cert)...)
+	for _, pems := range [][][]byte{{leaf, sub.PEM(), cross.PEM()}, {cross.PEM(), first.PEM(), second.PEM(), sub.PEM(), leaf}} {
+		c, err := ParseCredential(slices.Concat(pems...), nil)
+		if err != nil || len(c.Chain) != 3 || len(c.Warnings) > 0 {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		for _, root := range []*testca.CA{first, second} {
+			if faults := Check(c, alpha, newTrust(t, trusting(root)), i.Cert.NotBefore); len(faults) > 0 {
+				t.Errorf("a peer of %s: %v", root.Cert.Subject, faults)
+			}
+		}
 	}
 }
 
@@ -192,6 +257,10 @@ func TestRule19MachineName(t *testing.T) {
 		"override not a name":      {[]string{alpha}, "Alpha.example.com", "", "lower-case ASCII"},
 		"wildcards only":           {[]string{"*.example.com"}, "", "", "only wildcard DNS names"},
 		"no names":                 {nil, "", alpha, "no DNS name"},
+		"an underscore":            {[]string{"a_b.example.com"}, "", "", `"a_b.example.com" (a machine name may hold only`},
+		"a dot at the end":         {[]string{alpha + "."}, "", "", "no dot at its end"},
+		"a label of 64":            {[]string{strings.Repeat("a", 64) + ".example.com"}, "", "", "label of 64 bytes"},
+		"very many that cannot":    {slices.Repeat([]string{"a_b.example.com"}, 12), "", "", "4 more"},
 		"only localhost":           {[]string{"localhost"}, "", "localhost", "no DNS name"},
 	} {
 		c := credential(t, issue(t, ca, testca.Leaf{Hosts: tc.sans}))

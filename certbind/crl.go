@@ -16,6 +16,9 @@ import (
 type CRLFile struct {
 	Data   []byte
 	Source string // for messages
+	// Complete is the administrator's word that the lists have the revocations of all certificates of their kind, wherever
+	// these say that their list is: then the names of a list's issuing distribution point do not count.
+	Complete bool
 }
 
 var (
@@ -23,10 +26,11 @@ var (
 	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 )
 
-// A crl is one revocation list that says all there is to say about its issuer's certificates.
+// A crl is one revocation list that says all there is to say about those of its issuer's certificates that it is for.
 type crl struct {
 	list    *x509.RevocationList
 	revoked map[string]struct{} // serial numbers, big-endian
+	scope   Scope
 	source  string
 
 	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only
@@ -40,11 +44,11 @@ type crl struct {
 const maxSignedMemo = 1024
 
 // parseCRLs reads a file of lists and refuses each that would have to be read with more knowledge than this package
-// has: a list with a critical extension, a list of changes (delta) or of a part of the certificates (issuing
-// distribution point). Go's parser accepts all of these, and a lookup in them would find too little.
+// has: a list with a critical extension, a list of changes (delta), of some reasons, of other issuers. Go's parser accepts
+// all of these, and a lookup in them would find too little.
 func parseCRLs(f CRLFile) ([]*crl, error) {
 	ders := [][]byte{f.Data}
-	if bytes.Contains(f.Data, []byte("-----BEGIN ")) {
+	if bytes.Contains(f.Data, []byte("-----BEGIN ")) || !bytes.HasPrefix(f.Data, []byte{0x30}) {
 		blocks, err := pemBlocks(f.Data)
 		if err != nil {
 			return nil, err
@@ -52,7 +56,7 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 		ders = nil
 		for _, b := range blocks {
 			if b.Type != "X509 CRL" {
-				return nil, fmt.Errorf(`it holds a PEM block of type %q, not "X509 CRL"; give only revocation lists`, b.Type)
+				return nil, fmt.Errorf(`only revocation lists ("X509 CRL") belong there: %w`, wrongBlock(b.Type))
 			}
 			ders = append(ders, b.Bytes)
 		}
@@ -64,6 +68,9 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 			return nil, err
 		}
 		list.source = f.Source
+		if f.Complete {
+			list.scope.Names = nil
+		}
 		lists = append(lists, list)
 	}
 	return lists, nil
@@ -71,7 +78,18 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 
 func parseCRL(der []byte) (*crl, error) {
 	list, err := x509.ParseRevocationList(der)
-	if err != nil {
+	switch {
+	case err == nil:
+	case versionOneList(der):
+		return nil, errors.New("it is a list of version 1, which cannot say what it is for; have the CA make version 2 " +
+			`(openssl: "crlnumber" in the CA's section, or "crl_extensions")`)
+	default:
+		if _, err := x509.ParseCertificate(der); err == nil {
+			return nil, fmt.Errorf("it is not a revocation list: %w", wrongBlock("CERTIFICATE"))
+		}
+		if kind := derKind(der); kind != nil {
+			return nil, fmt.Errorf("it is not a revocation list: %w", kind)
+		}
 		return nil, fmt.Errorf("it is not a revocation list in PEM or DER; fetch it anew: %w", err)
 	}
 	if err := acceptableSignature(list.SignatureAlgorithm); err != nil {
@@ -81,13 +99,15 @@ func parseCRL(der []byte) (*crl, error) {
 		return nil, errors.New("the list has no nextUpdate, so that nobody can tell when it is out of date; " +
 			"have the CA set it (RFC 5280, section 5.1.2.5)")
 	}
+	var scope Scope
 	for _, ext := range list.Extensions {
 		switch {
 		case ext.Id.Equal(oidDeltaIndicator):
 			return nil, errors.New("it is a delta list, which holds changes only; use the complete list")
 		case ext.Id.Equal(oidIssuingDistributionPoint):
-			return nil, errors.New("it has an issuing distribution point, so that it may cover " +
-				"a part of the certificates only; use a complete list")
+			if scope, err = parseScope(ext.Value); err != nil {
+				return nil, err
+			}
 		case ext.Critical:
 			return nil, fmt.Errorf("it has the critical extension %v, which is not known here; use a plain complete list",
 				ext.Id)
@@ -105,7 +125,19 @@ func parseCRL(der []byte) (*crl, error) {
 	}
 	// The entries are in the map now; a large list need not be held twice.
 	list.RevokedCertificateEntries = nil
-	return &crl{list: list, revoked: revoked, signed: make(map[[32]byte]bool)}, nil
+	return &crl{list: list, revoked: revoked, scope: scope, signed: make(map[[32]byte]bool)}, nil
+}
+
+// versionOneList reports whether der looks like a list without the version field, which crypto/x509 does not read.
+func versionOneList(der []byte) bool {
+	all, err := elements(der)
+	if err != nil || len(all) != 3 {
+		return false
+	}
+	fields, err := elements(all[0].FullBytes)
+	// Algorithm, issuer, thisUpdate; a certificate's first field is its version or its serial number.
+	return err == nil && len(fields) >= 3 && fields[0].Tag == asn1.TagSequence && fields[1].Tag == asn1.TagSequence &&
+		(fields[2].Tag == asn1.TagUTCTime || fields[2].Tag == asn1.TagGeneralizedTime)
 }
 
 // signedBy reports whether the issuer's key has signed the list. Only the key counts: a CA's name may belong to two

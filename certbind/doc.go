@@ -55,21 +55,23 @@
 //     CertificateNotYetValid, MachineNameMismatch, CertificateUnacceptable, CertificateRevoked, RevocationUnknown)
 //  7. Signature of the statement. (StatementInvalid)
 //
-// No error holds text of the peer's but a machine name that has passed step 5.
+// No error holds text of the peer's but a machine name that has passed step 5, and object identifiers as digits and dots
+// of at most 64 bytes.
 //
 // # Revocation
 //
 // Lists are read when a Trust is made. A list is refused that does not parse; that has no nextUpdate; that has a
-// critical extension, in itself or in an entry; that is a delta or has an issuing distribution point, critical or
-// not; that is not signed with SHA-2 or Ed25519; or that has the name of a configured CA and not its signature. In a
+// critical extension that is unknown, in itself or in an entry; that is a delta, indirect, or for some reasons only; that
+// is not signed with SHA-2 or Ed25519; or that has the name of a configured CA and not its signature. In a
 // verification, each certificate of a path but the trust anchor is looked up in each list that its issuer's key has
 // signed: the key counts, not the name, and not whether the issuer has cRLSign, since a list that is skipped would be
-// a revocation unseen. A list past its nextUpdate refuses all that its issuer issued, unless TrustConfig.CRLStaleOK;
-// what it revokes is revoked in any case. A list from the future (thisUpdate after now) is used: its issuer has
+// a revocation unseen. A list may be for leaves, for CAs, or for certificates that name its place (Scope, CRLFile.Complete):
+// where there are lists of an issuer, one has to be for the certificate at hand and, unless TrustConfig.CRLStaleOK, not
+// past its nextUpdate; what any of them revokes is revoked in any case. A list from the future (thisUpdate after now) is used: its issuer has
 // signed it, and a clock that is behind should not cut off every peer. Check warns of it.
 //
 // A list says what it says for ever, so that whoever can send one can send an old one. A Mark is how new the newest list
-// of a CA was (by number, else by thisUpdate), Trust.Behind tells which CAs of a trust have none as new, and by
+// of a CA and a Scope was (by number, else by thisUpdate), Trust.Behind tells which CAs of a trust have none as new, and by
 // Trust.Demanding their chains fail. Who holds the marks, and how long, is the program's affair. A list that is more
 // than 5 minutes ahead makes no Mark.
 //
@@ -86,7 +88,7 @@
 // A Machine makes its static key in memory and never stores it. Machine.Attest hands out a snapshot of static key and
 // identity that belong together, as a copy for one handshake, so that rotation and reload wipe the Machine's own copy
 // and disturb no handshake. A statement begins 5 minutes before it is signed, lasts for MachineConfig.Window, ends no
-// later than the leaf, is signed anew after half of its life or when leaf, static key, account's attributes or the
-// clock say so, and is never handed out with less than 5 minutes left. If the key fails to sign, the statement in
-// hand is used to its end. At most 4096 statements are kept, one an account.
+// later than the leaf, and is signed anew after half of its life or when leaf, static key, account's attributes or the
+// clock say so. One that ends with the leaf is used to its end, since the next one would end no later; so is the
+// statement in hand if the key fails to sign. At most 4096 statements are kept, one an account.
 package certbind

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
 // What parses is encoded to the same bytes: there is one encoding, so that no two byte strings mean the same.
@@ -134,13 +135,26 @@ func FuzzCRL(f *testing.F) {
 	f.Add(crlPEM(good))
 	f.Add(slices.Concat(crlPEM(good), crlPEM(good)))
 	f.Add(good[:50])
+	for _, scope := range []pkix.Extension{testca.ListFor("user"), testca.ListFor("CA", "http://ca.example.com/a", "ldap://b"),
+		testca.IssuingDistributionPoint} {
+		f.Add(testca.MustCRL(f, newCA(f, testca.Options{}), nil, testca.CRLOptions{Extensions: []pkix.Extension{scope}}))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		lists, err := parseCRLs(CRLFile{Data: b})
 		if err != nil && lists != nil {
 			t.Fatal("lists beside an error")
 		}
 		for _, l := range lists {
-			if l.list.NextUpdate.IsZero() || slices.ContainsFunc(l.list.Extensions, critical) {
+			for _, x := range l.list.Extensions {
+				point := x.Id.Equal(oidIssuingDistributionPoint)
+				if x.Critical && !point {
+					t.Fatal("a list with a critical extension was taken")
+				}
+				if scope, err := parseScope(x.Value); point && (err != nil || scope.IsAll() || !scope.equal(l.scope)) {
+					t.Fatalf("a list is for %v, and its extension says %v, %v", l.scope, scope, err)
+				}
+			}
+			if l.list.NextUpdate.IsZero() {
 				t.Fatal("a list that cannot be relied on was taken")
 			}
 			if l.signedBy(ca) && !maps.Equal(l.revoked, revoked) {
@@ -153,5 +167,3 @@ func FuzzCRL(f *testing.F) {
 		}
 	})
 }
-
-func critical(e pkix.Extension) bool { return e.Critical }

@@ -18,6 +18,7 @@ func (t *Trust) CAs() []*x509.Certificate {
 type CRLInfo struct {
 	Source string // the file that it came from
 	Issuer string // its issuer's distinguished name
+	Scope  Scope  // which of its issuer's certificates it is for
 	// ThisUpdate is when the list was made, NextUpdate when its successor is due.
 	ThisUpdate, NextUpdate time.Time
 }
@@ -26,7 +27,7 @@ type CRLInfo struct {
 func (t *Trust) CRLs() []CRLInfo {
 	var all []CRLInfo
 	for _, l := range t.crls {
-		all = append(all, CRLInfo{l.source, l.list.Issuer.String(), l.list.ThisUpdate, l.list.NextUpdate})
+		all = append(all, CRLInfo{l.source, l.list.Issuer.String(), l.scope, l.list.ThisUpdate, l.list.NextUpdate})
 	}
 	return all
 }

@@ -44,6 +44,26 @@ func acceptableKey(key crypto.PublicKey, maxRSA int) error {
 	return nil
 }
 
+// unusable says why a certificate that does not parse cannot be used: by the kind of its key if that is why, else by what
+// the parser says, with its cure.
+func unusable(der []byte, cure string, err error) error {
+	if kind := certificateKeyKind(der); kind != "" {
+		return fmt.Errorf("has %s, which no peer accepts; it needs a key on P-256, P-384, Ed25519, or RSA", kind)
+	}
+	return fmt.Errorf("does not parse; %s: %w", cure, err)
+}
+
+// acceptableCertKey is acceptableKey for a certificate, and names keys of which crypto/x509 knows nothing.
+func acceptableCertKey(cert *x509.Certificate, maxRSA int) error {
+	err := acceptableKey(cert.PublicKey, maxRSA)
+	if err != nil && cert.PublicKey == nil {
+		if kind := publicKeyKind(cert.RawSubjectPublicKeyInfo); kind != "" {
+			return fmt.Errorf("it has %s", kind)
+		}
+	}
+	return err
+}
+
 // acceptableSignature reports why an X.509 signature algorithm is not one of section 5.5, step 2.
 func acceptableSignature(alg x509.SignatureAlgorithm) error {
 	switch alg {

@@ -115,9 +115,10 @@ func TestRule10EndOfLeaf(t *testing.T) {
 		{-time.Second, reason.CertificateNotYetValid},
 		{0, reason.Accepted},
 		{54 * time.Minute, reason.Accepted},
-		{55 * time.Minute, reason.Accepted},
-		{55*time.Minute + time.Second, reason.CertificateExpired},
-		{time.Hour, reason.CertificateExpired},
+		{55*time.Minute + time.Second, reason.Accepted},
+		{time.Hour - time.Second, reason.Accepted},
+		{time.Hour, reason.Accepted},
+		{time.Hour + 1, reason.CertificateExpired},
 		{2 * time.Hour, reason.CertificateExpired},
 	} {
 		clock.t = now.Add(tc.at)
@@ -129,12 +130,46 @@ func TestRule10EndOfLeaf(t *testing.T) {
 			}
 			continue
 		}
-		if a.NotAfter.Sub(clock.t) < minRemaining || a.NotAfter.After(i.Cert.NotAfter) {
+		if !a.NotAfter.Equal(i.Cert.NotAfter) {
 			t.Errorf("%v: the statement ends at %v", tc.at, a.NotAfter)
 		}
 		if _, err := m.Verify(a.Identity, a.Public); err != nil {
 			t.Errorf("%v: %v", tc.at, err)
 		}
+	}
+}
+
+// A certificate of minutes works from its first second to its last, whatever window is asked for, and costs one signature:
+// a statement that ends with it is not made anew, since the next one would end no later.
+func TestRule10ShortLeaf(t *testing.T) {
+	for _, life := range []time.Duration{time.Second, 4 * time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute} {
+		now := time.Now().Truncate(time.Second)
+		clock := &testClock{now}
+		ca := newCA(t, testca.Options{})
+		i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, NotBefore: now, NotAfter: now.Add(life)})
+		m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca)),
+			Now: clock.now})
+		for ; !clock.t.After(i.Cert.NotAfter); clock.t = clock.t.Add(life / 20) {
+			a, err := m.Attest("alice", nil)
+			if err != nil {
+				t.Fatalf("%v, after %v: %v", life, clock.t.Sub(now), err)
+			}
+			if _, err := m.Verify(a.Identity, a.Public); err != nil {
+				t.Fatalf("%v, after %v: %v", life, clock.t.Sub(now), err)
+			}
+			if ready := m.Attested("alice", nil); !ready && clock.t.Before(i.Cert.NotAfter) {
+				t.Fatalf("%v, after %v: it would sign again", life, clock.t.Sub(now))
+			}
+		}
+		if n := m.Stats().Signatures; n > 2 { // at the very end a second one
+			t.Errorf("%v: %d signatures", life, n)
+		}
+		// A peer whose clock is ahead refuses for the true reason.
+		clock.t = i.Cert.NotAfter
+		a := attest(t, m, "alice")
+		clock.t = clock.t.Add(time.Second)
+		_, err := m.Verify(a.Identity, a.Public)
+		wantCode(t, err, reason.CertificateExpired)
 	}
 }
 
@@ -171,7 +206,11 @@ func TestRule10FailingSigner(t *testing.T) {
 	if _, err := m.Attest("alice", []Attribute{{"uid", "1"}}); err == nil {
 		t.Fatal("a statement with other attributes was used")
 	}
-	clock.t = clock.t.Add(6 * time.Minute) // 4 minutes left
+	clock.t = clock.t.Add(10 * time.Minute) // its last moment
+	if a := attest(t, m, "alice"); !bytes.Equal(a.Identity, first.Identity) {
+		t.Fatal("the statement in hand was not used to its end")
+	}
+	clock.t = clock.t.Add(1)
 	if _, err := m.Attest("alice", nil); !errors.Is(err, signer.err) {
 		t.Fatalf("got %v", err)
 	}

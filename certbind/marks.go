@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// MaxMarks bounds how many CAs' lists are remembered.
+	// MaxMarks bounds how many lists are remembered.
 	MaxMarks = 1024
 	// maxAhead is how far ahead of our clock a list may have been made: clocks may differ by as much.
 	maxAhead = 5 * time.Minute
@@ -19,15 +19,19 @@ const (
 	maxNumberBits = 160
 )
 
-// A Mark is how new the newest revocation list of one CA is that was in force here, so that an older one, which anybody
-// can send who can send a list, does not take its place. A CA is a key here, as everywhere with lists.
+// A Mark is how new the newest revocation list of one CA and one scope is that was in force here, so that an older one,
+// which anybody can send who can send a list, does not take its place. A CA is a key here, as everywhere with lists.
 type Mark struct {
 	Key        []byte   // SubjectPublicKeyInfo of the CA
+	Scope      Scope    // which of the CA's certificates the list is for
 	Issuer     string   // its distinguished name in the list, for messages
 	Source     string   // the list's file
 	Number     *big.Int // of the list, nil if it has none
 	ThisUpdate time.Time
 }
+
+// ID tells Marks of different lists apart.
+func (m Mark) ID() [32]byte { return m.Scope.id(m.Key) }
 
 // olderThan compares by number where both lists have one, else by thisUpdate.
 func (m Mark) olderThan(other Mark) bool {
@@ -46,12 +50,12 @@ func (m Mark) String() string {
 	return fmt.Sprintf("%s of %s", number, stamp(m.ThisUpdate))
 }
 
-// Marks has one Mark a CA, by the SHA-256 of its key.
+// Marks has one Mark for each CA and scope, by its ID.
 type Marks map[[32]byte]Mark
 
-// Add takes m if it is of another CA than those there are, or of a newer list.
+// Add takes m if it is of another CA or scope than those there are, or of a newer list.
 func (ms Marks) Add(m Mark) {
-	key := sha256.Sum256(m.Key)
+	key := m.ID()
 	if old, ok := ms[key]; ok && m.olderThan(old) || !ok && len(ms) >= MaxMarks {
 		return
 	}
@@ -73,20 +77,24 @@ func (t *Trust) Marks(now time.Time) Marks {
 	return ms
 }
 
-// A Behind is a CA whose newest list is older than its Mark, or gone.
+// A Behind is a CA whose newest list of a scope is older than its Mark, or gone.
 type Behind struct {
 	Mark  Mark
-	Found *Mark // nil: there is no list of that CA
+	Found *Mark // nil: there is no list of that CA for those certificates
 }
 
 // String names cause and files.
 func (b Behind) String() string {
-	if b.Found == nil {
-		return fmt.Sprintf("the revocation list of the CA %q, which was in force here (%s), is gone", b.Mark.Issuer,
-			b.Mark.Source)
+	scope := ""
+	if !b.Mark.Scope.IsAll() {
+		scope = ", for " + b.Mark.Scope.String()
 	}
-	return fmt.Sprintf("the revocation list %s of the CA %q (%v) is older than the one that was in force here (%v)",
-		b.Found.Source, b.Mark.Issuer, b.Found, b.Mark)
+	if b.Found == nil {
+		return fmt.Sprintf("the revocation list of the CA %q, which was in force here (%s%s), is gone", b.Mark.Issuer,
+			b.Mark.Source, scope)
+	}
+	return fmt.Sprintf("the revocation list %s of the CA %q (%v) is older than the one that was in force here (%v%s)",
+		b.Found.Source, b.Mark.Issuer, b.Found, b.Mark, scope)
 }
 
 // setting is what cures it where it is as the CA meant it.
@@ -97,52 +105,66 @@ func (b Behind) setting() Setting {
 	return SettingOlderList
 }
 
-// Behind returns the CAs for which this trust has no list that is as new as the mark, in the order of their names.
+// Behind returns the marks for which this trust has no list that is as new, in the order of the CAs' names.
 func (t *Trust) Behind(ms Marks) []Behind {
 	var all []Behind
 	for _, m := range ms {
-		if found := t.newest(m); found == nil || found.olderThan(m) {
+		if found, ok := t.successor(m); !ok {
 			all = append(all, Behind{Mark: m, Found: found})
 		}
 	}
 	slices.SortFunc(all, func(a, b Behind) int {
-		return cmp.Or(cmp.Compare(a.Mark.Issuer, b.Mark.Issuer), slices.Compare(a.Mark.Key, b.Mark.Key))
+		return cmp.Or(cmp.Compare(a.Mark.Issuer, b.Mark.Issuer), slices.Compare(a.Mark.Key, b.Mark.Key),
+			cmp.Compare(a.Mark.Scope.String(), b.Mark.Scope.String()))
 	})
 	return all
 }
 
-// newest returns the newest list that the CA of the mark has signed, nil if there is none.
-func (t *Trust) newest(m Mark) *Mark {
+// successor returns the list that stands in the place of the mark's, nil if none does, and whether it is as new. That is
+// the newest of the same scope. Where there is none, as when a CA begins to divide its list, none of those that may be
+// for the same certificates may be older; their numbers are their own, so that the time counts.
+func (t *Trust) successor(m Mark) (found *Mark, asNew bool) {
 	pub, err := x509.ParsePKIXPublicKey(m.Key)
 	if err != nil || acceptableKey(pub, maxCARSABits) != nil {
-		return nil // it signed nothing that would be believed
+		return nil, false // it signed nothing that would be believed
 	}
 	ca := &x509.Certificate{RawSubjectPublicKeyInfo: m.Key, PublicKey: pub}
-	var newest *Mark
+	var newest, oldest *Mark
 	for _, l := range t.crls {
-		if !l.signedBy(ca) {
+		if !l.signedBy(ca) || !l.scope.overlaps(m.Scope) {
 			continue
 		}
-		if found := l.mark(m.Key); newest == nil || newest.olderThan(found) {
-			newest = &found
+		if made := l.mark(m.Key); !l.scope.equal(m.Scope) {
+			if oldest == nil || made.ThisUpdate.Before(oldest.ThisUpdate) {
+				oldest = &made
+			}
+		} else if newest == nil || newest.olderThan(made) {
+			newest = &made
 		}
 	}
-	return newest
+	switch {
+	case newest != nil:
+		return newest, !newest.olderThan(m)
+	case oldest != nil:
+		return oldest, !oldest.ThisUpdate.Before(m.ThisUpdate)
+	}
+	return nil, false
 }
 
-// Demanding returns the same trust, by which the chains of each CA that is behind its mark fail.
+// Demanding returns the same trust, by which the chains of each certificate fail whose CA's list is behind its mark.
 func (t *Trust) Demanding(ms Marks) *Trust {
 	next := *t
-	next.behind = make(map[[32]byte]Behind)
+	next.behind = make(map[[32]byte][]Behind)
 	for _, b := range t.Behind(ms) {
-		next.behind[sha256.Sum256(b.Mark.Key)] = b
+		key := sha256.Sum256(b.Mark.Key)
+		next.behind[key] = append(next.behind[key], b)
 	}
 	return &next
 }
 
 // mark returns the Mark of a list that key has signed.
 func (l *crl) mark(key []byte) Mark {
-	m := Mark{Key: key, Issuer: l.list.Issuer.String(), Source: l.source, ThisUpdate: l.list.ThisUpdate}
+	m := Mark{Key: key, Scope: l.scope, Issuer: l.list.Issuer.String(), Source: l.source, ThisUpdate: l.list.ThisUpdate}
 	if n := l.list.Number; n != nil && n.Sign() >= 0 && n.BitLen() <= maxNumberBits {
 		m.Number = n
 	}

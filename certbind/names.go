@@ -36,8 +36,13 @@ func ValidMachineName(s string) error {
 	}
 	var last string
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > maxLabel {
-			return fmt.Errorf("a machine name has an empty label or one of more than %d bytes", maxLabel)
+		switch {
+		case label == "" && strings.HasSuffix(s, "."):
+			return errors.New("a machine name has no dot at its end")
+		case label == "":
+			return errors.New("a machine name has an empty label")
+		case len(label) > maxLabel:
+			return fmt.Errorf("a machine name has a label of %d bytes, more than %d", len(label), maxLabel)
 		}
 		if label[0] == '-' || label[len(label)-1] == '-' {
 			return errors.New("a machine name has a label that begins or ends with a hyphen")
@@ -141,6 +146,36 @@ func machineNames(cert *x509.Certificate) []string {
 		}
 	}
 	return names
+}
+
+// noMachineName says of a certificate that proves no machine's name which names it has, and what is wrong with each.
+func noMachineName(cert *x509.Certificate) string {
+	const show = 8
+	var wrong []string
+	wildcards := 0
+	for i, san := range cert.DNSNames {
+		if strings.HasPrefix(san, "*.") {
+			wildcards++
+		}
+		switch {
+		case i < show:
+			wrong = append(wrong, fmt.Sprintf("%.80q (%v)", san, ValidMachineName(ascii.Lower(san))))
+		case i == show:
+			wrong = append(wrong, fmt.Sprintf("%d more", len(cert.DNSNames)-show))
+		}
+	}
+	switch {
+	case wildcards > 0 && wildcards == len(cert.DNSNames):
+		return "has only wildcard DNS names, and a wildcard names no machine"
+	case len(wrong) > 0:
+		return "has no DNS name (subject alternative name) that can name a machine: " + strings.Join(wrong, ", ")
+	case len(cert.IPAddresses) > 0:
+		return "has no DNS name (subject alternative name), only IP addresses, which name no machine"
+	case cert.Subject.CommonName != "":
+		return fmt.Sprintf("has no DNS name (subject alternative name), and the common name of its subject, %.80q, does not "+
+			"count", cert.Subject.CommonName)
+	}
+	return "has no DNS name (subject alternative name)"
 }
 
 // under reports whether the machine name equals the suffix or is below it in the DNS.

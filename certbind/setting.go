@@ -17,6 +17,8 @@ const (
 	SettingRequireEKU                        // TrustConfig.RequireEKU
 	SettingOlderList                         // a CA's Mark, to be set back to an older list
 	SettingForgetList                        // a CA's Mark, to be deleted
+	SettingLists                             // TrustConfig.CRLs
+	SettingCompleteList                      // CRLFile.Complete
 	SettingDomainAccounts                    // TrustConfig.AllowDomainAccounts, and ValidAccount's allowDomain
 )
 

@@ -39,7 +39,7 @@ type Trust struct {
 	requireEKU  asn1.ObjectIdentifier
 	allowDomain bool
 	crlStaleOK  bool
-	behind      map[[32]byte]Behind // CAs whose chains fail, by the SHA-256 of their keys
+	behind      map[[32]byte][]Behind // CAs whose chains fail, by the SHA-256 of their keys
 }
 
 // A caGroup is the outcome of one CA: certificates, or the system's pool.
@@ -107,11 +107,11 @@ func newGroup(ca CA) (caGroup, error) {
 	}
 	for i, b := range blocks {
 		if b.Type != "CERTIFICATE" {
-			return g, fmt.Errorf("it holds a PEM block of type %q; only CA certificates belong there", b.Type)
+			return g, fmt.Errorf("only CA certificates belong there: %w", wrongBlock(b.Type))
 		}
 		cert, err := x509.ParseCertificate(b.Bytes)
 		if err != nil {
-			return g, fmt.Errorf("its certificate %d does not parse; fetch it anew: %w", i+1, err)
+			return g, fmt.Errorf("its certificate %d %w", i+1, unusable(b.Bytes, "fetch it anew", err))
 		}
 		if err := acceptableCA(cert); err != nil {
 			return g, fmt.Errorf("its certificate %d (%q): %w", i+1, cert.Subject, err)
@@ -128,7 +128,7 @@ func acceptableCA(cert *x509.Certificate) error {
 	if cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return errors.New("its key usage lacks certSign, so that it cannot have issued a certificate; name the CA that has")
 	}
-	if err := acceptableKey(cert.PublicKey, maxCARSABits); err != nil {
+	if err := acceptableCertKey(cert, maxCARSABits); err != nil {
 		return fmt.Errorf("%w; use a CA with P-256, P-384, Ed25519, or RSA of %d to %d bits", err, minRSABits, maxCARSABits)
 	}
 	return nil

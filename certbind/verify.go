@@ -107,13 +107,16 @@ func parseCertificates(ders [][]byte) ([]*x509.Certificate, error) {
 		// The certificate outlives the caller's buffer in the cache, and its parts are slices of the bytes parsed.
 		cert, err := x509.ParseCertificate(bytes.Clone(der))
 		if err != nil {
+			if kind := certificateKeyKind(der); kind != "" {
+				return nil, reason.Errorf(reason.CertificateUnacceptable, "%s is not acceptable: it has %s", ordinal(i), kind)
+			}
 			return nil, reason.Errorf(reason.CertificateUnacceptable, "%s does not parse as X.509", ordinal(i))
 		}
 		maxRSA := maxCARSABits
 		if i == 0 {
 			maxRSA = maxLeafRSABits
 		}
-		if err := acceptableKey(cert.PublicKey, maxRSA); err != nil {
+		if err := acceptableCertKey(cert, maxRSA); err != nil {
 			return nil, reason.Errorf(reason.CertificateUnacceptable, "%s is not acceptable: %w", ordinal(i), err)
 		}
 		if err := acceptableSignature(cert.SignatureAlgorithm); err != nil {
@@ -197,7 +200,7 @@ func (t *Trust) verifyChain(certs []*x509.Certificate, machine string, now time.
 	}
 	paths, err := leaf.Verify(opts)
 	if err != nil {
-		return verifiedPath{}, t.chainError(err, leaf, machine, opts)
+		return verifiedPath{}, t.chainError(err, certs, machine, opts)
 	}
 	// Any one path that keeps every rule is enough. Of those that do not, a revocation says the most.
 	var worst *reason.Error
@@ -263,7 +266,7 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 			"the certificate of the machine is itself a trusted CA; it needs one that a CA issued")
 	}
 	// A configured CA has been checked when it was loaded; one of the system's pool has not.
-	if err := acceptableKey(path[len(path)-1].PublicKey, maxCARSABits); err != nil {
+	if err := acceptableCertKey(path[len(path)-1], maxCARSABits); err != nil {
 		return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable, "the CA of the chain is not acceptable: %w", err)
 	}
 	for _, c := range path[1 : len(path)-1] {
@@ -287,46 +290,9 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 	return p, t.checkRevocation(path, &p, now)
 }
 
-// checkRevocation looks up each certificate of the path but the anchor in each list that its issuer's key has signed.
-// Every list is asked before a stale one is reported: a revocation says more. It shortens p to the ends of the lists
-// used.
-func (t *Trust) checkRevocation(path []*x509.Certificate, p *verifiedPath, now time.Time) *reason.Error {
-	var stale *crl
-	var behind *Behind
-	for i, cert := range path[:len(path)-1] {
-		if b, ok := t.behind[sha256.Sum256(path[i+1].RawSubjectPublicKeyInfo)]; ok {
-			behind = &b
-		}
-		for _, l := range t.crls {
-			if !l.signedBy(path[i+1]) {
-				continue
-			}
-			if l.revokes(cert) {
-				return reason.Errorf(reason.CertificateRevoked, "certificate %d of the chain (serial number %x) is revoked by %s",
-					i+1, cert.SerialNumber, l.source)
-			}
-			switch {
-			case t.crlStaleOK:
-			case l.stale(now):
-				stale = l
-			default:
-				p.notAfter = earlier(p.notAfter, l.list.NextUpdate)
-			}
-		}
-	}
-	if behind != nil {
-		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(behind.setting(), "%v; fetch the newest one", behind))
-	}
-	if stale != nil {
-		return reason.Errorf(reason.RevocationUnknown, "%w", curedBy(SettingCRLStaleOK,
-			"the revocation list %s was due to be replaced at %s; fetch a new one, or accept lists that are out of date",
-			stale.source, stamp(stale.list.NextUpdate)))
-	}
-	return nil
-}
-
 // chainError finds the code for an error of x509.Verify.
-func (t *Trust) chainError(err error, leaf *x509.Certificate, machine string, opts x509.VerifyOptions) error {
+func (t *Trust) chainError(err error, certs []*x509.Certificate, machine string, opts x509.VerifyOptions) error {
+	leaf := certs[0]
 	var invalid x509.CertificateInvalidError
 	var critical x509.UnhandledCriticalExtension
 	switch {
@@ -344,8 +310,8 @@ func (t *Trust) chainError(err error, leaf *x509.Certificate, machine string, op
 		return reason.Errorf(reason.MachineNameMismatch,
 			"a name constraint of a CA of the chain forbids a name in the certificate of machine %q", machine)
 	case errors.As(err, &critical):
-		return reason.Errorf(reason.CertificateUnacceptable,
-			"a certificate of the chain has a critical extension that is not known here")
+		return reason.Errorf(reason.CertificateUnacceptable, "a certificate of the chain has a critical extension that is not "+
+			"known here%s", unknownCritical(certs))
 	}
 	all := opts
 	all.Roots = t.pool(func(*caGroup) bool { return true })
@@ -355,6 +321,21 @@ func (t *Trust) chainError(err error, leaf *x509.Certificate, machine string, op
 	}
 	return reason.Errorf(reason.UnknownCA, "%w", curedBy(SettingCAs, "the certificate of machine %q does not lead to a "+
 		"CA that is trusted here; add the CA here, or the intermediate certificates there", machine))
+}
+
+// maxOID bounds what an error shows of an object identifier, bytes.
+const maxOID = 64
+
+// unknownCritical names the first critical extension that crypto/x509 does not know, and whose it is: digits and dots.
+func unknownCritical(certs []*x509.Certificate) string {
+	for i, c := range certs {
+		for _, oid := range c.UnhandledCriticalExtensions {
+			if s := oid.String(); len(s) <= maxOID {
+				return fmt.Sprintf(": %s in certificate %d", s, i+1)
+			}
+		}
+	}
+	return ""
 }
 
 func expired(who string, c *x509.Certificate) *reason.Error {

@@ -21,10 +21,12 @@ import (
 // A verification is identities and what a verifier says of each, docs/protocol.md, section 5.5. Certificates and
 // signatures stay as they were made; only the codes are computed.
 type verification struct {
-	Trust  []trustedCA  `json:"trust"`
-	Lists  []hexBytes   `json:"revocation_lists"`
-	Static hexBytes     `json:"static_public"`
-	Cases  []verifyCase `json:"cases"`
+	Trust []trustedCA `json:"trust"`
+	Lists []hexBytes  `json:"revocation_lists"`
+	// Complete are lists whose place does not count, by the administrator's word.
+	Complete []hexBytes   `json:"complete_lists"`
+	Static   hexBytes     `json:"static_public"`
+	Cases    []verifyCase `json:"cases"`
 }
 
 type trustedCA struct {
@@ -52,6 +54,9 @@ func (f *verification) compute(t *testing.T) {
 		}
 		for _, l := range f.Lists {
 			cfg.CRLs = append(cfg.CRLs, certbind.CRLFile{Data: l, Source: "vectors"})
+		}
+		for _, l := range f.Complete {
+			cfg.CRLs = append(cfg.CRLs, certbind.CRLFile{Data: l, Source: "vectors", Complete: true})
 		}
 		if c.RequireEKU != "" {
 			cfg.RequireEKU = oid(t, c.RequireEKU)
@@ -329,6 +334,12 @@ func newVerification(t *testing.T) *verification {
 	add("good: two intermediates", issue(deep, testca.Leaf{}), nil, deep, middle)
 	add("good: two intermediates in reverse order", issue(deep, testca.Leaf{}), nil, middle, deep)
 	add("good: with the root and one that no path needs", issue(middle, testca.Leaf{}), nil, middle, root, deep)
+	crossed := under(root, testca.Options{Name: "crossed"})
+	cross := under(unknown, testca.Options{Name: "crossed", Key: crossed.Key})
+	crossedLeaf := issue(crossed, testca.Leaf{})
+	add("good: both certificates of a cross-signed CA", crossedLeaf, nil, cross, crossed)
+	add("good: both certificates of a cross-signed CA, in the other order", crossedLeaf, nil, crossed, cross)
+	add("chain: only the certificate by another root", crossedLeaf, nil, cross)
 	add("chain: intermediate missing", issue(deep, testca.Leaf{}), nil, deep)
 	via := func(name string, o testca.Options) {
 		o.Name = name
@@ -369,6 +380,63 @@ func newVerification(t *testing.T) *verification {
 	add("good: list out of date, where that is accepted", stale, nil)
 	add("revocation: in a list out of date, where that is accepted", staleRevoked, nil)
 	policy = verifyCase{}
+	const place = "http://ca.example.com/crl"
+	for _, ca := range []struct {
+		name     string
+		lists    []pkix.Extension
+		complete bool
+	}{
+		{"lists for users and for CAs", []pkix.Extension{testca.ListFor("user"), testca.ListFor("CA")}, false},
+		{"a list for users", []pkix.Extension{testca.ListFor("user")}, false},
+		{"a list for CAs", []pkix.Extension{testca.ListFor("CA")}, false},
+		{"a list at a place", []pkix.Extension{testca.ListFor("", place)}, false},
+		{"a list said to be complete", []pkix.Extension{testca.ListFor("", place)}, true},
+	} {
+		own := newCA(testca.Options{Name: ca.name})
+		f.Trust = append(f.Trust, trustedCA{own.Cert.Raw, []string{}})
+		// The codes that follow from the list; compute holds the names against what the verifier says.
+		name := func(good bool, what string) string {
+			if good {
+				return "good: " + what + ", " + ca.name
+			}
+			return "revocation: " + what + ", " + ca.name
+		}
+		users := ca.name != "a list for CAs" && ca.name != "a list at a place"
+		cas := ca.name != "a list for users" && ca.name != "a list at a place"
+		add(name(users, "leaf"), issue(own, testca.Leaf{}), nil)
+		if ca.name == "a list at a place" {
+			for _, p := range []struct {
+				what string
+				good bool
+				x    pkix.Extension
+			}{
+				{"of the place", true, testca.Places([]string{place})},
+				{"of the place among others", true, testca.Places([]string{place + "2", place})},
+				{"of another place", false, testca.Places([]string{place + "2"})},
+				{"of the place, for some reasons", false, testca.Places([]string{place}, 0x81, 2, 5, 0x60)},
+			} {
+				add(name(p.good, "leaf "+p.what), issue(own, testca.Leaf{ExtraExtensions: []pkix.Extension{p.x}}), nil)
+			}
+		} else {
+			sub := under(own, testca.Options{Name: ca.name + ", below"})
+			add(name(cas, "intermediate"), issue(sub, testca.Leaf{}), nil, sub)
+		}
+		var listed []*big.Int
+		if ca.name == "a list for CAs" {
+			odd := issue(own, testca.Leaf{})
+			listed = []*big.Int{odd.Cert.SerialNumber}
+			add("revocation: leaf that is on a list for CAs", odd, nil)
+		}
+		for _, x := range ca.lists {
+			der := testca.MustCRL(t, own, listed, testca.CRLOptions{ThisUpdate: past, NextUpdate: future,
+				Extensions: []pkix.Extension{x}})
+			if ca.complete {
+				f.Complete = append(f.Complete, der)
+			} else {
+				f.Lists = append(f.Lists, der)
+			}
+		}
+	}
 
 	// Step 7, code 10; and the order of the steps.
 	flip := func(c *claim) { c.Signed = func(id *testclaim.Identity) { id.Signature[len(id.Signature)-1] ^= 1 } }

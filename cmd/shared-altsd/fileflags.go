@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,6 +22,14 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			f.CAs = append(f.CAs, daemon.CAFile{Names: names, File: file})
 		}
 		return err
+	}
+	addCRL := func(v string) error {
+		file, complete := strings.CutPrefix(v, "complete=")
+		if file == "" {
+			return errors.New("--crl names no file; write --crl FILE or --crl complete=FILE")
+		}
+		f.CRLs = append(f.CRLs, daemon.CRLFile{File: file, Complete: complete})
+		return nil
 	}
 	setMachineName := func(v string) error {
 		f.MachineName = ascii.Lower(v)
@@ -43,8 +52,9 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
 				"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
 				"system's pool, which can be used only with NAMES."},
-		{Name: "crl", Group: group, Repeat: true, Value: cli.Files(&f.CRLs),
-			Help: "Certificate revocation list, PEM or DER."},
+		{Name: "crl", Group: group, Repeat: true, Value: cli.Func("[complete=]FILE", addCRL).CompleteFiles(),
+			Help: "Certificate revocation list, PEM or DER. A list that names its place (issuing distribution point) answers for " +
+				"the certificates that name the same one; 'complete=FILE' says that it has all that its CA revokes."},
 		{Name: "crl-stale-ok", Group: group, Value: cli.Switch(&f.CRLStaleOK),
 			Help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
 		{Name: "state-dir", Group: group, Value: cli.Func("DIR", setStateDir).CompleteFiles(),

@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 )
@@ -48,6 +51,10 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	}
 	accepted = true
 	faults, soon := ownFaults(l.credential, l.name, l.trust, now)
+	faults = append(faults, shortLife(leaf)...)
+	if f.MachineName == "" {
+		faults = append(faults, anotherHosts(leaf, hostFQDN())...)
+	}
 	for _, fault := range append(faults, soon...) {
 		kind := "fault"
 		if fault.Warning {
@@ -63,4 +70,35 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	}
 	fmt.Fprintf(w, "result    a peer with the same CAs would accept this machine as %s\n", l.name)
 	return true, nil
+}
+
+// shortLife warns of a certificate that lives for less than what clocks may differ by at both of its ends.
+func shortLife(leaf *x509.Certificate) []certbind.Fault {
+	const tolerance = 10 * time.Minute
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if life >= tolerance {
+		return nil
+	}
+	return []certbind.Fault{{Warning: true,
+		What: fmt.Sprintf("the certificate lives for %v: peers whose clocks differ by as much refuse it near its ends", life),
+		Cure: "keep the clocks of all machines right with NTP, or have it issued for an hour and renewed before it ends"}}
+}
+
+// anotherHosts warns where the certificate has not the name of the host among its own: it may be a copy of another
+// host's.
+func anotherHosts(leaf *x509.Certificate, host string) []certbind.Fault {
+	host = strings.TrimSuffix(ascii.Lower(host), ".")
+	if host == "" || host == "localhost" || strings.HasPrefix(host, "localhost.") {
+		return nil
+	}
+	for _, name := range leaf.DNSNames {
+		name = ascii.Lower(name)
+		first, _, _ := strings.Cut(name, ".")
+		if name == host || first == host { // a host that knows no domain of its own
+			return nil
+		}
+	}
+	return []certbind.Fault{{Warning: true,
+		What: fmt.Sprintf("this host is %q, which is none of the certificate's names: it may be another host's", host),
+		Cure: "give this host's own certificate, or say that the name is meant (--machine-name)"}}
 }

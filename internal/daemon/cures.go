@@ -18,6 +18,8 @@ var settingFlags = map[certbind.Setting]string{
 	certbind.SettingRequireEKU:     "--require-eku",
 	certbind.SettingOlderList:      "reload --accept-older-list",
 	certbind.SettingForgetList:     "reload --forget-list",
+	certbind.SettingLists:          "--crl",
+	certbind.SettingCompleteList:   "--crl complete=FILE",
 	certbind.SettingDomainAccounts: "--allow-domain-accounts",
 }
 

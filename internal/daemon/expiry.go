@@ -51,7 +51,11 @@ func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.It
 		add(expiry.CA, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
 	}
 	for _, l := range t.CRLs() {
-		add(expiry.CRL, l.Source+" of "+l.Issuer, l.ThisUpdate, l.NextUpdate)
+		name := l.Source + " of " + l.Issuer
+		if !l.Scope.IsAll() {
+			name += " for " + l.Scope.String()
+		}
+		add(expiry.CRL, name, l.ThisUpdate, l.NextUpdate)
 	}
 	return items
 }

@@ -19,7 +19,7 @@ import (
 type Files struct {
 	Credentials, Key    string
 	CAs                 []CAFile
-	CRLs                []string
+	CRLs                []CRLFile
 	MachineName         string
 	RequireEKU          asn1.ObjectIdentifier
 	AllowDomainAccounts bool
@@ -34,6 +34,13 @@ type Files struct {
 type CAFile struct {
 	Names []string
 	File  string // "system" for the system's pool
+}
+
+// A CRLFile is a file of revocation lists.
+type CRLFile struct {
+	File string
+	// Complete says that they have all revocations, whatever place they name as theirs.
+	Complete bool
 }
 
 // loaded is what the files hold, as one: it comes into force together or not at all.
@@ -58,6 +65,7 @@ func (f *Files) load(name string) (_ *loaded, err error) {
 	if l.credential, err = f.loadCredential(l); err != nil {
 		return nil, err
 	}
+	l.warnings = append(l.warnings, l.credential.Warnings...)
 	defer func() {
 		if err != nil {
 			wipeCredential(l.credential)
@@ -118,12 +126,12 @@ func (f *Files) loadTrust() (*certbind.Trust, error) {
 		}
 		config.CAs = append(config.CAs, c)
 	}
-	for _, file := range f.CRLs {
-		data, err := readTrustFile(file, maxCRLSize)
+	for _, list := range f.CRLs {
+		data, err := readTrustFile(list.File, maxCRLSize)
 		if err != nil {
 			return nil, fmt.Errorf("--crl: %w", err)
 		}
-		config.CRLs = append(config.CRLs, certbind.CRLFile{Data: data, Source: file})
+		config.CRLs = append(config.CRLs, certbind.CRLFile{Data: data, Source: list.File, Complete: list.Complete})
 	}
 	t, err := certbind.NewTrust(config)
 	return t, withFlag(err)
@@ -138,10 +146,18 @@ func (l *loaded) warn(warning string) {
 	}
 }
 
+// listFiles returns the paths of the revocation lists.
+func (f *Files) listFiles() (paths []string) {
+	for _, list := range f.CRLs {
+		paths = append(paths, list.File)
+	}
+	return paths
+}
+
 // state tells one state of the files from another without reading them: where each path leads, and what inode, size
 // and times are there. It changes when a file is written, replaced, or reached by another symlink.
 func (f *Files) state() string {
-	paths := append([]string{f.Credentials}, f.CRLs...)
+	paths := append([]string{f.Credentials}, f.listFiles()...)
 	if f.Key != "" {
 		paths = append(paths, f.Key)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
-// A listMemory holds how new the newest revocation list of each CA was, over restarts if it has a directory. Whoever
+// A listMemory holds how new the newest revocation list of each CA and scope was, over restarts if it has a directory. Whoever
 // may write there is root or the daemon, and could say what he likes.
 type listMemory struct {
 	dir   string // "" for none
@@ -36,6 +36,8 @@ const (
 type savedMark struct {
 	Issuer     string    `json:"issuer"`
 	File       string    `json:"file"`
+	Only       string    `json:"only,omitempty"`   // certbind.Scope
+	Names      []string  `json:"names,omitempty"`  // certbind.Scope
 	Number     string    `json:"number,omitempty"` // decimal
 	ThisUpdate time.Time `json:"this_update"`
 	Key        []byte    `json:"key"`
@@ -75,7 +77,8 @@ func readMarks(dir string) (certbind.Marks, error) {
 		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
 	}
 	for _, s := range saved {
-		m := certbind.Mark{Key: s.Key, Issuer: s.Issuer, Source: s.File, ThisUpdate: s.ThisUpdate}
+		m := certbind.Mark{Key: s.Key, Scope: certbind.Scope{Only: s.Only, Names: s.Names}, Issuer: s.Issuer, Source: s.File,
+			ThisUpdate: s.ThisUpdate}
 		if s.Number != "" {
 			var ok bool
 			if m.Number, ok = new(big.Int).SetString(s.Number, 10); !ok || len(s.Number) > 50 {
@@ -135,7 +138,8 @@ func (m *listMemory) save() error {
 	saved := make([]savedMark, 0, len(m.marks))
 	for _, key := range sortedKeys(m.marks) {
 		mark := m.marks[key]
-		s := savedMark{Issuer: mark.Issuer, File: mark.Source, ThisUpdate: mark.ThisUpdate, Key: mark.Key}
+		s := savedMark{Issuer: mark.Issuer, File: mark.Source, Only: mark.Scope.Only, Names: mark.Scope.Names,
+			ThisUpdate: mark.ThisUpdate, Key: mark.Key}
 		if mark.Number != nil {
 			s.Number = mark.Number.String()
 		}

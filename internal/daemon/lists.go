@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,9 +34,9 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 			"clock, or fetch the right list", file)
 	}
 	for _, file := range req.acceptOlder {
-		if !among(r.files.CRLs, file) {
+		if !among(r.files.listFiles(), file) {
 			return nil, nil, fmt.Errorf("--accept-older-list %s: that is none of the lists of --crl (%s)", file,
-				strings.Join(r.files.CRLs, ", "))
+				strings.Join(r.files.listFiles(), ", "))
 		}
 	}
 	r.memory.add(r.machine.Trust()) // a peer may have shown since who signed a list
@@ -58,16 +57,17 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 	if len(r.files.CRLs) == 0 {
 		return marks, let, nil
 	}
-	was := make(map[string]bool) // what is so already, and refused handshake by handshake
+	was := make(map[[32]byte]bool) // what is so already, and refused handshake by handshake
 	for _, b := range r.machine.Trust().Behind(marks) {
-		was[string(b.Mark.Key)] = true
+		was[b.Mark.ID()] = true
 	}
 	for _, b := range next.Behind(marks) {
 		switch {
 		case b.Found != nil && among(req.acceptOlder, b.Found.Source):
-			marks[sha256.Sum256(b.Mark.Key)] = *b.Found
+			delete(marks, b.Mark.ID())
+			marks[b.Found.ID()] = *b.Found
 			let = append(let, b.String())
-		case was[string(b.Mark.Key)]:
+		case was[b.Mark.ID()]:
 		case b.Found != nil:
 			return nil, nil, fmt.Errorf("%v: fetch the newest one from the CA, over HTTPS if it can be had, or, if the CA "+
 				"means the older one, 'shared-altsd reload --accept-older-list %s'", b, b.Found.Source)

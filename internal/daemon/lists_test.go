@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"crypto/x509/pkix"
 	"log/slog"
 	"math/big"
 	"os"
@@ -40,7 +41,7 @@ func newListed(t *testing.T) *listed {
 	}
 	l.files = Files{Credentials: write(t, l.path("a.pem"), issued.PEM()),
 		CAs:  []CAFile{{File: write(t, l.path("ca.pem"), append(l.ca.PEM(), l.other.PEM()...))}},
-		CRLs: []string{l.path("crl"), l.path("other.crl")}, StateDir: l.path("state")}
+		CRLs: []CRLFile{{File: l.path("crl")}, {File: l.path("other.crl")}}, StateDir: l.path("state")}
 	if err := os.Mkdir(l.files.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -253,5 +254,65 @@ func TestRule33Memory(t *testing.T) {
 	l.reloads("nowhere to write", "", reloadRequest{})
 	if !strings.Contains(l.log.String(), "could not be written down") {
 		t.Errorf("nowhere to write: %q", l.log.String())
+	}
+}
+
+// putFor is put for a list with an issuing distribution point.
+func (l *listed) putFor(name string, number int64, made time.Duration, scope pkix.Extension) {
+	l.t.Helper()
+	write(l.t, l.path(name), testca.MustCRL(l.t, l.ca, nil, testca.CRLOptions{Number: big.NewInt(number),
+		ThisUpdate: time.Now().Add(made), Extensions: []pkix.Extension{scope}}))
+}
+
+// A CA that begins to write a place into its list, which its certificates do not name, cuts off nobody: the reload is
+// refused while the list before it is good, and taken where the administrator says that the list is complete.
+func TestRule14ReloadLeavesOut(t *testing.T) {
+	l := newListed(t)
+	if err := l.start(); err != nil {
+		t.Fatal(err)
+	}
+	l.putFor("crl", 6, -time.Minute, testca.ListFor("", "http://ca.test/crl"))
+	err := l.Reload(reloadRequest{})
+	if err == nil || !strings.Contains(err.Error(), "--crl complete=FILE") {
+		t.Fatalf("got %v", err)
+	}
+	l.reloader.files.CRLs[0].Complete = true
+	if err := l.Reload(reloadRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	// The memory goes on from the list without a place.
+	l.putFor("crl", 4, -time.Minute, testca.ListFor("", "http://ca.test/crl"))
+	if err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "is older") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A list that is divided is remembered by its parts, over restarts too.
+func TestRule33Scopes(t *testing.T) {
+	l := newListed(t)
+	l.files.CRLs = append(l.files.CRLs, CRLFile{File: l.path("ca.crl")})
+	l.putFor("ca.crl", 1, -time.Minute, testca.ListFor("CA"))
+	if err := l.start(); err != nil {
+		t.Fatal(err)
+	}
+	l.putFor("crl", 1, -time.Minute, testca.ListFor("user"))
+	if err := l.Reload(reloadRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range []bool{false, true} {
+		if again {
+			l.putFor("crl", 1, -time.Minute, testca.ListFor("user"))
+			if err := l.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.putFor("crl", 0, -time.Minute, testca.ListFor("user"))
+		if err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "user certificates") {
+			t.Errorf("restarted %v: %v", again, err)
+		}
+	}
+	// As the CA means it.
+	if err := l.Reload(reloadRequest{acceptOlder: []string{l.path("crl")}}); err != nil {
+		t.Error(err)
 	}
 }

@@ -64,14 +64,14 @@ func TestRule32TrustPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := Files{Credentials: "cert.pem", Key: "key.pem", CAs: []CAFile{{File: "ca.pem"}}, CRLs: []string{"crl"}}
+	good := Files{Credentials: "cert.pem", Key: "key.pem", CAs: []CAFile{{File: "ca.pem"}}, CRLs: []CRLFile{{File: "crl"}}}
 	kinds := []struct {
 		name string
 		data []byte
 		read func(path string, good Files) error
 	}{
 		{"--ca", ca.PEM(), func(path string, f Files) error { f.CAs = []CAFile{{File: path}}; return loads(&f) }},
-		{"--crl", crl, func(path string, f Files) error { f.CRLs = []string{path}; return loads(&f) }},
+		{"--crl", crl, func(path string, f Files) error { f.CRLs = []CRLFile{{File: path}}; return loads(&f) }},
 		{"--credentials", issued.CertPEM, func(path string, f Files) error { f.Credentials = path; return loads(&f) }},
 		{"--key", issued.KeyPEM, func(path string, f Files) error { f.Key = path; return loads(&f) }},
 		{"--config", []byte("log-level = debug\n"), func(path string, _ Files) error {

@@ -140,14 +140,20 @@ func (r *reloader) tryReload(req reloadRequest) error {
 
 // noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are
 // judged by the new CAs and revocation lists: these must not wait because they turn against this machine itself. It
-// also refuses lists that are out of date already, where those in force are not.
+// also refuses lists that are out of date already, or that leave out the certificate in force, as when a CA begins to
+// divide its list, where those in force do not: peers' certificates would be left out as well.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
 	if stale := staleList(next.trust, now); stale != "" && !r.files.CRLStaleOK && staleList(r.machine.Trust(), now) == "" {
 		return fmt.Errorf("the revocation list %s is past its next update: fetch a new one from the CA", stale)
 	}
+	before := firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now))
+	if before != nil && (before.Setting == certbind.SettingLists || before.Setting == certbind.SettingCompleteList) &&
+		firstFault(certbind.Check(r.machine.Credential(), next.name, r.machine.Trust(), now)) == nil {
+		return errors.New(faultWithFlag(*before).String())
+	}
 	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
-	if fault == nil || firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now)) != nil {
+	if fault == nil || before != nil {
 		return nil
 	}
 	return errors.New(faultWithFlag(*fault).String())

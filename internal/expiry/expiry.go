@@ -50,6 +50,9 @@ func (i Item) cure() string {
 // Day is the unit in which expiry is announced.
 const Day = 24 * time.Hour
 
+// clockTolerance is by how much clocks of machines may differ.
+const clockTolerance = 5 * time.Minute
+
 // warnings are the times ahead of an end at which it is announced, each only where the Item lives more than three times
 // as long; one that lives at most three days is announced when a quarter of its life is left.
 var warnings = []time.Duration{30 * Day, 7 * Day, Day}
@@ -92,6 +95,9 @@ func Judge(items []Item, now time.Time) []Notice {
 			n.What = fmt.Sprintf("%s ended %s ago, on %s", i, span(-left), end)
 		case n.Level > 0:
 			n.What = fmt.Sprintf("%s ends in %s, on %s", i, span(left), end)
+			if i.Kind == Leaf && left < clockTolerance {
+				n.What += "; peers whose clocks are ahead by as much refuse it already"
+			}
 		default:
 			continue
 		}

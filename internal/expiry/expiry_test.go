@@ -36,6 +36,7 @@ func TestJudgeLevels(t *testing.T) {
 		{Day, 7 * time.Hour, 0, ""},
 		{Day, 6 * time.Hour, 1, "ends in 6 hours"},
 		{time.Hour, 10 * time.Minute, 1, "ends in 10 minutes"},
+		{time.Hour, 4 * time.Minute, 1, "peers whose clocks are ahead by as much refuse it already"},
 	} {
 		i := item(Leaf, c.life)
 		got := Judge([]Item{i}, i.NotAfter.Add(-c.left))

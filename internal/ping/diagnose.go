@@ -68,7 +68,8 @@ func diagnoseRefusal(e *altscreds.HandshakeError, host string) string {
 	case altscreds.ReasonCertificateRevoked:
 		return fmt.Sprintf("The CA has revoked the certificate of %s: have a new one issued, for a new key.", refused)
 	case altscreds.ReasonRevocationUnknown:
-		return fmt.Sprintf("The revocation list on %s is out of date: fetch the CA's current one and reload there.", refuser)
+		return fmt.Sprintf("The revocation list on %s is out of date, or not for this certificate: fetch the CA's current "+
+			"ones and reload there; the log there says which.", refuser)
 	case altscreds.ReasonStatementExpired:
 		return "The clocks of the two machines differ by more than five minutes: keep both right with NTP."
 	case altscreds.ReasonTargetMismatch, altscreds.ReasonMachineNameMismatch:

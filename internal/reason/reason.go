@@ -58,7 +58,7 @@ var texts = [numCodes]struct{ name, meaning string }{
 	CertificateExpired:      {"certificate_expired", "the certificate of this machine, or one that issued it, has expired"},
 	CertificateNotYetValid:  {"certificate_not_yet_valid", "the certificate of this machine, or one that issued it, is not yet valid (check both clocks)"},
 	CertificateRevoked:      {"certificate_revoked", "the certificate of this machine, or one that issued it, is revoked"},
-	RevocationUnknown:       {"revocation_unknown", "its certificate revocation list is out of date"},
+	RevocationUnknown:       {"revocation_unknown", "its certificate revocation list is out of date, or not for it"},
 	CertificateUnacceptable: {"certificate_unacceptable", "the certificate of this machine has a key, a key usage or an extended key usage that it does not accept"},
 	StatementInvalid:        {"statement_invalid", "the signed statement for this account did not verify"},
 	StatementExpired:        {"statement_expired", "the signed statement for this account is not valid now (check both clocks)"},

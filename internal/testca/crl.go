@@ -28,6 +28,42 @@ var (
 	UnknownCritical          = critical([]byte{0x05, 0x00}, 1, 3, 6, 1, 4, 1, 32473, 1)
 )
 
+// ListFor makes the issuing distribution point of a list that is for "user" or "CA" certificates only, or both (""),
+// and has URIs as its place (RFC 5280, section 5.2.5).
+func ListFor(only string, uris ...string) pkix.Extension {
+	var fields []byte
+	if len(uris) > 0 {
+		fields = append(fields, pointName(uris)...)
+	}
+	if tag := map[string]byte{"user": 0x81, "CA": 0x82}[only]; tag != 0 {
+		fields = append(fields, tag, 1, 0xff)
+	}
+	return critical(tlv(0x30, fields), 2, 5, 29, 28)
+}
+
+// Places makes the extension by which a certificate names the URIs at which its list is (section 4.2.1.13). more are
+// fields of the distribution point that stand behind them.
+func Places(uris []string, more ...byte) pkix.Extension {
+	point := tlv(0x30, append(pointName(uris), more...))
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 31}, Value: tlv(0x30, point)}
+}
+
+func pointName(uris []string) []byte {
+	var names []byte
+	for _, u := range uris {
+		names = append(names, tlv(0x86, []byte(u))...)
+	}
+	return tlv(0xa0, tlv(0xa0, names))
+}
+
+// tlv is one element of DER with up to 255 bytes.
+func tlv(tag byte, content []byte) []byte {
+	if len(content) < 128 {
+		return append([]byte{tag, byte(len(content))}, content...)
+	}
+	return append([]byte{tag, 0x81, byte(len(content))}, content...)
+}
+
 func critical(value []byte, oid ...int) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier(oid), Critical: true, Value: value}
 }

@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/big"
 	mrand "math/rand/v2"
 	"slices"
@@ -54,6 +55,7 @@ type leaf struct {
 type setup struct {
 	Trust      []trusted `json:"trust"`
 	Lists      []string  `json:"revocation_lists"`
+	Complete   []string  `json:"complete_lists"`
 	Parameters struct {
 		Application []string  `json:"application_protocols"`
 		Record      []string  `json:"record_protocols"`
@@ -99,7 +101,17 @@ func newGenerator(t *testing.T, seed uint64) *generator {
 		NotAfter: g.now.AddDate(-1, 0, 0)}))
 	unknown := must(testca.NewCA(testca.Options{Name: "unknown"}))
 	namesake := must(testca.NewCA(testca.Options{Name: "root"}))
+	const place = "http://ca.example.test/crl"
+	scoped := []scopedCA{
+		{lists: []pkix.Extension{testca.ListFor("user"), testca.ListFor("CA")}}, {lists: []pkix.Extension{testca.ListFor("user")}},
+		{lists: []pkix.Extension{testca.ListFor("CA")}}, {lists: []pkix.Extension{testca.ListFor("", place)}},
+		{lists: []pkix.Extension{testca.ListFor("", place)}, complete: true},
+		{lists: []pkix.Extension{testca.ListFor("user", place+"2", place), testca.ListFor("CA", place)}}}
+	for i := range scoped {
+		scoped[i].ca = must(testca.NewCA(testca.Options{Name: fmt.Sprint("scoped ", i)}))
+	}
 	g.makeLeaves(limited, outdated, oldRoot, unknown, namesake)
+	g.makeScoped(scoped, place)
 
 	cfg := certbind.TrustConfig{}
 	trust := func(ca *testca.CA, names ...string) {
@@ -128,6 +140,19 @@ func newGenerator(t *testing.T, seed uint64) *generator {
 	}
 	list(g.root, g.now.AddDate(0, 0, 10), "revoked", "int revoked")
 	list(outdated, g.now.AddDate(0, 0, -1), "outdated and revoked")
+	for _, l := range scoped {
+		trust(l.ca)
+		for _, x := range l.lists {
+			der := must(l.ca.CRL(nil, testca.CRLOptions{ThisUpdate: g.now.AddDate(0, 0, -10), NextUpdate: g.now.AddDate(0, 0, 10),
+				Extensions: []pkix.Extension{x}}))
+			cfg.CRLs = append(cfg.CRLs, certbind.CRLFile{Data: der, Source: "test", Complete: l.complete})
+			into := &g.setup.Lists
+			if l.complete {
+				into = &g.setup.Complete
+			}
+			*into = append(*into, hex.EncodeToString(der))
+		}
+	}
 
 	issued := must(g.root.Issue(testca.Leaf{Hosts: []string{"own.example.test"}}))
 	own := must(certbind.ParseCredential(issued.PEM(), nil))
@@ -141,6 +166,30 @@ func newGenerator(t *testing.T, seed uint64) *generator {
 		g.policies = append(g.policies, p)
 	}
 	return g
+}
+
+// A scopedCA has lists that are for some of its certificates.
+type scopedCA struct {
+	ca       *testca.CA
+	lists    []pkix.Extension
+	complete bool
+}
+
+// makeScoped makes certificates of such CAs, with and without a place, and below an intermediate of either kind.
+func (g *generator) makeScoped(scoped []scopedCA, place string) {
+	for i, s := range scoped {
+		for n, x := range [][]pkix.Extension{nil, {testca.Places([]string{place})}, {testca.Places([]string{place + "3"})},
+			{testca.Places([]string{place}, 0x81, 2, 5, 0x60)}} {
+			name := fmt.Sprintf("scoped %d place %d", i, n)
+			leaf := testca.Leaf{Hosts: []string{peerName}, ExtraExtensions: x}
+			sub := must(s.ca.Intermediate(testca.Options{Name: name, ExtraExtensions: x}))
+			g.leaves = append(g.leaves, leafOf(name, must(s.ca.Issue(leaf))), leafOf(name+" int", must(sub.Issue(leaf)), sub))
+		}
+	}
+}
+
+func leafOf(name string, i *testca.Issued, chain ...*testca.CA) leaf {
+	return leaf{name: name, Issued: i, chain: chain}
 }
 
 // makeLeaves makes certificates with one thing wrong, and a few with two.
@@ -224,6 +273,8 @@ func (g *generator) makeLeaves(limited, outdated, oldRoot, unknown, namesake *te
 		if c := ca.Cert.Subject.CommonName; c == "int" || c == "int expired" || c == "int code" { // a second way up
 			cross := must(unknown.CrossSign(ca))
 			add(c+" crossed", ca, testca.Leaf{}, cross, ca)
+			g.leaves[len(g.leaves)-1].paths = true
+			add(c+" crossed, in the other order", ca, testca.Leaf{}, ca, cross)
 			g.leaves[len(g.leaves)-1].paths = true
 		}
 	}

@@ -30,7 +30,7 @@ var reasons = map[reason.Code]struct {
 	reason.CertificateExpired:      {codes.Unauthenticated, codes.PermissionDenied, "Renew the certificate (`shared-altsd check` shows which); check both clocks."},
 	reason.CertificateNotYetValid:  {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks; wait until the certificate is valid."},
 	reason.CertificateRevoked:      {codes.Unauthenticated, codes.PermissionDenied, "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA has to publish a new list."},
-	reason.RevocationUnknown:       {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, fetch the CA's current revocation list; `--crl-stale-ok` goes on without."},
+	reason.RevocationUnknown:       {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, fetch the CA's current revocation lists; `--crl-stale-ok` goes on with an old one, `--crl complete=FILE` with one at another place."},
 	reason.CertificateUnacceptable: {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or the purpose of `--require-eku` where that is set. It must not be a CA."},
 	reason.StatementInvalid:        {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; if it stays, treat it as an attack."},
 	reason.StatementExpired:        {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much."},

@@ -402,7 +402,9 @@ IDENTITIES = [
         ("peer-critical", 9), ("peer-anchor-key", 9), ("peer-ca-unknown", 9), ("peer-no-usage-unknown", 9),
         ("peer-revoked-stale", 7), ("peer-limited-outside", 4), ("peer-limited-suffix", 4),
         ("peer-int-expired", 5), ("peer-int-not-yet", 6), ("peer-revoked", 7), ("peer-int-revoked", 7),
-        ("peer-stale", 8), ("peer-nc-outside", 12), ("peer-nc-second-outside", 12), ("peer-nc-suffix", 12),
+        ("peer-stale", 8), ("peer-lists-users-int", 8), ("peer-lists-cas", 8), ("peer-lists-cas-revoked", 7),
+        ("peer-lists-place-none", 8), ("peer-lists-place-other", 8), ("peer-lists-place-reasons", 8),
+        ("peer-crossed-other", 4), ("peer-nc-outside", 12), ("peer-nc-second-outside", 12), ("peer-nc-suffix", 12),
         ("peer-nc-excluded", 12), ("peer-nc-below", 12), ("peer-int-eku-code", 9), ("peer-ca", 9), ("peer-anchor", 9),
         ("peer-no-usage", 9), ("peer-usage-encipher", 9), ("peer-eku-code", 9), ("peer-eku-mail", 9)]] + [
     ("chain-signature-of-leaf-flipped", "5.5 step 6", 4, dict(certificates=lambda c: [flip(-1)(c[0])] + c[1:])),
@@ -425,7 +427,8 @@ IDENTITIES = [
         "peer-p256", "peer-p384", "peer-ed25519", "peer-rsa", "peer-eku-any", "peer-eku-server", "peer-eku-client",
         "peer-no-basic", "peer-int", "peer-deep", "peer-int-root-sent", "peer-int-path-ok", "peer-int-eku-server",
         "peer-nc-inside", "peer-limited", "peer-limited-self", "peer-sha512", "peer-rsa-pss", "peer-int-idle",
-        "peer-deep-reordered")] + [
+        "peer-deep-reordered", "peer-crossed", "peer-crossed-both", "peer-lists-divided", "peer-lists-divided-int",
+        "peer-lists-users", "peer-lists-cas-int", "peer-lists-place", "peer-lists-place-one-of-two")] + [
     ("good-machine-of-upper-case-san", "5.2", OK, dict(leaf="peer-odd-upper-case", machine=b"upper.example.test")),
     ("good-window-of-24-hours", "5.5 step 4", OK, dict(window=(-300, 86400 - 300))),
     ("good-account-of-64", "5.3", OK, dict(account=b"a" * 64)),

@@ -370,16 +370,35 @@ def verify_signature(key, scheme, signature, data):
     return True
 
 
+def _scope(point):
+    """(only, names) of an issuing distribution point; ValueError where it cannot be honoured."""
+    if point.only_some_reasons or point.indirect_crl or point.only_contains_attribute_certs or point.relative_name:
+        raise ValueError("a list by reasons, of other issuers, of attribute certificates or at a relative name")
+    if point.only_contains_user_certs and point.only_contains_ca_certs:
+        raise ValueError("a list for user certificates only and for CA certificates only")
+    only = "user" if point.only_contains_user_certs else "CA" if point.only_contains_ca_certs else None
+    if only is None and not point.full_name:
+        raise ValueError("an empty issuing distribution point")
+    return only, list(point.full_name or [])
+
+
 class RevocationList:
-    def __init__(self, der):
+    """complete: the administrator's word that the list's place does not limit what it is for."""
+
+    def __init__(self, der, complete=False):
         self.x = x509.load_der_x509_crl(der)
         tag, start, end = _tlv(der, 0)
         self.scheme = _signature_scheme(_children(der[start:end])[1][1])
         if self.scheme is None or self.x.next_update is None:
             raise ValueError("the list's signature algorithm, or no nextUpdate")
+        self.only, self.names = None, []
         for e in self.x.extensions:
-            if e.critical or e.oid in (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT):
+            if e.oid == ExtensionOID.ISSUING_DISTRIBUTION_POINT:
+                self.only, self.names = _scope(e.value)
+            elif e.critical or e.oid == ExtensionOID.DELTA_CRL_INDICATOR:
                 raise ValueError("an extension of the list that cannot be honoured")
+        if complete:
+            self.names = []
         self.next_update = _seconds(self.x.next_update)
 
     def signed_by(self, key):
@@ -387,6 +406,15 @@ class RevocationList:
 
     def revokes(self, certificate):
         return self.x.get_revoked_certificate_by_serial_number(certificate.x.serial_number) is not None
+
+    def answers_for(self, certificate, leaf):
+        if self.only and (self.only == "user") != leaf:
+            return False
+        if not self.names:
+            return True
+        points = certificate.extension(x509.CRLDistributionPoints)
+        places = [n for p in points or [] if not p.reasons and not p.crl_issuer for n in p.full_name or []]
+        return any(n in places for n in self.names)
 
 
 class Trust:
@@ -613,14 +641,18 @@ def check_path(path, trust, now):
                     continue
                 if _constrained(constraints, lower):
                     raise Refusal(MACHINE_NAME_MISMATCH, "a name constraint forbids a name")
-    for certificate, issuer in zip(path, path[1:]):
-        for crl in trust.lists:
-            if not crl.signed_by(issuer.key):
-                continue
-            if crl.revokes(certificate):
-                raise Refusal(CERTIFICATE_REVOKED, "a certificate of the chain is revoked")
-            if now > crl.next_update and not trust.crl_stale_ok:
-                raise Refusal(REVOCATION_UNKNOWN, "the revocation list is past its next update")
+    unknown = None
+    for i, (certificate, issuer) in enumerate(zip(path, path[1:])):
+        lists = [crl for crl in trust.lists if crl.signed_by(issuer.key)]
+        if any(crl.revokes(certificate) for crl in lists):
+            raise Refusal(CERTIFICATE_REVOKED, "a certificate of the chain is revoked")
+        answers = [crl for crl in lists if crl.answers_for(certificate, i == 0)]
+        if lists and not answers:
+            unknown = "no list of its issuer answers for a certificate of the chain"
+        if any(now > crl.next_update for crl in answers) and not trust.crl_stale_ok:
+            unknown = "the revocation list is past its next update"
+    if unknown:
+        raise Refusal(REVOCATION_UNKNOWN, unknown)
 
 
 class Signer:

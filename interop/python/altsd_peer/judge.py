@@ -2,7 +2,8 @@
 
 The first line says what is trusted and what the application speaks, byte strings in hexadecimal, as in docs/vectors.md:
 
-    {"trust": [{"certificate": HEX, "names": []}], "revocation_lists": [HEX], "parameters": {...}}
+    {"trust": [{"certificate": HEX, "names": []}], "revocation_lists": [HEX], "complete_lists": [HEX],
+     "parameters": {...}}
 
 Each line after it has "do" and what that needs; the answer's "code" is 0 where all is well:
 
@@ -36,6 +37,7 @@ class Judge:
     def __init__(self, setup):
         self.cas = [(Certificate(bytes.fromhex(ca["certificate"])), ca["names"] or None) for ca in setup["trust"]]
         self.lists = [RevocationList(bytes.fromhex(x)) for x in setup["revocation_lists"]]
+        self.lists += [RevocationList(bytes.fromhex(x), complete=True) for x in setup["complete_lists"]]
         self.parameters = parameters(setup["parameters"])
         self.static = KeyPair.generate()
         self.policies = {}

@@ -4,7 +4,7 @@ NAME.pem holds the chain, leaf first; NAME.key the private key, PKCS #8. What a 
 
     ca.pem              CAs to be trusted for every name
     ca-limited.pem      a CA to be trusted for limited.test and under it only
-    crl.pem             revocation lists: one in force, one past its next update
+    crl.pem             revocation lists: in force, past their next update, and for some certificates only
     daemon-KIND.pem, .key   a machine certificate for daemon.example.test; KIND is p256, p384, ed25519 or rsa
 
 pki.json lists everything. Nothing here may be trusted outside a test.
@@ -115,7 +115,7 @@ class Builder:
         self.entries = {}
 
     def make(self, subject, public, issuer=None, key=None, ca=False, names=(), start=-1, end=365, usage="default",
-             eku=None, path=None, constraints=None, digest=None, extra=(), sans=None, basic=True):
+             eku=None, path=None, constraints=None, digest=None, extra=(), sans=None, basic=True, plain=()):
         """A certificate; start and end are days from now."""
         signer = issuer.key if issuer else key
         b = (x509.CertificateBuilder().subject_name(_name(subject))
@@ -142,6 +142,8 @@ class Builder:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.certificate.public_key()), False)
         for e in extra:
             b = b.add_extension(e, True)
+        for e in plain:
+            b = b.add_extension(e, False)
         if isinstance(signer, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)):
             return b.sign(signer, None)
         default = hashes.SHA384() if isinstance(signer, ec.EllipticCurvePrivateKey) and signer.key_size == 384 \
@@ -282,11 +284,40 @@ def make_pki(directory):
     b.entries["peer-int-missing"] = (half[0], half[1][:1], PEER, "its intermediate is not sent")
     b.entries["peer-int-root-sent"] = (half[0], half[1] + [root.certificate], PEER, "the root is sent as well")
 
-    def crl(ca, certificates, start, end):
+    # Both certificates of an intermediate that two roots have signed; the second root is not trusted.
+    crossed = b.intermediate("int-crossed", root)
+    b.leaf("peer-crossed", crossed)
+    second = b.intermediate("int-crossed", unknown, key=crossed.key)
+    key, chain, _, _ = b.entries["peer-crossed"]
+    b.entries["peer-crossed-both"] = (key, [chain[0], second.certificate, chain[1]], PEER, "both are sent")
+    b.entries["peer-crossed-other"] = (key, [chain[0], second.certificate], PEER, "only the other is sent")
+
+    # CAs whose lists are for some of their certificates: users and CAs apart, users alone, CAs alone, at a place.
+    place, elsewhere = "http://ca.example.test/crl", "http://ca.example.test/other.crl"
+
+    def at(*uris, **more):
+        return dict(plain=[x509.CRLDistributionPoints([x509.DistributionPoint(
+            [x509.UniformResourceIdentifier(u) for u in uris], None, more.get("reasons"), None)])])
+    divided = {n: b.root("root-" + n, "p256") for n in ("divided", "users", "cas", "place")}
+    for n in ("divided", "users", "cas"):
+        b.leaf("peer-lists-" + n, divided[n])
+        b.leaf("peer-lists-%s-int" % n, b.intermediate("int-" + n, divided[n]))
+    revoked_other = b.leaf("peer-lists-cas-revoked", divided["cas"])
+    b.leaf("peer-lists-place", divided["place"], **at(place))
+    b.leaf("peer-lists-place-one-of-two", divided["place"], **at(elsewhere, place))
+    b.leaf("peer-lists-place-none", divided["place"])
+    b.leaf("peer-lists-place-other", divided["place"], **at(elsewhere))
+    b.leaf("peer-lists-place-reasons", divided["place"], **at(place, reasons=frozenset(
+        [x509.ReasonFlags.key_compromise])))
+
+    def crl(ca, certificates, start, end, users=False, cas=False, name=None):
         c = (x509.CertificateRevocationListBuilder().issuer_name(ca.certificate.subject)
              .last_update(b.now + datetime.timedelta(days=start)).next_update(b.now + datetime.timedelta(days=end))
              .add_extension(x509.CRLNumber(1), False)
              .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), False))
+        if users or cas or name:
+            c = c.add_extension(x509.IssuingDistributionPoint(
+                [x509.UniformResourceIdentifier(name)] if name else None, None, users, cas, None, False, False), True)
         for x in certificates:
             c = c.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(x.serial_number)
                                           .revocation_date(b.now - datetime.timedelta(days=1)).build())
@@ -299,10 +330,14 @@ def make_pki(directory):
     def pem(x):
         return x.public_bytes(serialization.Encoding.PEM)
 
-    write("ca.pem", b"".join(pem(r.certificate) for r in list(roots.values()) + [stale]))
+    write("ca.pem", b"".join(pem(r.certificate) for r in list(roots.values()) + [stale] + list(divided.values())))
     write("ca-limited.pem", pem(limited.certificate))
     write("crl.pem", pem(crl(root, [revoked, revoked_int.certificate], -1, 30))
-          + pem(crl(stale, [revoked_stale], -10, -1)))
+          + pem(crl(stale, [revoked_stale], -10, -1))
+          + pem(crl(divided["divided"], [], -1, 30, users=True)) + pem(crl(divided["divided"], [], -1, 30, cas=True))
+          + pem(crl(divided["users"], [], -1, 30, users=True))
+          + pem(crl(divided["cas"], [revoked_other], -1, 30, cas=True))
+          + pem(crl(divided["place"], [], -1, 30, name=place)))
     for name, (key, chain, _, _) in b.entries.items():
         write(name + ".pem", b"".join(pem(c) for c in chain))
         write(name + ".key", key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,

@@ -214,6 +214,7 @@ def check_verification(f, now):
     """Yields, for each case of the group, what does not match, or None."""
     cas = [(ca.hex("certificate"), ca.get("names") or None) for ca in f.items("trust")]
     lists = [RevocationList(bytes.fromhex(x)) for x in f.get("revocation_lists")]
+    lists += [RevocationList(bytes.fromhex(x), complete=True) for x in f.get("complete_lists")]
     static = f.hex("static_public")
     for case in f.items("cases"):
         policy = {option: case.get(name) for name, option in (

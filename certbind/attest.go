@@ -1,0 +1,189 @@
+package certbind
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
+
+const (
+	// backdate is how long before it is signed a statement begins, so that clocks may differ by as much.
+	backdate = 5 * time.Minute
+	// maxStatements bounds the statements kept, one an account.
+	maxStatements = 4096
+)
+
+// A statementSlot holds an account's current statement. Its lock is held while signing, so that concurrent callers of
+// an account wait for one signature, and callers of other accounts do not wait.
+type statementSlot struct {
+	mu                         sync.Mutex
+	attributes                 []byte // as they were signed
+	identity                   []byte
+	notBefore, renew, notAfter time.Time
+}
+
+// holds reports whether the statement says what is to be said now and is in its time.
+func (s *statementSlot) holds(encoded []byte, now time.Time) bool {
+	return s.identity != nil && bytes.Equal(s.attributes, encoded) && !now.Before(s.notBefore) && !now.After(s.notAfter)
+}
+
+// An Attestation is what one handshake needs to speak for an account: a consistent snapshot, owned by the caller.
+type Attestation struct {
+	// Public and Private are the X25519 static key pair.
+	Public, Private [32]byte
+	// Key is Private made ready for use, which costs a scalar multiplication; nil: whoever uses Private has to. It is
+	// shared, does not change, and goes when the last handshake with it ends.
+	Key *ecdh.PrivateKey
+	// Identity is the payload of docs/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
+	Identity []byte
+	// NotAfter is the end of the statement, the leaf's at the latest.
+	NotAfter time.Time
+}
+
+// Wipe zeroes the private key and lets go of Key.
+func (a *Attestation) Wipe() {
+	clear(a.Private[:])
+	a.Key = nil
+}
+
+// Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
+// there is no statement about the same account, attributes, static key and leaf before half of its life
+// (docs/protocol.md, section 5.6). Errors are *reason.Error: AccountUnacceptable, CertificateExpired,
+// CertificateNotYetValid, Internal.
+func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error) {
+	now := m.now()
+	for {
+		m.mu.Lock()
+		s := m.state.Load()
+		att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
+		m.mu.Unlock()
+		err := m.attest(att, s, account, attrs, now)
+		if err == nil {
+			return att, nil
+		}
+		att.Wipe()
+		// A reload came between, and the key of before was wiped.
+		if !errors.Is(err, errWiped) || m.state.Load() == s {
+			return nil, err
+		}
+	}
+}
+
+func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Attribute, now time.Time) error {
+	// What peers would refuse is refused here, where the cause can be told.
+	if err := ValidAccount(account, s.trust.allowDomain); err != nil {
+		return reason.Errorf(reason.AccountUnacceptable, "this account cannot be attested: %w", err)
+	}
+	if err := validAttributes(attrs, s.trust.allowDomain); err != nil {
+		return reason.Errorf(reason.AccountUnacceptable, "the attributes of account %q cannot be attested: %w", account, err)
+	}
+	encoded, err := marshalAttributes(attrs)
+	if err != nil {
+		return reason.Errorf(reason.AccountUnacceptable, "the attributes of account %q cannot be attested: %w", account, err)
+	}
+	if err := ownTime(s.credential, now); err != nil {
+		return err
+	}
+	slot := m.slot(s, account)
+	slot.mu.Lock()
+	defer slot.mu.Unlock()
+	holds := slot.holds(encoded, now)
+	if !holds || !now.Before(slot.renew) {
+		if err := m.sign(slot, s, account, attrs, now); err != nil {
+			// A key that fails for a while, as one in hardware may, stops nobody before the statement in hand ends.
+			if !holds {
+				return reason.Errorf(reason.Internal, "account %q cannot be attested: %w", account, err)
+			}
+			m.logger.Debug("signing failed; the earlier statement is used", "account", account, "error", err)
+		} else {
+			slot.attributes = encoded
+		}
+	}
+	att.Identity, att.NotAfter = slot.identity, slot.notAfter
+	return nil
+}
+
+// Attested reports whether Attest would answer without a signature, which may take long where the key is an RSA key or in
+// hardware.
+func (m *Machine) Attested(account string, attrs []Attribute) bool {
+	encoded, err := marshalAttributes(attrs)
+	if err != nil {
+		return true // with that error
+	}
+	m.mu.Lock()
+	slot := m.state.Load().statements[account]
+	m.mu.Unlock()
+	if slot == nil || !slot.mu.TryLock() {
+		return false
+	}
+	defer slot.mu.Unlock()
+	now := m.now()
+	return slot.holds(encoded, now) && now.Before(slot.renew)
+}
+
+// ownTime refuses to attest with a certificate that peers with the same clock would refuse by its time. How far a peer's
+// clock is ahead or behind is the peer's to tell: a certificate is good until it ends.
+func ownTime(c *Credential, now time.Time) error {
+	switch leaf := c.Leaf; {
+	case now.Before(leaf.NotBefore):
+		return reason.Errorf(reason.CertificateNotYetValid,
+			"this machine's certificate is valid only from %s; check this machine's clock", stamp(leaf.NotBefore))
+	case now.After(leaf.NotAfter):
+		return reason.Errorf(reason.CertificateExpired,
+			"this machine's certificate has expired at %s; have it renewed", stamp(leaf.NotAfter))
+	}
+	return nil
+}
+
+// slot finds or makes the account's place among the statements. If there are too many, some other is dropped: its
+// account costs one more signature, no more.
+func (m *Machine) slot(s *state, account string) *statementSlot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	slot := s.statements[account]
+	if slot == nil {
+		if len(s.statements) >= maxStatements {
+			for other := range s.statements {
+				delete(s.statements, other)
+				break
+			}
+		}
+		slot = new(statementSlot)
+		s.statements[account] = slot
+	}
+	return slot
+}
+
+// sign makes a new statement and identity in the slot. On an error the slot is as before.
+func (m *Machine) sign(slot *statementSlot, s *state, account string, attrs []Attribute, now time.Time) error {
+	st := Statement{
+		StaticKey: s.public, Leaf: s.leaf, Machine: m.name, Account: account, Attributes: attrs,
+		NotBefore: now.Add(-backdate).Truncate(time.Second),
+		NotAfter:  earlier(now.Add(m.window), s.credential.Leaf.NotAfter).Truncate(time.Second),
+	}
+	statement, err := st.Marshal()
+	if err != nil {
+		return err
+	}
+	signature, err := s.credential.Sign(statement)
+	if err != nil {
+		return err
+	}
+	m.signatures.Add(1)
+	id := Identity{Certificates: s.credential.Chain, Statement: statement, Signature: signature}
+	identity, err := id.Marshal()
+	if err != nil {
+		return err
+	}
+	slot.identity, slot.notBefore, slot.notAfter = identity, st.NotBefore, st.NotAfter
+	slot.renew = st.NotBefore.Add(st.NotAfter.Sub(st.NotBefore) / 2)
+	if !st.NotAfter.Before(s.credential.Leaf.NotAfter) {
+		slot.renew = st.NotAfter // a new one would end no later
+	}
+	m.logger.Debug("statement signed", "account", account, "not_after", stamp(st.NotAfter))
+	return nil
+}
