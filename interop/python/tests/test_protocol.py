@@ -103,9 +103,14 @@ class Handshake(unittest.TestCase):
         now = datetime.datetime.utcnow()
         b = x509.CertificateRevocationListBuilder().issuer_name(x509.Name([])).last_update(now).next_update(now)
         RevocationList(b.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
-        b = b.add_extension(x509.DeltaCRLIndicator(1), True)
-        with self.assertRaises(ValueError):
-            RevocationList(b.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+        reasons = frozenset([x509.ReasonFlags.key_compromise])
+        point = x509.IssuingDistributionPoint
+        for refused in (x509.DeltaCRLIndicator(1), point(None, None, False, False, reasons, False, False),
+                        point(None, None, False, False, None, True, False),
+                        point(None, None, False, False, None, False, True)):
+            made = b.add_extension(refused, True).sign(key, hashes.SHA256())
+            with self.assertRaises(ValueError):
+                RevocationList(made.public_bytes(serialization.Encoding.DER))
 
     def test_signatures_of_statements(self):
         for kind in ("p256", "p384", "ed25519", "rsa"):
