@@ -20,7 +20,7 @@ const (
 	userdbReply   = 1 << 20 // bytes of all the replies to one call
 )
 
-var errSystem = errors.New("io.systemd.System")
+var errFailed = errors.New("it failed")
 
 // dial connects; errCannotAsk where systemd-userdbd does not run.
 func (v varlinkUsers) dial(ctx context.Context) (net.Conn, error) {
@@ -74,9 +74,9 @@ func (v varlinkUsers) call(ctx context.Context, method string, params map[string
 			"org.varlink.service.InvalidParameter":
 			// A name that it has in another spelling, or one that systemd takes for no name: that of digits alone.
 			return fmt.Errorf("systemd-userdbd: %w (%s)", errCannotAsk, reply.Error)
-		case "io.systemd.System":
-			// Any error of the system's; what it says of the uid of a name that systemd takes for none is this.
-			return fmt.Errorf("systemd-userdbd: %w, nor is there a getent that can: %w", errCannotAsk, errSystem)
+		case "io.systemd.System", userdbMethods + "ServiceNotAvailable":
+			// Any failure; of a name that systemd takes for none, and of its uid, it says one of these.
+			return fmt.Errorf("systemd-userdbd: %w, nor is there a getent that can: %w (%s)", errCannotAsk, errFailed, reply.Error)
 		default:
 			return fmt.Errorf("systemd-userdbd: error %.80q", reply.Error)
 		}

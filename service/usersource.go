@@ -147,7 +147,7 @@ func first[T any](sources []userSource, query func(userSource) (T, error)) (v T,
 		if !errors.Is(err, errCannotAsk) {
 			break
 		}
-		if errors.Is(err, errSystem) {
+		if errors.Is(err, errFailed) {
 			failed = err
 		}
 	}

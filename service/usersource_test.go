@@ -259,11 +259,13 @@ func TestVarlinkUsers(t *testing.T) {
 		t.Errorf("groups: %v, %v", got, err)
 	}
 	// What userdbd fails at, getent is asked for, and the files' ignorance counts for nothing.
-	failing := userdb(t, func(string, map[string]any) []string { return []string{`{"error":"io.systemd.System","parameters":{"errno":22}}`} })
+	failing := userdb(t, func(string, map[string]any) []string {
+		return []string{`{"error":"io.systemd.System","parameters":{"errno":22}}`}
+	})
 	if u, err := (helperUsers{varlink: failing, getent: directory(t)}).byUID(t.Context(), 70002); err != nil || u.name != "Bob" {
 		t.Errorf("userdbd fails: %v, %v", u, err)
 	}
-	if _, err := (helperUsers{varlink: failing, getent: "no-getent"}).byUID(t.Context(), 3_999_999_999); !errors.Is(err, errSystem) {
+	if _, err := (helperUsers{varlink: failing, getent: "no-getent"}).byUID(t.Context(), 3_999_999_999); !errors.Is(err, errFailed) {
 		t.Errorf("userdbd fails, and there is no getent: %v", err)
 	}
 	// What userdbd has in another spelling, getent is asked for; without one, the files.
