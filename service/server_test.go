@@ -34,7 +34,7 @@ func TestShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
-	h := beta.newSession(Caller{}, nil)
+	h := beta.newSession(Caller{}, func() {}, func() {})
 	defer h.end(cancelled())
 	_, err = h.step(testContext(t), clientStart(nil))
 	if f := asFailure(err); f.rpc != codes.Unavailable {
