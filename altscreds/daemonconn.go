@@ -42,7 +42,9 @@ type daemonConn struct {
 	dialErr atomic.Pointer[error]
 
 	// Of daemonConns.mu:
-	handoverConns []*handoverConn // idle ones
+	handoverConns []*handoverConn // idle ones, that used last at the end
+	rested        int             // how many, from the front, were idle since trim was set
+	trim          *time.Timer     // closes those; nil while there are few
 	relayUntil    time.Time       // until then the daemon is not asked to take sockets
 	users         int
 	idle          *time.Timer // closes the connection; nil while there are users
@@ -143,13 +145,6 @@ func (d *daemonConn) close() {
 	d.rpc.Close()
 }
 
-func (d *daemonConn) closeHandoverConns() {
-	for _, c := range d.handoverConns {
-		c.Close()
-	}
-	d.handoverConns = nil
-}
-
 // takePlace waits for a place among the handshakes of the role, for a server first for one of those that the peer's
 // network may have, and returns what gives it back.
 func (d *daemonConn) takePlace(ctx context.Context, client bool, peer net.Addr) (leave func(), err error) {
@@ -184,7 +179,6 @@ func take(ctx context.Context, places chan struct{}) (leave func(), err error) {
 	}
 }
 
-// dial connects to the socket, as nobody else than d is for, and checks who serves it. gRPC calls it whenever it likes.
 // networkPlaces are the places of each network that has handshakes under way or waits for one.
 type networkPlaces struct {
 	mu sync.Mutex
@@ -227,6 +221,7 @@ func (n *networkPlaces) take(ctx context.Context, network netip.Prefix) (leave f
 	}, nil
 }
 
+// dial connects to the socket, as nobody else than d is for, and checks who serves it. gRPC calls it whenever it likes.
 func (d *daemonConn) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	defer func() {
 		if err != nil {
