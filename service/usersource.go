@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/timerslack"
 )
 
 // A userSource is a user database as it is, before any rule: errNoUser if it has no such entry.
@@ -122,7 +124,13 @@ type getentUsers struct{ path string }
 func (g getentUsers) run(ctx context.Context, database, key, sep string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, g.path, "--", database, key)
 	cmd.Env = []string{"LC_ALL=C"}
-	out, err := cmd.Output()
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	err := timerslack.Inherited(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	out := stdout.Bytes()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 2 {
 		return nil, errNoUser
