@@ -40,7 +40,9 @@ type daemonConn struct {
 	dialErr atomic.Pointer[error]
 
 	// Of daemonConns.mu:
-	handoverConns []*handoverConn // idle ones
+	handoverConns []*handoverConn // idle ones, that used last at the end
+	rested        int             // how many, from the front, were idle since trim was set
+	trim          *time.Timer     // closes those; nil while there are few
 	relayUntil    time.Time       // until then the daemon is not asked to take sockets
 	users         int
 	idle          *time.Timer // closes the connection; nil while there are users
@@ -138,13 +140,6 @@ func (d *daemonConn) close() {
 	}
 	d.closeHandoverConns()
 	d.rpc.Close()
-}
-
-func (d *daemonConn) closeHandoverConns() {
-	for _, c := range d.handoverConns {
-		c.Close()
-	}
-	d.handoverConns = nil
 }
 
 // takePlace waits for a place among the handshakes of the role.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,11 +16,14 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
+// Connections for handing over are kept for the next handshakes, handoverIdle at most. The daemon allows 256 for all
+// processes of the account together, so of more than handoverSpare those are closed that were not needed for a while.
 const (
-	// handoverIdle is how many connections for handing over are kept for the next handshakes, and handoverAge for how
-	// long: less than the daemon keeps them.
-	handoverIdle = 8
-	handoverAge  = 20 * time.Minute
+	handoverIdle  = 64
+	handoverSpare = 8
+	handoverRest  = 10 * time.Second
+	// handoverAge is for how long one is used: less than the daemon keeps it.
+	handoverAge = 20 * time.Minute
 	// relayOnly is for how long a handshaker that takes no sockets is not asked again.
 	relayOnly = time.Minute
 )
@@ -99,6 +103,7 @@ func (d *daemonConn) takeHandoverConn(ctx context.Context) (c *handoverConn, fre
 			return c, true, err
 		}
 		c, d.handoverConns = d.handoverConns[n-1], d.handoverConns[:n-1]
+		d.rested = min(d.rested, n-1)
 		daemonConns.mu.Unlock()
 		if time.Since(c.born) < handoverAge && handed.Alive(c) {
 			return c, false, nil
@@ -136,9 +141,46 @@ func (d *daemonConn) newHandoverConn(ctx context.Context) (*handoverConn, error)
 func (d *daemonConn) keepHandoverConn(c *handoverConn) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()
-	if !d.retired && len(d.handoverConns) < handoverIdle {
-		d.handoverConns = append(d.handoverConns, c)
+	if d.retired || len(d.handoverConns) >= handoverIdle {
+		c.Close()
 		return
 	}
-	c.Close()
+	d.handoverConns = append(d.handoverConns, c)
+	if d.trim == nil && len(d.handoverConns) > handoverSpare {
+		d.rested = len(d.handoverConns)
+		d.trim = time.AfterFunc(handoverRest, d.trimHandoverConns)
+	}
+}
+
+// trimHandoverConns closes what was idle since it was last called, but for handoverSpare, and has itself called again
+// while there are more than those.
+func (d *daemonConn) trimHandoverConns() {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	if d.trim == nil {
+		return // all were closed at this moment
+	}
+	if n := min(d.rested, len(d.handoverConns)-handoverSpare); n > 0 {
+		for _, c := range d.handoverConns[:n] { // the last is used first
+			c.Close()
+		}
+		d.handoverConns = slices.Delete(d.handoverConns, 0, n)
+	}
+	if d.rested = len(d.handoverConns); d.rested > handoverSpare {
+		d.trim.Reset(handoverRest)
+	} else {
+		d.trim = nil
+	}
+}
+
+// closeHandoverConns closes the idle ones; daemonConns.mu is held.
+func (d *daemonConn) closeHandoverConns() {
+	for _, c := range d.handoverConns {
+		c.Close()
+	}
+	d.handoverConns = nil
+	if d.trim != nil {
+		d.trim.Stop()
+		d.trim = nil
+	}
 }

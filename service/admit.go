@@ -79,13 +79,8 @@ func (h *session) admit(ctx context.Context) error {
 func (h *session) acquire(ctx context.Context) error {
 	var sendAway func()
 	if h.role == Responder {
-		tell := h.sentAway
-		if tell == nil {
-			away := make(chan struct{})
-			h.away, tell = away, func() { close(away) }
-		}
 		var once sync.Once // either place may be wanted
-		sendAway = func() { once.Do(tell) }
+		sendAway = func() { once.Do(h.sentAway) }
 	}
 	take := func(g *handshakeGate, key gateKey) (*place, error) {
 		if !h.hurried || h.impatient { // who is impatient does not wait
@@ -138,7 +133,6 @@ func (h *session) hold(something holding) {
 	case aStream:
 		h.srv.idleStreams.leave(h.share)
 	case aPlace:
-		h.away = nil
 		h.srv.gate.Release(h.place[0])
 		if h.place[1] != nil {
 			h.srv.addresses.Release(h.place[1])

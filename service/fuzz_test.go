@@ -58,7 +58,7 @@ var wholeHandshake = []byte{0, 0, 1, 255, 2, 255, 3, 255, 2, 255}
 // runScript reports which of the sessions came to a result.
 func runScript(t *testing.T, script, data []byte) (hasResult [2]bool) {
 	servers := fuzzed()
-	sessions := [2]*session{servers[0].newSession(Caller{UID: 1}, nil), servers[1].newSession(Caller{UID: 1}, nil)}
+	sessions := [2]*session{servers[0].newSession(Caller{UID: 1}, func() {}, func() {}), servers[1].newSession(Caller{UID: 1}, func() {}, func() {})}
 	var pending [2][]byte // bytes on the way to each
 	var over [2]bool
 	// Nothing blocks: a place is always free, and no timer is waited for.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/timerslack"
 )
 
 // getentUsers runs getent(1), which asks NSS in a process that can be killed: that of the GNU C library, or of musl,
@@ -24,11 +26,15 @@ func output(ctx context.Context, path string, args ...string) (out []byte, exit 
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = []string{"LC_ALL=C"}
-	out, err = cmd.Output()
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	if err = timerslack.Inherited(cmd.Start); err == nil {
+		err = cmd.Wait()
+	}
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		exit = e.ExitCode()
 	}
-	return out, exit, err
+	return stdout.Bytes(), exit, err
 }
 
 // entry returns the fields of the first line for a key, errNoUser for getent's exit status 2, and for the empty output

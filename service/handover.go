@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,17 @@ const (
 // handoverAge is how long a connection takes requests; a variable for tests.
 var handoverAge = connectionAge
 
+// A taker serves a connection by which sockets are handed over, with the one goroutine of the connection. What comes from
+// elsewhere in the middle of a handshake interrupts the wait for the peer.
+type taker struct {
+	srv    *Server
+	c      *conn
+	caller Caller
+	ctx    context.Context // done when the connection ends, is far too old, or the daemon waits no longer
+	sock   atomic.Pointer[handed.Socket]
+	away   atomic.Bool // the place of the handshake under way has to be given up
+}
+
 // takeOver serves a connection that begins with handed.Hello, until it ends, is too old, or the daemon stops.
 func (s *Server) takeOver(c *conn, caller Caller) {
 	defer c.Close()
@@ -44,25 +56,42 @@ func (s *Server) takeOver(c *conn, caller Caller) {
 	}
 	ctx, cancel := context.WithTimeout(s.stopped, handoverAge+connectionGrace)
 	defer cancel()
+	t := &taker{srv: s, c: c, caller: caller, ctx: ctx}
+	defer context.AfterFunc(ctx, t.interrupt)()
 	reading, done := context.WithTimeout(s.draining, handoverAge)
 	defer done()
-	requests := s.receiveHandovers(ctx, cancel, reading, c)
-	// What closes a descriptor that the giver makes linger or keeps locked, one that was read or one that nobody has taken,
-	// may hold a thread for as long as he likes: the connection counts until all are closed.
-	defer func() {
-		cancel()
-		c.Close()
-		for r := range requests {
-			_ = unix.Close(r.fd)
-		}
-	}()
+	// Before it counts no longer: a descriptor that the giver makes linger or keeps locked, and that nobody has taken, may hold
+	// the thread that closes it for as long as he likes.
+	defer c.Close()
 	// When the daemon stops, or the connection is too old, what was written before is still read and answered; what would
 	// come after fails to be written.
-	defer context.AfterFunc(reading, func() { _ = c.CloseRead() })()
-	for r := range requests {
-		if err := s.serveHandover(ctx, c, caller, r); err != nil {
+	defer context.AfterFunc(reading, func() {
+		_ = c.CloseRead()
+		t.interrupt()
+	})()
+	// Also in the middle of a handshake, the application's end closing aborts it; our own reading end closing does not.
+	unwatch, err := s.poller.Watch(c.UnixConn, func(closed bool) {
+		if closed || reading.Err() == nil {
+			cancel()
+		}
+	})
+	if err != nil {
+		s.log.Warn("a connection by which sockets are handed over cannot be watched", "error", err)
+		return
+	}
+	defer unwatch()
+	for ctx.Err() == nil {
+		message, fd, err := handed.ReadRequest(c.UnixConn, prefaceTimeout)
+		if err != nil || t.serve(message, fd) != nil {
 			return
 		}
+	}
+}
+
+// interrupt has the handshake under way look whether it is over.
+func (t *taker) interrupt() {
+	if sock := t.sock.Load(); sock != nil {
+		sock.Interrupt()
 	}
 }
 
@@ -74,52 +103,24 @@ func (s *Server) takeDescriptors(c syscall.Conn, on bool) {
 	}
 }
 
-// A handover is one request: the start request, encoded, and the descriptor, which whoever receives it closes.
-type handover struct {
-	message []byte
-	fd      int
-}
-
-// receiveHandovers reads requests until ctx is done. It cancels ctx when the connection ends or breaks the format, also
-// in the middle of a handshake: the application's end closing aborts it. That the daemon itself has stopped reading,
-// because reading is done, aborts nothing.
-func (s *Server) receiveHandovers(ctx context.Context, cancel context.CancelFunc, reading context.Context,
-	c *conn) <-chan handover {
-	requests := make(chan handover)
-	go func() {
-		defer close(requests)
-		for {
-			var r handover
-			var err error
-			if r.message, r.fd, err = handed.ReadRequest(c.UnixConn, prefaceTimeout); err != nil {
-				if err != io.EOF || reading.Err() == nil {
-					cancel()
-				}
-				return
-			}
-			select {
-			case requests <- r:
-			case <-ctx.Done():
-				_ = unix.Close(r.fd)
-				return
-			}
-		}
-	}()
-	return requests
-}
-
-// serveHandover does the handshake of one request and answers it. An error is the answer's, and the connection's end.
-func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r handover) error {
-	if err := s.budget.Charge(ctx, caller.share, costHandover+len(r.message)/8); err != nil { // as for DATA
-		_ = unix.Close(r.fd)
+// serve does the handshake of one request, of which message is the start request, encoded, and closes fd, its descriptor.
+// An error is the answer's, and the connection's end.
+func (t *taker) serve(message []byte, fd int) error {
+	s := t.srv
+	if err := s.budget.Charge(t.ctx, t.caller.share, costHandover+len(message)/8); err != nil { // as for DATA
+		_ = unix.Close(fd)
 		return err
 	}
-	h := s.newSession(caller, nil)
+	t.away.Store(false)
+	h := s.newSession(t.caller, t.interrupt, func() {
+		t.away.Store(true)
+		t.interrupt()
+	})
 	h.again = true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error
-	if answer.Result, err = s.carry(ctx, h, r); err != nil {
+	if answer.Result, err = t.carry(h, message, fd); err != nil {
 		f := h.end(asFailure(err))
 		if s.stopped.Err() != nil {
 			return err // Shutdown closes the connection; shutting_down in an answer means that nothing was begun
@@ -127,11 +128,12 @@ func (s *Server) serveHandover(ctx context.Context, c *conn, caller Caller, r ha
 		answer.Refusal = f.refusal(h.id)
 		answer.Refusal.Code, answer.Refusal.Text = uint32(f.rpc), f.message(h.id)
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
-	err = handed.WriteAnswer(c.UnixConn, &answer)
+	_ = t.c.SetWriteDeadline(time.Now().Add(answerTimeout))
+	err = handed.WriteAnswer(t.c.UnixConn, &answer)
 	clear(answer.GetResult().GetKeyData())
 	if err == nil && answer.Result != nil {
 		h.end(nil)
+		s.makeKeys() // now that the answer is written
 	}
 	return err
 }
@@ -156,18 +158,20 @@ func (s *Server) decode(of share, message []byte) (req *altspb.HandshakerReq, he
 }
 
 // carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
-func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.HandshakerResult, error) {
-	sock, err := s.poller.Adopt(r.fd)
+func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerResult, error) {
+	sock, err := t.srv.poller.Adopt(fd)
 	if err != nil {
 		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
 	}
 	defer sock.Close()
+	t.sock.Store(sock)
+	defer t.sock.Store(nil)
 	h.from = sock.Peer().Addr()
-	req, held, err := s.decode(h.share, r.message)
+	req, held, err := t.srv.decode(h.share, message)
 	if err != nil {
 		return nil, err
 	}
-	defer s.heldBytes.add(h.share, -held)
+	defer t.srv.heldBytes.add(h.share, -held)
 	// The kernel knows the peer's address better than the application, which has no reason to tell it.
 	remote := &altspb.Endpoint{IpAddress: sock.Peer().Addr().WithZone("").String(), Port: int32(sock.Peer().Port()),
 		Protocol: altspb.NetworkProtocol_TCP}
@@ -183,23 +187,17 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 	default:
 		return nil, badRequest("a request that is neither client_start nor server_start")
 	}
-	wait := func(ready <-chan struct{}) error {
-		_, err := await(ctx, h, ready)
-		return err
-	}
 	var buf []byte
 	for {
-		resp, err := h.step(ctx, req)
+		resp, err := h.step(t.ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		if int(resp.GetBytesConsumed()) != len(inBytes(req)) {
 			return nil, badRequest("in_bytes go beyond the handshake's end; hand over what was not read yet instead")
 		}
-		if len(resp.GetOutFrames()) > 0 {
-			if err := sock.Write(resp.GetOutFrames(), wait); err != nil {
-				return nil, h.lost(err)
-			}
+		if _, err := t.await(h, sock.Write, resp.GetOutFrames()); err != nil {
+			return nil, h.lost(err)
 		}
 		if resp.GetResult() != nil {
 			return resp.GetResult(), nil
@@ -213,9 +211,9 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 			if want > len(buf) {
 				buf = make([]byte, want)
 			}
-			if n, err = sock.Read(buf[:want], wait); err != nil && err != io.EOF {
+			if n, err = t.await(h, sock.Read, buf[:want]); err != nil && err != io.EOF {
 				err = h.lost(err)
-				_ = sock.Write(h.frame, noWait) // nil if there is nothing to tell the peer
+				_, _ = sock.Offer(h.frame) // nil if there is nothing to tell the peer
 				return nil, err
 			}
 		}
@@ -225,14 +223,44 @@ func (s *Server) carry(ctx context.Context, h *session, r handover) (*altspb.Han
 	}
 }
 
-// noWait has the socket take what it can at once.
-func noWait(<-chan struct{}) error { return errors.New("the socket has no room") }
+// await calls do, which is the socket's Read or Write, for b, until it is done, or until the session is over.
+func (t *taker) await(h *session, do func([]byte) (int, error), b []byte) (n int, err error) {
+	for {
+		// Whatever ends the session does so first and interrupts then.
+		if f := t.over(h); f != nil {
+			return n, f
+		}
+		m, err := do(b[n:])
+		if n += m; !errors.Is(err, handed.ErrInterrupted) {
+			return n, err
+		}
+	}
+}
+
+// over ends the session, and says so, if its time is over, its place has to be given up, the daemon stops and nothing is
+// under way yet, or the connection has ended.
+func (t *taker) over(h *session) error {
+	switch {
+	case h.due():
+		return h.expire()
+	case t.away.Load() && h.holds == aPlace:
+		return h.giveWay()
+	case t.srv.draining.Err() != nil && (h.state == idle || h.state == waiting):
+		return h.end(asFailure(errStopping))
+	case t.ctx.Err() != nil:
+		return h.end(t.srv.gone(t.ctx.Err()))
+	}
+	return nil
+}
 
 // lost returns what a failed read or write means: the session's end as it is, an error of the socket as the peer's end.
 func (h *session) lost(err error) error {
 	var f *failure
-	if errors.As(err, &f) {
+	switch {
+	case errors.As(err, &f):
 		return f
+	case errors.Is(err, handed.ErrTaken):
+		return badRequest("%v in the middle of the handshake; leave it alone until it is answered", err)
 	}
 	return h.end(peerClosed("the connection to the peer broke in the middle of the handshake: " + err.Error()))
 }

@@ -36,7 +36,7 @@ func TestShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
-	h := beta.newSession(Caller{}, nil)
+	h := beta.newSession(Caller{}, func() {}, func() {})
 	defer h.end(cancelled())
 	_, err = h.step(testContext(t), clientStart(nil))
 	if f := asFailure(err); f.rpc != codes.Unavailable {
@@ -87,7 +87,7 @@ func TestShutdownLeavesThePeerToTheNext(t *testing.T) {
 	m1 := open(t, startDaemon(t, "beta.test", Config{}), "").must(t, clientStart(nil)).OutFrames
 	d.drain()
 	for agent, told := range map[string]bool{"shared-altsd-altscreds grpc-go/1.85.0": false, "grpc-go/1.85.0": true} {
-		h := d.newSession(Caller{}, nil)
+		h := d.newSession(Caller{}, func() {}, func() {})
 		h.again = clientKindOf(agent) == clientAltscreds
 		resp, err := h.step(testContext(t), serverStart(m1, nil))
 		if got := len(resp.GetOutFrames()) > 0; got != told || !told && asFailure(err).tell != reason.ShuttingDown {

@@ -26,7 +26,8 @@ const (
 const lingerTime = time.Second
 
 // A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives
-// it calls step for each request, waits by await in between, and calls end. It is not safe for concurrent use.
+// it calls step for each request, and expire, giveWay or end for what ends it in between. It is not safe for concurrent
+// use.
 type session struct {
 	srv    *Server
 	caller Caller
@@ -34,8 +35,7 @@ type session struct {
 	state  sessionState
 
 	holds holding
-	place [2]*place     // while it holds aPlace: that of its account, that of the peer's address, if known
-	away  chan struct{} // closed when the place has to be given up, for await; nil without one
+	place [2]*place // while it holds aPlace: that of its account, that of the peer's address, if known
 	role  Role
 	me    *identity
 	start *start
@@ -43,13 +43,13 @@ type session struct {
 	peer  *certbind.Peer // as soon as it is verified
 	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
 	until time.Time      // when timer fires
-	fire  func()         // what timer does; nil: it is waited for by await
+	fire  func()         // what timer does
 	began time.Time
 
 	hurried bool // a step that would have to wait is not made (errWouldWait)
 	paid    bool // for message 1
 
-	sentAway func() // what is done, without a wait, when the place has to be given up; nil: await does it
+	sentAway func() // what is done when the place has to be given up
 
 	frame   []byte   // a responder's status frame for the peer, not given out yet
 	failure *failure // why it ended, if not well
@@ -62,9 +62,10 @@ type session struct {
 	from      netip.Addr // the peer's address, if the kernel told it
 }
 
-// newSession begins a session, whose timer calls fire, if that is not nil, beside whatever goes on.
-func (s *Server) newSession(c Caller, fire func()) *session {
-	h := &session{srv: s, caller: c, share: c.share, fire: fire}
+// newSession begins a session. Its timer calls fire, and who needs its place sentAway, beside whatever goes on; neither
+// may wait.
+func (s *Server) newSession(c Caller, fire, sentAway func()) *session {
+	h := &session{srv: s, caller: c, share: c.share, fire: fire, sentAway: sentAway}
 	if s.idleStreams.enter(h.share) {
 		h.holds = aStream
 	}
@@ -75,23 +76,12 @@ func (s *Server) newSession(c Caller, fire func()) *session {
 	return h
 }
 
-// expired returns the channel of the timer; nil, which never fires, if nothing is timed.
-func (h *session) expired() <-chan time.Time {
-	if h.timer == nil {
-		return nil
-	}
-	return h.timer.C
-}
-
 func (h *session) setTimer(d time.Duration) {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	if h.until = time.Now().Add(d); h.fire != nil {
-		h.timer = time.AfterFunc(d, h.fire)
-		return
-	}
-	h.timer = time.NewTimer(d)
+	h.until = time.Now().Add(d)
+	h.timer = time.AfterFunc(d, h.fire)
 }
 
 // due reports whether the timer, as it is set now, has fired.
@@ -100,27 +90,6 @@ func (h *session) due() bool { return h.timer != nil && !time.Now().Before(h.unt
 // errWouldWait says that a step was not made, and left no trace, because it would have had to wait: for the user
 // database, message 1's budget, a place, a signature, or a turn.
 var errWouldWait = errors.New("the step would have to wait")
-
-// await waits for what comes first: something from in, which is the application or the socket, or what ends the
-// session: its timer, the daemon's stop if nothing is under way yet, the end of ctx. An error is that end.
-func await[T any](ctx context.Context, h *session, in <-chan T) (got T, err error) {
-	var stop <-chan struct{}
-	if h.state == idle || h.state == waiting {
-		stop = h.srv.draining.Done()
-	}
-	select {
-	case got = <-in:
-		return got, nil
-	case <-h.expired():
-		return got, h.expire()
-	case <-h.away:
-		return got, h.giveWay()
-	case <-stop:
-		return got, h.end(asFailure(errStopping))
-	case <-ctx.Done():
-		return got, h.end(h.srv.gone(ctx.Err()))
-	}
-}
 
 // step answers one request: the response with the result is the last. An error is the session's end; the caller tells
 // it to the application in the form that it can show.
@@ -392,9 +361,6 @@ func (h *session) end(f *failure) *failure {
 	}
 	if asked || !f.outside && f.tell != reason.ShuttingDown {
 		h.srv.audit.finish(h.record())
-	}
-	if f == nil && h.fire == nil { // a socket that was handed over: its answer is written, a stream's only gathered
-		h.srv.makeKeys()
 	}
 	return f
 }

@@ -41,8 +41,8 @@ func TestRule37Strangers(t *testing.T) {
 			}
 			return Account{UID: uid, Name: "late"}, nil
 		})})
-	sessions := []*session{d.newSession(Caller{UID: 1001}, nil), d.newSession(Caller{UID: 1002}, nil)}
-	if h := d.newSession(Caller{UID: 1003}, nil); h.holds != nothing {
+	sessions := []*session{d.newSession(Caller{UID: 1001}, func() {}, func() {}), d.newSession(Caller{UID: 1002}, func() {}, func() {})}
+	if h := d.newSession(Caller{UID: 1003}, func() {}, func() {}); h.holds != nothing {
 		t.Error("a third uid without a name has a stream of its own")
 	}
 	_, err := sessions[0].step(t.Context(), clientStart(nil))

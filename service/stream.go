@@ -26,9 +26,9 @@ type handshakeCall struct {
 
 func (s *Server) newCall(caller Caller, st *localgrpc.Stream) *handshakeCall {
 	c := &handshakeCall{st: st, kind: clientKindOf(st.UserAgent)}
-	c.h = s.newSession(caller, func() { st.Do(c.expire) })
+	sentAway := func() { go st.Do(c.giveWay) } // it is called under the gate's lock
+	c.h = s.newSession(caller, func() { st.Do(c.expire) }, sentAway)
 	c.h.impatient, c.h.again = c.kind.blocks(), c.kind == clientAltscreds
-	c.h.sentAway = func() { go st.Do(c.giveWay) } // it is called under the gate's lock
 	return c
 }
 

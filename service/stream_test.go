@@ -278,7 +278,7 @@ func TestHurriedSteps(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Handshakes: 1}})
 	uid := uint32(os.Geteuid())
 	begin := func() *session {
-		h := d.newSession(Caller{UID: uid}, nil)
+		h := d.newSession(Caller{UID: uid}, func() {}, func() {})
 		h.hurried = true
 		t.Cleanup(func() { h.end(cancelled()) })
 		return h
@@ -317,7 +317,7 @@ func TestHurriedStepsOfAServer(t *testing.T) {
 	join(t, c, s, clientStart(nil), serverStart(nil, nil), 1<<20)
 	uid := uint32(os.Geteuid())
 	own := share{ofAccount, uid}
-	h := d.newSession(Caller{UID: uid, share: own}, nil)
+	h := d.newSession(Caller{UID: uid, share: own}, func() {}, func() {})
 	t.Cleanup(func() { h.end(cancelled()) })
 	h.hurried = true
 	if _, err := h.step(t.Context(), serverStart(nil, nil)); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
+	"github.com/shared-altsd/shared-altsd/internal/timerslack"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
@@ -34,13 +35,20 @@ type Daemon struct {
 	sockets   *sockets
 }
 
+// timerSlack is how late timers of the daemon may be: less than anybody sees, and more than Go's scheduler sleeps.
+const timerSlack = 5 * time.Millisecond
+
 // Serve runs a daemon until a signal ends it. It changes what belongs to the whole process: core dumps, umask, signals,
-// and the variables by which systemd speaks to it.
+// the slack of timers, and the variables by which systemd speaks to it.
 func Serve(c Config) error {
+	inexact := timerslack.Set(timerSlack) // may execute the program again
 	if err := harden(); err != nil {
 		return err
 	}
 	log := newLogger(os.Stderr, c.LogLevel, c.LogJSON)
+	if inexact != nil {
+		log.Warn("timers stay exact, which costs a few percent of processor time", "error", inexact)
+	}
 	notify, err := systemd.NewNotifier()
 	if err != nil {
 		return err

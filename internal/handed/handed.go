@@ -2,9 +2,13 @@
 //
 // Such a socket shares its open file description with the giver, who may be hostile: he can switch it to blocking mode,
 // set SO_LINGER, read from it or shut it down at any moment. So nothing here relies on O_NONBLOCK or changes it: every
-// call carries MSG_DONTWAIT, readiness comes from an epoll instance of our own, deadlines from timers of our own, and
-// SO_LINGER is cleared before the descriptor is closed. Go's net package would block a thread in read(2) for as long as
-// the giver likes.
+// call carries MSG_DONTWAIT, waits are never in the call but for an epoll instance, and SO_LINGER is cleared before the
+// descriptor is closed. Go's net package would set O_NONBLOCK, and block a thread in read(2) for as long as the giver
+// likes.
+//
+// The epoll instance is the Go runtime's, which wakes the goroutine that waits and nobody else. That takes only what is
+// in non-blocking mode when it is registered, and does not care about the mode after that. What is in blocking mode then
+// waits for the instance of a Poller.
 package handed
 
 import (
@@ -13,121 +17,73 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Wait says how long Read and Write wait: it returns nil once ready has given something, or else the error that they
-// then return.
-type Wait func(ready <-chan struct{}) error
-
 // ErrNotTCP is the cause of an Adopt that was given anything but a connected TCP stream socket.
 var ErrNotTCP = errors.New("not a connected TCP stream socket")
 
-// A Poller waits for any number of sockets with one goroutine.
-type Poller struct {
-	file *os.File // the epoll instance, itself watched by the Go runtime: no thread blocks in epoll_wait
-	raw  syscall.RawConn
-	done chan struct{}
+// ErrInterrupted is returned by Read and Write for Interrupt. Read has taken nothing then.
+var ErrInterrupted = errors.New("interrupted")
 
-	mu      sync.Mutex
-	sockets map[uint64]*Socket
-	next    uint64
-}
+// ErrTaken is returned by Read and Write if the socket was ready again and again, and then was not.
+var ErrTaken = errors.New("somebody else reads from the socket or writes to it")
 
-// NewPoller starts a Poller; Close ends it.
-func NewPoller() (*Poller, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("epoll_create1: %w", err)
-	}
-	// The flag on the epoll descriptor, ours alone, is what makes the Go runtime poll it.
-	if err := unix.SetNonblock(epfd, true); err != nil {
-		unix.Close(epfd)
-		return nil, fmt.Errorf("epoll instance: %w", err)
-	}
-	p := &Poller{file: os.NewFile(uintptr(epfd), "epoll"), done: make(chan struct{}), sockets: make(map[uint64]*Socket)}
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		p.file.Close()
-		return nil, fmt.Errorf("epoll instance: %w", err)
-	}
-	go p.run()
-	return p, nil
-}
+// maxFruitless is after how many wakings in a row for nothing that is so. One or two are the runtime's; each of the rest
+// costs us as much as it does whoever takes the bytes.
+const maxFruitless = 32
 
-// Close ends the poller's goroutine. Sockets still open are no longer woken; close them first.
-func (p *Poller) Close() error {
-	err := p.file.Close()
-	<-p.done
-	return err
-}
-
-func (p *Poller) run() {
-	defer close(p.done)
-	var events [64]unix.EpollEvent
-	for {
-		var n int
-		err := p.raw.Read(func(fd uintptr) bool {
-			var err error
-			n, err = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || err != nil && err != unix.EINTR
-		})
-		if err != nil {
-			return // the poller was closed
-		}
-		p.mu.Lock()
-		for _, e := range events[:max(n, 0)] {
-			if s := p.sockets[token(e)]; s != nil {
-				select {
-				case s.ready <- struct{}{}:
-				default:
-				}
-			}
-		}
-		p.mu.Unlock()
-	}
-}
-
-// The kernel hands 8 bytes back with an event; they carry a number of our own, never reused, since a descriptor is.
-func event(mask uint32, id uint64) *unix.EpollEvent {
-	return &unix.EpollEvent{Events: mask, Fd: int32(uint32(id)), Pad: int32(uint32(id >> 32))}
-}
-
-func token(e unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
-
-// A Socket is a connected TCP stream socket that another process holds as well. One goroutine at a time may use it.
+// A Socket is a connected TCP stream socket that another process holds as well. One goroutine at a time may use it;
+// Interrupt is for the others.
 type Socket struct {
-	p     *Poller
-	fd    int
-	id    uint64
-	ready chan struct{}
-	peer  netip.AddrPort
+	fd   int
+	file *os.File // owns fd
+	raw  syscall.RawConn
+	peer netip.AddrPort
+
+	// Of one that the Go runtime does not wait for; else p is nil.
+	p           *Poller
+	id          uint64
+	ready       chan struct{}
+	interrupted atomic.Bool
 }
 
 // Adopt takes over fd, whatever it is: on error it is closed. The first call on it is getsockopt(SO_DOMAIN), which no
 // file system answers, so that a descriptor of a FUSE file can't block us.
 func (p *Poller) Adopt(fd int) (*Socket, error) {
-	s := &Socket{p: p, fd: fd, ready: make(chan struct{}, 1)}
+	s := &Socket{fd: fd}
 	if err := s.check(); err != nil {
-		s.closeFD()
+		// Something else may linger as well. Not a socket: no effect.
+		noLinger(fd)
+		_ = unix.Close(fd)
 		return nil, err
 	}
-	p.mu.Lock()
-	p.next++
-	s.id = p.next
-	p.sockets[s.id] = s
-	p.mu.Unlock()
-	// EPOLLHUP and EPOLLERR come unasked: without EPOLLONESHOT, again and again, until the first wait.
-	if err := s.control(unix.EPOLL_CTL_ADD, unix.EPOLLONESHOT); err != nil {
-		p.mu.Lock()
-		delete(p.sockets, s.id)
-		p.mu.Unlock()
-		s.closeFD()
-		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	s.file = os.NewFile(uintptr(fd), "handed")
+	var err error
+	if s.raw, err = s.file.SyscallConn(); err == nil && s.file.SetDeadline(time.Time{}) != nil { // ErrNoDeadline
+		err = s.adoptedBy(p)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Socket) adoptedBy(p *Poller) error {
+	s.ready = make(chan struct{}, 1)
+	id := p.add(func(uint32) { s.poke() })
+	// EPOLLHUP and EPOLLERR come unasked: without EPOLLONESHOT, again and again, until the first wait.
+	if err := p.control(unix.EPOLL_CTL_ADD, s.fd, unix.EPOLLONESHOT, id); err != nil {
+		p.remove(id)
+		return err
+	}
+	s.p, s.id = p, id
+	return nil
 }
 
 func (s *Socket) check() error {
@@ -135,9 +91,10 @@ func (s *Socket) check() error {
 	if err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
 		return ErrNotTCP
 	}
-	for option, want := range map[int]int{unix.SO_TYPE: unix.SOCK_STREAM, unix.SO_PROTOCOL: unix.IPPROTO_TCP,
-		unix.SO_ACCEPTCONN: 0} {
-		if got, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, option); err != nil || got != want {
+	for _, o := range [...]struct{ option, want int }{
+		{unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_PROTOCOL, unix.IPPROTO_TCP}, {unix.SO_ACCEPTCONN, 0},
+	} {
+		if got, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, o.option); err != nil || got != o.want {
 			return ErrNotTCP
 		}
 	}
@@ -162,74 +119,135 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 // Peer is the address at the other end.
 func (s *Socket) Peer() netip.AddrPort { return s.peer }
 
-// Read reads between 1 and len(b) bytes, waiting for them as wait says. It returns io.EOF at the peer's end.
-func (s *Socket) Read(b []byte, wait Wait) (int, error) {
+// Read waits for bytes and reads between 1 and len(b) of them. It returns io.EOF at the peer's end.
+func (s *Socket) Read(b []byte) (n int, err error) {
+	werr := s.wait(false, func() bool {
+		for {
+			if n, _, err = unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case werr != nil:
+		return 0, werr
+	case err != nil:
+		return 0, fmt.Errorf("handed socket: %w", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Write writes b, waiting for room, and returns how many bytes of it went: all, unless it returns an error.
+func (s *Socket) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		var m int
+		werr := s.wait(true, func() bool {
+			m, err = s.Offer(b[n:])
+			return m > 0 || err != nil
+		})
+		n += m
+		if werr != nil {
+			return n, werr
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Offer writes what of b there is room for, without waiting or being interrupted, and returns how much that is.
+func (s *Socket) Offer(b []byte) (n int, err error) {
 	for {
-		n, _, err := unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT)
-		switch {
-		case err == nil && n > 0:
+		n, err = unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
 			return n, nil
-		case err == nil:
-			return 0, io.EOF
-		}
-		if err := s.again(err, unix.EPOLLIN|unix.EPOLLRDHUP, wait); err != nil {
-			return 0, err
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR:
+		default:
+			return 0, fmt.Errorf("handed socket: %w", err)
 		}
 	}
 }
 
-// Write writes all of b, waiting for room as wait says.
-func (s *Socket) Write(b []byte, wait Wait) error {
-	for len(b) > 0 {
-		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err == nil {
-			b = b[n:]
-			continue
+// wait calls try until it returns true, each time that the socket is ready to be read or written.
+func (s *Socket) wait(write bool, try func() bool) error {
+	left := maxFruitless
+	done := func(uintptr) bool {
+		if try() {
+			return true
 		}
-		if err := s.again(err, unix.EPOLLOUT, wait); err != nil {
-			return err
-		}
+		left--
+		return left == 0
 	}
-	return nil
-}
-
-// again waits for readiness after EAGAIN; any other error is final.
-func (s *Socket) again(err error, mask uint32, wait Wait) error {
-	switch err {
-	case unix.EINTR:
-		return nil
-	case unix.EAGAIN:
-	default:
-		return fmt.Errorf("handed socket: %w", err)
-	}
-	// An event that came late for an earlier wait would end this one too soon; that costs one turn, not correctness.
-	if err := s.control(unix.EPOLL_CTL_MOD, mask|unix.EPOLLONESHOT); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
-	}
-	return wait(s.ready)
-}
-
-func (s *Socket) control(op int, mask uint32) error {
 	var err error
-	if cerr := s.p.raw.Control(func(epfd uintptr) { err = unix.EpollCtl(int(epfd), op, s.fd, event(mask, s.id)) }); cerr != nil {
-		return cerr
+	switch {
+	case s.p != nil:
+		err = s.waitByPoller(write, done)
+	case write:
+		err = s.raw.Write(done)
+	default:
+		err = s.raw.Read(done)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		_ = s.file.SetDeadline(time.Time{})
+		return ErrInterrupted
+	case err == nil && left == 0:
+		return ErrTaken
 	}
 	return err
 }
 
-// Close returns up our descriptor; the giver's stays open, and so does the connection.
-func (s *Socket) Close() {
-	// The registration belongs to the shared open file description: it would outlive our descriptor.
-	_ = s.control(unix.EPOLL_CTL_DEL, 0)
-	s.p.mu.Lock()
-	delete(s.p.sockets, s.id)
-	s.p.mu.Unlock()
-	s.closeFD()
+func (s *Socket) waitByPoller(write bool, done func(uintptr) bool) error {
+	mask := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT)
+	if write {
+		mask = unix.EPOLLOUT | unix.EPOLLONESHOT
+	}
+	for !s.interrupted.Swap(false) {
+		if done(0) {
+			return nil
+		}
+		if err := s.p.control(unix.EPOLL_CTL_MOD, s.fd, mask, s.id); err != nil {
+			return err
+		}
+		<-s.ready
+	}
+	return ErrInterrupted
 }
 
-func (s *Socket) closeFD() {
-	// Had the giver set a lingering close and gone away, close would block for as long as he said. Not a socket: no
-	// effect.
-	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	_ = unix.Close(s.fd)
+// Interrupt has the Read or Write that is under way return ErrInterrupted, or else the next one. It may be called at any
+// time, by anybody, and does not block.
+func (s *Socket) Interrupt() {
+	if s.p == nil {
+		_ = s.file.SetDeadline(time.Unix(1, 0))
+		return
+	}
+	s.interrupted.Store(true)
+	s.poke()
 }
+
+func (s *Socket) poke() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Close gives up our descriptor; the giver's stays open, and so does the connection.
+func (s *Socket) Close() {
+	if s.p != nil {
+		// The registration belongs to the shared open file description: it would outlive our descriptor.
+		_ = s.p.control(unix.EPOLL_CTL_DEL, s.fd, 0, s.id)
+		s.p.remove(s.id)
+	}
+	// Had the giver set a lingering close and gone away, close would block for as long as he said.
+	noLinger(s.fd)
+	_ = s.file.Close() // which ends the runtime's registration
+}
+
+func noLinger(fd int) { _ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) }

@@ -20,20 +20,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
-var errAborted = errors.New("aborted")
-
-// until waits for as long as abort is open.
-func until(abort <-chan struct{}) Wait {
-	return func(ready <-chan struct{}) error {
-		select {
-		case <-ready:
-			return nil
-		case <-abort:
-			return errAborted
-		}
-	}
-}
-
 func poller(t *testing.T) *Poller {
 	t.Helper()
 	p, err := NewPoller()
@@ -68,9 +54,9 @@ func adopt(t *testing.T, p *Poller, fd int) *Socket {
 	return s
 }
 
-func readFull(s *Socket, b []byte, wait Wait) error {
+func readFull(s *Socket, b []byte) error {
 	for len(b) > 0 {
-		n, err := s.Read(b, wait)
+		n, err := s.Read(b)
 		if err != nil {
 			return err
 		}
@@ -79,11 +65,32 @@ func readFull(s *Socket, b []byte, wait Wait) error {
 	return nil
 }
 
+func setBlocking(t *testing.T, fd int, blocking bool) {
+	t.Helper()
+	if err := unix.SetNonblock(fd, !blocking); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestReadWrite(t *testing.T) {
+	t.Run("non-blocking", func(t *testing.T) { testReadWrite(t, false) })
+	t.Run("blocking", func(t *testing.T) { testReadWrite(t, true) })
+}
+
+func testReadWrite(t *testing.T, blocking bool) {
 	p := poller(t)
 	a, b, fd := pair(t)
+	setBlocking(t, fd, blocking)
 	s := adopt(t, p, fd)
 	defer s.Close()
+	if byPoller := s.p != nil; byPoller != blocking {
+		t.Errorf("waits by the poller: %v", byPoller)
+	}
+	defer func() {
+		if flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0); err != nil || (flags&unix.O_NONBLOCK == 0) != blocking {
+			t.Errorf("the mode was changed: flags %o, %v", flags, err)
+		}
+	}()
 	if got, want := s.Peer().String(), a.RemoteAddr().String(); got != want {
 		t.Errorf("Peer() = %s, want %s", got, want)
 	}
@@ -94,7 +101,7 @@ func TestReadWrite(t *testing.T) {
 		got, _ := io.ReadAll(io.LimitReader(b, int64(len(sent))))
 		b.Write(got)
 	}()
-	if err := s.Write(sent[:5<<20], until(nil)); err != nil {
+	if _, err := s.Write(sent[:5<<20]); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -103,14 +110,14 @@ func TestReadWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(sent))
-	if err := readFull(s, got, until(nil)); err != nil {
+	if err := readFull(s, got); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, sent) {
 		t.Error("bytes differ")
 	}
 	b.Close()
-	if _, err := s.Read(got, until(nil)); err != io.EOF {
+	if _, err := s.Read(got); err != io.EOF {
 		t.Errorf("after the peer's end: %v, want EOF", err)
 	}
 }
@@ -167,7 +174,6 @@ func TestRule27OnlyConnectedTCP(t *testing.T) {
 func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
 	p := poller(t)
 	var wg sync.WaitGroup
-	abort := make(chan struct{})
 	threads := func() int {
 		b, err := os.ReadFile("/proc/self/status")
 		if err != nil {
@@ -188,37 +194,74 @@ func TestRule27BlockingModeHoldsNoThread(t *testing.T) {
 	const n = 100
 	big := make([]byte, 32<<20)
 	before := threads()
+	var sockets []*Socket
 	for i := range n {
 		_, _, fd := pair(t)
-		if err := unix.SetNonblock(fd, false); err != nil {
-			t.Fatal(err)
+		// Half of them before the socket is adopted, half only then.
+		early := i%4 < 2
+		if early {
+			setBlocking(t, fd, true)
 		}
 		s := adopt(t, p, fd)
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		if !early {
+			setBlocking(t, fd, true)
+		}
+		sockets = append(sockets, s)
+		wg.Go(func() {
 			defer s.Close()
 			var err error
 			if i%2 == 0 {
-				_, err = s.Read(make([]byte, 10), until(abort))
+				_, err = s.Read(make([]byte, 10))
 			} else {
-				err = s.Write(big, until(abort))
+				_, err = s.Write(big)
 			}
-			if !errors.Is(err, errAborted) {
-				t.Errorf("got %v, want errAborted", err)
+			if !errors.Is(err, ErrInterrupted) {
+				t.Errorf("got %v, want ErrInterrupted", err)
 			}
-		}()
+		})
 	}
 	// Let all of them get to their wait: then every thread that could be stuck is.
 	for range 100 {
 		runtime.Gosched()
 		time.Sleep(time.Millisecond)
 	}
-	if after := threads(); after-before > n/4 {
+	if after := threads(); after-before > n/8 {
 		t.Errorf("%d threads before, %d with %d sockets waiting", before, after, n)
 	}
-	close(abort)
+	for _, s := range sockets {
+		s.Interrupt()
+	}
 	wg.Wait()
+}
+
+// An interrupt ends one wait, that which is under way or the next, takes nothing, and may come at any time.
+func TestInterrupt(t *testing.T) {
+	for _, blocking := range []bool{false, true} {
+		p := poller(t)
+		_, b, fd := pair(t)
+		setBlocking(t, fd, blocking)
+		s := adopt(t, p, fd)
+		s.Interrupt()
+		s.Interrupt()
+		buf := make([]byte, 10)
+		if n, err := s.Read(buf); n != 0 || err != ErrInterrupted {
+			t.Errorf("blocking %v: Read gave %d, %v", blocking, n, err)
+		}
+		b.Write([]byte("x"))
+		if n, err := s.Read(buf); n != 1 || err != nil {
+			t.Errorf("blocking %v: then Read gave %d, %v", blocking, n, err)
+		}
+		s.Interrupt()
+		if n, err := s.Write([]byte("y")); n != 0 || err != ErrInterrupted {
+			t.Errorf("blocking %v: Write gave %d, %v", blocking, n, err)
+		}
+		s.Interrupt()
+		if n, err := s.Offer([]byte("z")); n != 1 || err != nil {
+			t.Errorf("blocking %v: Offer gave %d, %v", blocking, n, err)
+		}
+		s.Close()
+		s.Interrupt()
+	}
 }
 
 func TestRule27LingerIsCleared(t *testing.T) {
@@ -247,19 +290,19 @@ func lingerOn(fd int) (int32, error) {
 // Rule 27: a socket that has hung up wakes the poller once, not again and again while nobody waits for it.
 func TestRule27HungUpSocketWakesOnce(t *testing.T) {
 	p := poller(t)
-	_, _, fd := pair(t)
-	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
-		t.Fatal(err)
+	hungUp := func() *Socket {
+		_, _, fd := pair(t)
+		setBlocking(t, fd, true)
+		if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+			t.Fatal(err)
+		}
+		return adopt(t, p, fd)
 	}
-	s := adopt(t, p, fd)
+	s := hungUp()
 	defer s.Close()
 	<-s.ready // EPOLLHUP comes unasked
-	_, _, other := pair(t)
-	o := adopt(t, p, other)
+	o := hungUp()
 	defer o.Close()
-	if err := unix.Shutdown(other, unix.SHUT_RDWR); err != nil {
-		t.Fatal(err)
-	}
 	<-o.ready // the poller has been round
 	select {
 	case <-s.ready:
@@ -268,31 +311,82 @@ func TestRule27HungUpSocketWakesOnce(t *testing.T) {
 	}
 }
 
-// A giver who goes on reading from the socket steals bytes from himself; the wait goes on until it is aborted.
-func TestGiverStealsBytes(t *testing.T) {
-	p := poller(t)
-	a, b, fd := pair(t)
-	s := adopt(t, p, fd)
-	defer s.Close()
-	abort := make(chan struct{})
-	done := make(chan error, 1)
-	go func() { done <- readFull(s, make([]byte, 1<<20), until(abort)) }()
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			if _, err := a.Read(buf); err != nil {
-				return
+// Rule 27: a giver who goes on reading from the socket steals bytes from himself, and does not make us look for ever.
+func TestRule27GiverStealsBytes(t *testing.T) {
+	for _, blocking := range []bool{false, true} {
+		p := poller(t)
+		_, b, fd := pair(t)
+		setBlocking(t, fd, blocking)
+		s := adopt(t, p, fd)
+		defer s.Close()
+		tries := 0
+		done := make(chan error, 1)
+		go func() {
+			done <- s.wait(false, func() bool { // as if somebody had been faster each time
+				tries++
+				return false
+			})
+		}()
+		for err := error(nil); err == nil; {
+			select {
+			case err = <-done:
+				if err != ErrTaken || tries != maxFruitless {
+					t.Errorf("blocking %v: %v after %d tries, want ErrTaken after %d", blocking, err, tries, maxFruitless)
+				}
+			default:
+				if _, err = b.Write([]byte{0}); err != nil {
+					t.Error(err)
+				}
 			}
 		}
-	}()
-	for range 50 {
-		if _, err := b.Write(make([]byte, 1000)); err != nil {
-			t.Fatal(err)
-		}
 	}
-	close(abort)
-	if err := <-done; !errors.Is(err, errAborted) {
-		t.Errorf("got %v, want errAborted", err)
+}
+
+// A connection from which nobody reads is watched: bytes are nothing, its end is something, and our own reading end's
+// closing is told apart.
+func TestWatch(t *testing.T) {
+	p := poller(t)
+	x, y := unixPair(t)
+	events := make(chan bool, 8)
+	stop, err := p.Watch(y, func(closed bool) { events <- closed })
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Write([]byte("bytes"))
+	y.CloseRead()
+	if closed := <-events; closed {
+		t.Error("the end of our own reading is the other's closing")
+	}
+	x.Close()
+	for !<-events {
+	}
+	stop()
+
+	// What ended before is told as well, and nothing once it is stopped.
+	x, y = unixPair(t)
+	x.CloseWrite()
+	if stop, err = p.Watch(y, func(closed bool) { events <- closed }); err != nil {
+		t.Fatal(err)
+	}
+	if closed := <-events; closed {
+		t.Error("half a connection's end is the whole's")
+	}
+	stop()
+	x.Close()
+	x, y = unixPair(t)
+	if _, err = p.Watch(y, func(closed bool) { events <- closed }); err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	if closed := <-events; !closed {
+		t.Error("the first event is of a connection that is watched no longer")
+	}
+	y.Close()
+	if _, err := p.Watch(y, nil); err == nil {
+		t.Error("a connection that is closed was taken")
+	}
+	if len(p.wake) != 1 { // the one that was not stopped
+		t.Errorf("%d are watched", len(p.wake))
 	}
 }
 
@@ -352,7 +446,7 @@ func TestRequestAndAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := adopt(t, p, fd)
-		if err := s.Write([]byte("through"), until(nil)); err != nil {
+		if _, err := s.Write([]byte("through")); err != nil {
 			t.Fatal(err)
 		}
 		s.Close()
