@@ -155,31 +155,31 @@ type conn struct {
 	ctx     context.Context // ends with it
 	cancel  context.CancelFunc
 
+	once   sync.Once // closes it
 	mu     sync.Mutex
 	leave  func() // ends its being counted, nil before its handshake and after its end
 	closed bool
 }
 
-func (c *conn) Close() error {
+// Close closes the connection, which then counts no longer; whoever else closes it waits for that.
+func (c *conn) Close() (err error) {
 	c.cancel()
-	c.mu.Lock()
-	first := !c.closed
-	c.closed = true
-	c.mu.Unlock()
-	c.srv.mu.Lock()
-	delete(c.srv.conns, c)
-	c.srv.mu.Unlock()
-	err := c.UnixConn.Close()
-	if !first {
-		return err
-	}
-	// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (threat-model.md).
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.leave != nil {
-		c.leave()
-	}
-	c.leave = nil
+	c.once.Do(func() {
+		c.mu.Lock()
+		c.closed = true
+		c.mu.Unlock()
+		c.srv.mu.Lock()
+		delete(c.srv.conns, c)
+		c.srv.mu.Unlock()
+		err = c.UnixConn.Close()
+		// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (threat-model.md).
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.leave != nil {
+			c.leave()
+		}
+		c.leave = nil
+	})
 	return err
 }
 

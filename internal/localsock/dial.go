@@ -56,20 +56,23 @@ const queueRetry = time.Millisecond
 // connect connects to the socket at path. The queue of those who wait to be accepted is one for all accounts, and any of
 // them may fill it in a moment: while it is full, it is tried again.
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	var full error
 	for {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-		if err == nil {
+		switch {
+		case err == nil:
 			return conn.(*net.UnixConn), nil
-		}
-		if !errors.Is(err, unix.EAGAIN) {
+		case errors.Is(err, unix.EAGAIN):
+			full = fmt.Errorf("the socket's queue was full all the time: %w", err)
+		case full != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
+			return nil, full
+		default:
 			return nil, err
 		}
 		select {
 		case <-time.After(queueRetry):
 		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("the socket's queue was full all the time: %w", err)
+			return nil, full
 		}
 	}
 }

@@ -211,14 +211,14 @@ func TestDrain(t *testing.T) {
 			t.Fatalf("a new handshake: %v %s", r.Code, r.Text)
 		}
 	}
-	if r := w.as(t, bob).wait(t, waits); r.Code != codes.Unavailable || !strings.Contains(r.Text, "(shutting_down)") {
-		t.Errorf("a stream that waited: %v %s", r.Code, r.Text)
-	}
 	close(goOn)
 	if o := <-done; o.err != nil || !o.got3 || !o.goesOn {
 		t.Errorf("the handshake in flight: %+v", o)
 	}
 	client.wait(t, inFlight)
+	if r := w.as(t, bob).wait(t, waits); r.Code != codes.Unavailable || !strings.Contains(r.Text, "(shutting_down)") {
+		t.Errorf("a stream that waited: %v %s", r.Code, r.Text)
+	}
 	if err := d.end(); err != nil {
 		t.Error(err)
 	}
