@@ -5,6 +5,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,17 @@ func packages(t *testing.T) map[string]goPackage {
 			t.Fatal(err)
 		}
 		found[strings.TrimPrefix(p.ImportPath, module)] = p
+	}
+}
+
+// CONTRIBUTING says what each room is for.
+func TestRoomsAreNamed(t *testing.T) {
+	text := read(t, "../CONTRIBUTING.md")
+	for path := range packages(t) {
+		room, found := strings.CutPrefix(path, "internal/")
+		if found && !strings.Contains(room, "/") && !regexp.MustCompile(`(?m)^      .*\b`+room+`\b`).MatchString(text) {
+			t.Errorf("CONTRIBUTING.md does not have the room %s", path)
+		}
 	}
 }
 
