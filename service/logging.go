@@ -39,7 +39,7 @@ type Record struct {
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
 
-	machine string // of the peer, if verified: with share, the key of the log's limits
+	machine string // the first name of the peer's certificate, if verified: with share, the key of the log's limits
 	share   share
 }
 
@@ -58,6 +58,9 @@ func (h *session) record() Record {
 	}
 	if h.peer != nil {
 		r.Peer, r.machine = h.peer.String(), h.peer.Machine
+		if leaf := h.peer.Leaf; leaf != nil && len(leaf.DNSNames) > 0 {
+			r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
+		}
 	}
 	if h.start != nil {
 		r.Remote = h.start.endpoints.remote

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,8 +11,20 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
+
+// Rule 38: a machine whose certificate has many names is one in the limits of the log.
+func TestRule38ManyNames(t *testing.T) {
+	leaf := &x509.Certificate{DNSNames: []string{"a.test", "b.test"}}
+	for _, name := range leaf.DNSNames {
+		h := session{peer: &certbind.Peer{Machine: name, Account: "mallory", Leaf: leaf}}
+		if r := h.record(); r.machine != "a.test" || r.Peer != "mallory@"+name {
+			t.Errorf("%s: counted as %q, logged as %s", name, r.machine, r.Peer)
+		}
+	}
+}
 
 // Refusals are limited for each peer and reason, and those left out are counted.
 func TestRule25(t *testing.T) {
