@@ -45,7 +45,7 @@ func (r resolver) resolve(uid uint32) (Account, error) {
 			"the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
 	}
 	back, err := query(r, r.source.uidOf, name)
-	unknown := errors.Is(err, errNoUser) || errors.Is(err, errCannotAsk)
+	unknown := absent(err, name)
 	if err != nil && !unknown {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for account %q: %w", name, err)
 	}
@@ -57,6 +57,12 @@ func (r resolver) resolve(uid uint32) (Account, error) {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for the groups of %q: %w", name, err)
 	}
 	return acct, nil
+}
+
+// absent reports whether an error means that the user database does not know a name, and not that it failed. For digits
+// alone systemd-userdbd knows no other answer than that it failed.
+func absent(err error, name string) bool {
+	return errors.Is(err, errNoUser) || errors.Is(err, errCannotAsk) && (!errors.Is(err, errFailed) || onlyDigits(name))
 }
 
 // leadsElsewhere is the text for a user whose name, in lower case, is unknown or leads back to another uid.
@@ -101,7 +107,7 @@ func (r resolver) groups(u userEntry) ([]string, error) {
 			in, err = query(r, func(ctx context.Context, group string) (bool, error) { return r.source.lists(ctx, u, group) }, group)
 		}
 		switch {
-		case errors.Is(err, errNoUser) || errors.Is(err, errCannotAsk):
+		case absent(err, group):
 		case err != nil:
 			return nil, fmt.Errorf("group %q: %w", group, err)
 		case in:
@@ -121,7 +127,7 @@ func GroupID(name string) (uint32, error) {
 	defer cancel()
 	gid, err := newUserSource().gidOf(ctx, name)
 	switch {
-	case errors.Is(err, errNoUser) || errors.Is(err, errCannotAsk):
+	case absent(err, name):
 		return 0, fmt.Errorf("no group %q in the user database (%s): create it with groupadd, or give a number", name, AccountSource)
 	case err != nil:
 		return 0, fmt.Errorf("the user database (%s) failed for the group %q: %w; give its number", AccountSource, name, err)

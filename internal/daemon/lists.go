@@ -41,19 +41,11 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 	}
 	r.memory.add(r.machine.Trust()) // a peer may have shown since who signed a list
 	marks = maps.Clone(r.memory.marks)
-	for _, name := range req.forget {
-		found := false
-		for key, m := range marks {
-			if m.Issuer == name || sameFile(m.Source, name) {
-				delete(marks, key)
-				found = true
-				let = append(let, fmt.Sprintf("the list of the CA %q (%v) is forgotten", m.Issuer, m))
-			}
-		}
-		if !found {
-			return nil, nil, fmt.Errorf("--forget-list %s: no list of that CA or file is remembered", name)
-		}
+	forgotten, err := r.forget(marks, next, req.forget)
+	if err != nil {
+		return nil, nil, err
 	}
+	let = append(let, forgotten...)
 	if len(r.files.CRLs) == 0 {
 		return marks, let, nil
 	}
@@ -72,11 +64,41 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 			return nil, nil, fmt.Errorf("%v: fetch the newest one from the CA, over HTTPS if it can be had, or, if the CA "+
 				"means the older one, 'shared-altsd reload --accept-older-list %s'", b, b.Found.Source)
 		default:
-			return nil, nil, fmt.Errorf("%v: put it back, or, if the CA is used no more, 'shared-altsd reload --forget-list "+
-				"%q'", b, b.Mark.Issuer)
+			return nil, nil, fmt.Errorf("%v: put it back, or, if the CA, or this part of its list, is used no more, "+
+				"'shared-altsd reload --forget-list %q'", b, b.Mark.Issuer)
 		}
 	}
 	return marks, let, nil
+}
+
+// forget takes from marks those of the CAs or files of names whose list is gone, and says which. A part of a CA's list
+// that is there goes on being compared with what it was.
+func (r *reloader) forget(marks certbind.Marks, next *certbind.Trust, names []string) (let []string, err error) {
+	gone := make(map[[32]byte]bool)
+	for _, b := range next.Behind(marks) {
+		gone[b.Mark.ID()] = b.Found == nil
+	}
+	for _, name := range names {
+		found, before := false, len(let)
+		for key, m := range marks {
+			if m.Issuer != name && !sameFile(m.Source, name) {
+				continue
+			}
+			found = true
+			if gone[key] || len(r.files.CRLs) == 0 {
+				delete(marks, key)
+				let = append(let, fmt.Sprintf("the list of the CA %q (%v) is forgotten", m.Issuer, m))
+			}
+		}
+		switch {
+		case !found:
+			return nil, fmt.Errorf("--forget-list %s: no list of that CA or file is remembered", name)
+		case len(let) == before:
+			return nil, fmt.Errorf("--forget-list %s: its list is there, so that nothing need be forgotten; if it is older than "+
+				"one before, and the CA means it, give --accept-older-list and its file", name)
+		}
+	}
+	return let, nil
 }
 
 // among reports whether file is one of files.

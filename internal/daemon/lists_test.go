@@ -134,6 +134,7 @@ func TestRule33OlderLists(t *testing.T) {
 	}
 	l.put("crl", l.ca, 2, -2*time.Hour)
 	l.reloads("an even older one", "is older than", none)
+	l.reloads("forgotten while it is there", "give --accept-older-list", reloadRequest{forget: []string{l.path("crl")}})
 	l.put("crl", l.other, 10, -time.Minute)
 	l.reloads("forgotten, another one", "no list of that CA", reloadRequest{forget: []string{"CN=nobody"}})
 	l.reloads("forgotten", "", reloadRequest{forget: []string{l.path("crl")}})
