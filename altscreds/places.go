@@ -82,5 +82,5 @@ func placeError(placed context.Context, err error) error {
 
 func errGaveWay(grace fmt.Stringer) error {
 	return &HandshakeError{Reason: ReasonOverloaded, Text: fmt.Sprintf("the handshake gave its place to one that waited, "+
-		"since the peer had not proved who it is within %v", grace)}
+		"since it was not done within %v", grace)}
 }

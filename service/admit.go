@@ -59,13 +59,15 @@ func (h *session) admit(ctx context.Context) error {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
-		defer context.AfterFunc(h.srv.draining, cancel)()
+		if !h.underWay() {
+			defer context.AfterFunc(h.srv.draining, cancel)()
+		}
 	}
 	err := h.acquire(ctx)
 	switch {
 	case err == nil || err == errWouldWait:
 		return err
-	case h.srv.draining.Err() != nil:
+	case h.srv.draining.Err() != nil && !h.underWay():
 		return errStopping
 	case errors.Is(err, context.Canceled):
 		return cancelled()
@@ -74,6 +76,9 @@ func (h *session) admit(ctx context.Context) error {
 		"too many handshakes under way (%d for one account in one direction, %d in all), "+
 			"and none ended in time; try again, or raise the limit", h.srv.gate.PerKey, h.srv.gate.InAll)
 }
+
+// underWay reports whether bytes of the peer's were taken that the application could not give to the next daemon.
+func (h *session) underWay() bool { return h.again && h.received > 0 }
 
 // acquire takes a place of the peer's address, if that is known, and then one of the account.
 func (h *session) acquire(ctx context.Context) error {

@@ -60,13 +60,15 @@ func (h *session) payMessage1(ctx context.Context) error {
 	default:
 		ctx, cancel := context.WithTimeout(ctx, h.srv.cfg.HandshakeTimeout)
 		defer cancel()
-		defer context.AfterFunc(h.srv.draining, cancel)()
+		if !h.underWay() {
+			defer context.AfterFunc(h.srv.draining, cancel)()
+		}
 		if h.srv.unproven.Charge(ctx, h.share, costMessage1) == nil {
 			h.paid = true
 			return nil
 		}
 	}
-	if h.srv.draining.Err() != nil {
+	if h.srv.draining.Err() != nil && !h.underWay() {
 		return errStopping
 	}
 	return reason.Errorf(reason.Overloaded, "too many peers of %s begin handshakes and do not prove who they are", h.share)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"syscall"
@@ -114,7 +115,7 @@ func (t *taker) serve(message []byte, fd int) error {
 	t.away.Store(false)
 	h := s.newSession(t.caller, t.interrupt, func() {
 		t.away.Store(true)
-		t.interrupt()
+		go t.interrupt() // it may close the socket, and this is called under the gate's lock
 	})
 	h.again = true
 	defer h.end(cancelled())
@@ -160,8 +161,11 @@ func (s *Server) decode(of share, message []byte) (req *altspb.HandshakerReq, he
 // carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
 func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerResult, error) {
 	sock, err := t.srv.poller.Adopt(fd)
-	if err != nil {
+	switch {
+	case errors.Is(err, handed.ErrNotTCP):
 		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
+	case err != nil:
+		return nil, fmt.Errorf("the daemon cannot wait for the connection to the peer: %w", err)
 	}
 	defer sock.Close()
 	t.sock.Store(sock)
@@ -196,7 +200,8 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 		if int(resp.GetBytesConsumed()) != len(inBytes(req)) {
 			return nil, badRequest("in_bytes go beyond the handshake's end; hand over what was not read yet instead")
 		}
-		if _, err := t.await(h, sock.Write, resp.GetOutFrames()); err != nil {
+		if err := t.write(h, sock, resp.GetOutFrames()); err != nil {
+			clear(resp.GetResult().GetKeyData())
 			return nil, h.lost(err)
 		}
 		if resp.GetResult() != nil {
@@ -221,6 +226,16 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 			Next: &altspb.NextHandshakeMessageReq{InBytes: buf[:n]},
 		}}
 	}
+}
+
+// write sends what a step has for the peer: as far as there is room for it, whatever has happened since, for the step is
+// done, and what it says is so.
+func (t *taker) write(h *session, sock *handed.Socket, b []byte) error {
+	n, err := sock.Offer(b)
+	if err == nil && n < len(b) {
+		_, err = t.await(h, sock.Write, b[n:])
+	}
+	return err
 }
 
 // await calls do, which is the socket's Read or Write, for b, until it is done, or until the session is over.

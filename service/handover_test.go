@@ -323,6 +323,35 @@ func TestRule24HandoverLimits(t *testing.T) {
 	wantRefusal(t, <-refused, "overloaded")
 }
 
+// When a step is done, what it has for the peer is sent, though the handshake's time is over or its place is wanted.
+func TestHandoverSendsWhatIsDone(t *testing.T) {
+	d := startDaemon(t, "alpha.test", Config{})
+	ours, peer := testnet.Pair(t)
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sock *handed.Socket
+	cerr := raw.Control(func(f uintptr) {
+		var fd int
+		if fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			sock, err = d.poller.Adopt(fd)
+		}
+	})
+	if err := errors.Join(cerr, err); err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	late := &taker{srv: d.Server, ctx: canceled()}
+	if err := late.write(d.newSession(Caller{}, func() {}, func() {}), sock, []byte("status")); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 6)
+	if _, err := io.ReadFull(peer, got); err != nil || string(got) != "status" {
+		t.Errorf("the peer has %q, %v", got, err)
+	}
+}
+
 // A draining daemon finishes what is under way, and tells the others then.
 func TestHandoverDrain(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})

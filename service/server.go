@@ -256,8 +256,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// awaitClients waits until no client's handshake is under way, or ctx is done.
+// awaitClients waits until no client's handshake is under way, or half of ctx's time is over: servers are to be told as
+// well.
 func (s *Server) awaitClients(ctx context.Context) {
+	if d, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, time.Now().Add(time.Until(d)/2))
+		defer cancel()
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

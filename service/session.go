@@ -261,7 +261,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 			return nil, err
 		}
 		if err != nil {
-			h.frame = h.hs.Abort(asFailure(err).tell)
+			if err != errStopping || !h.again {
+				h.frame = h.hs.Abort(asFailure(err).tell)
+			}
 			return nil, err
 		}
 		h.began = time.Now()
