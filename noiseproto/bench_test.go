@@ -37,8 +37,10 @@ func benchNoise(b *testing.B, ownDH bool, psk []byte) {
 	state := func(initiator bool, s *side) *noise.HandshakeState {
 		a := s.attest()
 		var d noise.DHFunc = noise.DH25519
+		static := noise.DHKey{Private: a.Private[:], Public: a.Public[:]}
 		if ownDH {
-			d = &dh25519{DHFunc: noise.DH25519, source: FreshKeys{}}
+			own := &dh25519{DHFunc: noise.DH25519, source: FreshKeys{}, static: a}
+			d, static = own, own.staticKeypair()
 		}
 		placement := 0
 		if psk != nil {
@@ -47,7 +49,7 @@ func benchNoise(b *testing.B, ownDH bool, psk []byte) {
 		hs, err := noise.NewHandshakeState(noise.Config{
 			CipherSuite: noise.NewCipherSuite(d, noise.CipherAESGCM, noise.HashSHA256), Pattern: noise.HandshakeXX,
 			Initiator: initiator, Prologue: prologue(1), PresharedKey: psk, PresharedKeyPlacement: placement,
-			StaticKeypair: noise.DHKey{Private: a.Private[:], Public: a.Public[:]},
+			StaticKeypair: static,
 		})
 		if err != nil {
 			b.Fatal(err)

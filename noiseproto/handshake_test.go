@@ -821,11 +821,11 @@ func TestMisuse(t *testing.T) {
 	r := beta.start(t, false)
 	static := r.static
 	r.ok(t, alpha.start(t, true).first(t))
-	private := r.dh.private
+	dh := r.dh
 	if statusOf(t, r.Abort(reason.TimedOut)) != reason.TimedOut || r.Abort(reason.TimedOut) != nil {
 		t.Error("Abort must give one status")
 	}
-	if static.Private != [32]byte{} || !bytes.Equal(private, make([]byte, 32)) {
+	if static.Private != [32]byte{} || static.Key != nil || dh.ephemeral != nil {
 		t.Error("Abort left private keys")
 	}
 	r.refused(t, []byte("x"), reason.TimedOut, "")

@@ -4,11 +4,9 @@ import (
 	"crypto/ecdh"
 	"crypto/mlkem"
 	"crypto/rand"
-	"io"
 
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // Keys makes the key pairs of handshakes, for callers at the same time. A pair that was given out is never given out again:
@@ -43,53 +41,6 @@ func (systemRandom) encapsulate(ek *mlkem.EncapsulationKey768) (secret, cipherte
 	return ek.Encapsulate()
 }
 
-// dh25519 is Noise's DH function "25519" for one handshake, on crypto/ecdh. It keeps the two keys as
-// *ecdh.PrivateKey, because making one from 32 bytes costs a scalar multiplication, which the library's own function
-// spends at every DH.
-type dh25519 struct {
-	noise.DHFunc // for DHLen and DHName
-	source       Keys
-	key          *ecdh.PrivateKey
-	private      []byte // what key's private bytes were given out as
-	static       *certbind.Attestation
-}
-
-// GenerateKeypair takes an ephemeral key pair from the source; the reader, which the library names, is not used.
-func (d *dh25519) GenerateKeypair(io.Reader) (noise.DHKey, error) {
-	key, err := d.source.X25519()
-	if err != nil {
-		return noise.DHKey{}, err
-	}
-	d.key, d.private = key, key.Bytes()
-	return noise.DHKey{Private: d.private, Public: key.PublicKey().Bytes()}, nil
-}
-
-// DH refuses a result of all zero bytes, which every point of low order gives: crypto/ecdh checks that.
-func (d *dh25519) DH(private, public []byte) ([]byte, error) {
-	peer, err := ecdh.X25519().NewPublicKey(public)
-	if err != nil {
-		return nil, err
-	}
-	var key *ecdh.PrivateKey
-	switch { // by the very slices, so no secret is compared
-	case d.key != nil && &private[0] == &d.private[0]:
-		key = d.key
-	case d.static != nil && &private[0] == &d.static.Private[0]:
-		key = d.static.Key
-	}
-	if key == nil {
-		if key, err = ecdh.X25519().NewPrivateKey(private); err != nil {
-			return nil, err
-		}
-	}
-	secret, err := key.ECDH(peer)
-	if err != nil {
-		return nil, reason.Errorf(reason.DecryptionFailed,
-			"an X25519 key of the peer's has low order; its daemon is at fault: %w", err)
-	}
-	return secret, nil
-}
-
 // prologue ties the version in the headers to the handshake: 13 bytes, docs/protocol.md, section 2.
 func prologue(version byte) []byte { return append([]byte("shared-altsd"), version) }
 
@@ -104,7 +55,7 @@ func newNoise(version byte, initiator bool, static *certbind.Attestation, source
 		Initiator:             initiator,
 		Prologue:              prologue(version),
 		PresharedKeyPlacement: 3,
-		StaticKeypair:         noise.DHKey{Private: static.Private[:], Public: static.Public[:]},
+		StaticKeypair:         dh.staticKeypair(),
 	})
 	return hs, dh, err
 }
@@ -119,11 +70,10 @@ func splitKeys(initiatorToResponder, responderToInitiator *noise.CipherState) (k
 	return keyData
 }
 
-// wipe overwrites the private keys of the handshake and drops everything that could be used to go on with it.
+// wipe overwrites the static private key's bytes, lets go of the ephemeral one, which Go cannot wipe, and drops everything that could be used to go on with it.
 func (h *Handshake) wipe() {
 	if h.dh != nil {
-		clear(h.dh.private)
-		h.dh.key = nil
+		h.dh.ephemeral = nil
 	}
 	if h.static != nil {
 		h.static.Wipe()

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/flynn/noise"
+	"github.com/shared-altsd/shared-altsd/certbind"
 )
 
 // refParty is a second implementation of Noise_XXpsk3_25519_AESGCM_SHA256, written from the Noise specification
@@ -172,6 +173,28 @@ func (p *refParty) split() []byte {
 	return append(k1, k2...)
 }
 
+// refRecord is frame number n, from 0, that a side sends by ALTSRP_GCM_AES128_REKEY (docs/protocol.md, section 7.3).
+func refRecord(keyData []byte, responder bool, n uint64, payload []byte) []byte {
+	counter := append(binary.LittleEndian.AppendUint64(nil, n), 0, 0, 0, 0)
+	if responder {
+		counter[11] = 0x80
+	}
+	block, err := aes.NewCipher(refHMAC(keyData[:32], counter[2:8], []byte{1})[:16])
+	if err != nil {
+		panic(err)
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	for i := range counter {
+		counter[i] ^= keyData[32+i]
+	}
+	frame := binary.LittleEndian.AppendUint32(nil, uint32(4+len(payload)+a.Overhead()))
+	frame = binary.LittleEndian.AppendUint32(frame, 6)
+	return a.Seal(frame, counter, payload, nil)
+}
+
 const refName = "Noise_XXpsk3_25519_AESGCM_SHA256"
 
 func x25519Key(t testing.TB, b []byte) *ecdh.PrivateKey {
@@ -213,11 +236,12 @@ func TestPublicVectors(t *testing.T) {
 		}
 		seen++
 		state := func(initiator bool, static, ephemeral []byte) *noise.HandshakeState {
-			d := &dh25519{DHFunc: noise.DH25519, source: &fixedKeys{ephemeral: ephemeral}}
+			d := &dh25519{DHFunc: noise.DH25519, source: &fixedKeys{ephemeral: ephemeral}, static: &certbind.Attestation{
+				Private: [32]byte(static), Public: [32]byte(x25519Key(t, static).PublicKey().Bytes())}}
 			hs, err := noise.NewHandshakeState(noise.Config{
 				CipherSuite: noise.NewCipherSuite(d, noise.CipherAESGCM, noise.HashSHA256), Pattern: noise.HandshakeXX,
 				Initiator: initiator, Prologue: v.Prologue, PresharedKeyPlacement: 3,
-				StaticKeypair: noise.DHKey{Private: static, Public: x25519Key(t, static).PublicKey().Bytes()},
+				StaticKeypair: d.staticKeypair(),
 			})
 			if err != nil {
 				t.Fatal(err)
