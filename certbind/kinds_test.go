@@ -143,7 +143,7 @@ func TestOtherFiles(t *testing.T) {
 	if _, err := parseCRL(request); err == nil || !strings.Contains(err.Error(), "CERTIFICATE REQUEST") {
 		t.Error(err)
 	}
-	ca2 := testca.Leaf{CommonName: "a.test", KeyType: testca.P256}
+	ca2 := testca.Leaf{Subject: pkix.Name{CommonName: "a.test"}, KeyType: testca.P256}
 	c := credential(t, issue(t, ca, ca2))
 	if _, err := c.MachineName("", ""); err == nil || !strings.Contains(err.Error(), `"a.test", does not count`) {
 		t.Error(err)

@@ -147,23 +147,22 @@ var oidDistributionPoints = asn1.ObjectIdentifier{2, 5, 29, 31}
 // listPlaces returns the names of the places where a certificate says that its revocation list is, of lists with all
 // reasons and of its own issuer; none if that does not parse.
 func listPlaces(cert *x509.Certificate) (names []string) {
-	for _, ext := range cert.Extensions {
-		if !ext.Id.Equal(oidDistributionPoints) {
+	value, ok := extension(cert, oidDistributionPoints)
+	if !ok {
+		return nil
+	}
+	points, err := elements(value)
+	if err != nil {
+		return nil
+	}
+	for _, p := range points {
+		fields, err := elements(p.FullBytes)
+		// Field 1 are reasons, field 2 is another issuer.
+		if err != nil || len(fields) != 1 || fields[0].Class != asn1.ClassContextSpecific || fields[0].Tag != 0 {
 			continue
 		}
-		points, err := elements(ext.Value)
-		if err != nil {
-			return nil
-		}
-		for _, p := range points {
-			fields, err := elements(p.FullBytes)
-			// Field 1 are reasons, field 2 is another issuer.
-			if err != nil || len(fields) != 1 || fields[0].Class != asn1.ClassContextSpecific || fields[0].Tag != 0 {
-				continue
-			}
-			if some, err := pointNames(fields[0]); err == nil {
-				names = append(names, some...)
-			}
+		if some, err := pointNames(fields[0]); err == nil {
+			names = append(names, some...)
 		}
 	}
 	return names

@@ -251,7 +251,11 @@ func namesPurpose(c *x509.Certificate) bool {
 	})
 }
 
-func hasEKU(c *x509.Certificate) bool { return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 }
+// hasEKU reports whether the extension is there, be it empty.
+func hasEKU(c *x509.Certificate) bool {
+	_, ok := extension(c, oidExtKeyUsage)
+	return ok
+}
 
 func namesEKU(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(c.UnknownExtKeyUsage, func(u asn1.ObjectIdentifier) bool { return u.Equal(oid) }) ||
@@ -259,7 +263,7 @@ func namesEKU(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
 }
 
 // checkPath applies to a path, leaf first and trust anchor last, what x509.Verify does not check: extended key usage of
-// the intermediates, and revocation.
+// the intermediates, constraints on directory names, and revocation.
 func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath, *reason.Error) {
 	if len(path) < 2 {
 		return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable,
@@ -278,6 +282,12 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 			!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) {
 			return verifiedPath{}, reason.Errorf(reason.CertificateUnacceptable, "an intermediate of the chain %w",
 				t.lacksEKU())
+		}
+	}
+	for i, ca := range path[1:] {
+		if slices.ContainsFunc(path[:i+1], func(c *x509.Certificate) bool { return forbidsDirectoryName(ca, c) }) {
+			return verifiedPath{}, reason.Errorf(reason.MachineNameMismatch,
+				"a name constraint of a CA of the chain forbids the subject, or another directory name, of a certificate under it")
 		}
 	}
 	p := verifiedPath{anchor: path[len(path)-1], notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}

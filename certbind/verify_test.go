@@ -199,7 +199,7 @@ func TestRule11CostlyCertificates(t *testing.T) {
 		c := newClaim(i)
 		for _, bits := range []int{8192, 8191, 8190} {
 			key := testca.HugeRSA(bits, 65537)
-			sub := issue(t, stranger, testca.Leaf{IsCA: true, CommonName: name, PublicKey: key,
+			sub := issue(t, stranger, testca.Leaf{IsCA: true, Subject: pkix.Name{CommonName: name}, PublicKey: key,
 				KeyUsage: x509.KeyUsageCertSign})
 			c.Certificates = append(c.Certificates, sub.Cert.Raw)
 		}
@@ -280,6 +280,9 @@ func TestRule12Leaf(t *testing.T) {
 		"two usages":                   {leaf: testca.Leaf{KeyUsage: x509.KeyUsageDataEncipherment | x509.KeyUsageDigitalSignature}},
 		"the key of a trusted CA":      {leaf: testca.Leaf{Key: ca.Key}, want: reason.CertificateUnacceptable},
 		"unknown critical extension":   {leaf: testca.Leaf{ExtraExtensions: []pkix.Extension{testca.UnknownCritical}}, want: reason.CertificateUnacceptable},
+		"empty extended key usage":     {leaf: testca.Leaf{NoEKU: true, ExtraExtensions: []pkix.Extension{testca.EmptyEKU}}, want: reason.CertificateUnacceptable},
+		"intermediate, empty EKU":      {sub: &testca.Options{ExtraExtensions: []pkix.Extension{testca.EmptyEKU}}, want: reason.CertificateUnacceptable},
+		"required, empty above":        {leaf: testca.Leaf{NoEKU: true, UnknownEKUs: []asn1.ObjectIdentifier{own}}, sub: &testca.Options{ExtraExtensions: []pkix.Extension{testca.EmptyEKU}}, require: own, want: reason.CertificateUnacceptable},
 		"required, missing":            {require: own, want: reason.CertificateUnacceptable},
 		"required, there":              {leaf: testca.Leaf{EKUs: ekus{serverAuth}, UnknownEKUs: []asn1.ObjectIdentifier{own}}, require: own},
 		"required, alone":              {leaf: testca.Leaf{NoEKU: true, UnknownEKUs: []asn1.ObjectIdentifier{own}}, require: own},
@@ -608,7 +611,7 @@ func TestRule19PeerName(t *testing.T) {
 		"an address":        {[]string{"10.0.0.1"}, "10.0.0.1", reason.MachineNameMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := issue(t, ca, testca.Leaf{Hosts: tc.sans, CommonName: alpha})
+			i := issue(t, ca, testca.Leaf{Hosts: tc.sans, Subject: pkix.Name{CommonName: alpha}})
 			c := newClaim(i)
 			c.Machine = tc.claim
 			_, err := trust.verify(c.sign(i), c.used, c.now)
@@ -623,7 +626,7 @@ func TestErrorsHoldNoPeerText(t *testing.T) {
 	trust := newTrust(t, trusting(ca))
 	const evil = "EVIL\x1b[31m"
 	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}})
-	stranger := issue(t, newCA(t, testca.Options{Name: evil}), testca.Leaf{Hosts: []string{alpha}, CommonName: evil})
+	stranger := issue(t, newCA(t, testca.Options{Name: evil}), testca.Leaf{Hosts: []string{alpha}, Subject: pkix.Name{CommonName: evil}})
 	for name, tc := range map[string]struct {
 		i    *testca.Issued
 		edit func(*claim)

@@ -28,6 +28,7 @@ type vectorFile struct {
 	Version  byte       `json:"version"`
 	Time     time.Time  `json:"time"`
 	Vectors  []*vector  `json:"vectors"`
+	Accepted []accepted `json:"accepted"`
 	Negative []negative `json:"negative"`
 
 	Verification *verification `json:"verification"`
@@ -49,6 +50,7 @@ type vector struct {
 	Status      hexBytes     `json:"status"`
 	KeyData     hexBytes     `json:"key_data"`
 	HandshakeID string       `json:"handshake_id"`
+	Records     []record     `json:"records"`
 }
 
 type vectorSide struct {
@@ -91,6 +93,22 @@ type vectorStep struct {
 	Frame   hexBytes    `json:"frame"`
 	Payload hexBytes    `json:"payload"`
 	After   vectorState `json:"after"`
+}
+
+// An accepted case: as a negative one, but Input is taken, and ends the handshake if it completes it.
+type accepted struct {
+	Name  string   `json:"name"`
+	Place int      `json:"place"`
+	Input hexBytes `json:"input"`
+	Done  bool     `json:"done"`
+}
+
+// A record is a frame of the record protocol: of which side, its number among that side's from 0, what is in it.
+type record struct {
+	From    string   `json:"from"`
+	Number  uint64   `json:"number"`
+	Payload hexBytes `json:"payload"`
+	Frame   hexBytes `json:"frame"`
 }
 
 // A negative case: the receiver of Place (1 to 3 a message, 4 the status) of the first vector gets Input instead.
@@ -250,6 +268,13 @@ func (v *vector) fill(t *testing.T) {
 	}
 	id := sha256.Sum256(frames[0])
 	v.Status, v.KeyData, v.HandshakeID = frames[3], ref[0].split(), fmt.Sprintf("%x", id[:8])
+	v.Records = nil
+	for _, r := range []record{{From: "initiator"}, {From: "responder"}, {From: "initiator", Number: 1},
+		{From: "responder", Number: 0x1ffff}} {
+		r.Payload = fmt.Appendf(nil, "record %d of the %s", r.Number, r.From)
+		r.Frame = refRecord(v.KeyData, r.From == "responder", r.Number, r.Payload)
+		v.Records = append(v.Records, r)
+	}
 	if v.HandshakeID != i.ID() {
 		t.Fatalf("%s: the handshake ID is %s", v.Name, i.ID())
 	}
@@ -271,6 +296,25 @@ func (v *vector) at(t *testing.T, place int) *Handshake {
 		h.ok(t, v.Messages[0].Frame)
 	}
 	return h
+}
+
+// accepteds returns what must be taken though it looks odd.
+func (v *vector) accepteds(t *testing.T) []accepted {
+	m2, status := v.Messages[1].Frame, v.Status
+	other := func(b []byte) []byte {
+		b = slices.Clone(b)
+		b[4] = 2
+		return b
+	}
+	odd := newRef(true, refName, v.Prologue, x25519Key(t, v.Initiator.StaticPrivate), x25519Key(t, v.Initiator.EphemeralPrivate))
+	odd.ePub[31] |= 0x80
+	m1 := slices.Concat(v.Messages[0].Frame[:headerSize], odd.write(0, v.Encaps))
+	return []accepted{
+		{Name: "status 0 right behind message 2", Place: 2, Input: slices.Concat(m2, status)},
+		{Name: "status 0 of another version", Place: 4, Input: other(status)},
+		{Name: "status 0 and a byte that belongs to the record protocol", Place: 4, Input: append(slices.Clone(status), 0x10)},
+		{Name: "an ephemeral key with its top bit set", Place: 1, Input: m1},
+	}
 }
 
 // negatives returns the inputs of the negative cases: frames, then payloads under valid encryption.
@@ -305,6 +349,20 @@ func (v *vector) badFrames() (list []negative) {
 		for _, c := range []reason.Code{reason.UnsupportedVersion, reason.UnknownCA, reason.Internal, 65535} {
 			add("status "+c.String(), StatusFrame(c))
 		}
+		if n < 3 {
+			add("status accepted", StatusFrame(reason.Accepted))
+		}
+		odd := StatusFrame(reason.UnknownCA)
+		odd[4] = 2
+		add("status unknown_ca of version 2", slices.Clone(odd))
+		odd[7]++
+		add("status of version 2 and of 5 bytes", append(odd, 0))
+		odd = slices.Clone(f)
+		odd[4], odd[5], odd[6] = 2, 5, 0xff
+		add("version 2, type 5 and a length over the bounds", odd)
+		odd = slices.Clone(f)
+		odd[5], odd[6] = 5, 0xff
+		add("type 5 and a length over the bounds", odd)
 	}
 	for _, s := range []string{"\x16\x03\x01\x00\x05hello", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n",
 		"SSH-2.0-x\r\n",
@@ -354,6 +412,15 @@ func (f *vectorFile) compute(t *testing.T) []byte {
 	}
 	v := f.Vectors[0]
 	f.Negative = v.negatives(t)
+	f.Accepted = v.accepteds(t)
+	for n := range f.Accepted {
+		c := &f.Accepted[n]
+		h := v.at(t, c.Place)
+		if _, _, err := h.Feed(c.Input); err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		c.Done = h.Done()
+	}
 	for n := range f.Negative {
 		c := &f.Negative[n]
 		h := v.at(t, c.Place)

@@ -2,6 +2,7 @@ package noiseproto
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -92,6 +93,24 @@ func oid(t *testing.T, dotted string) asn1.ObjectIdentifier {
 }
 
 type claim = testclaim.Claim
+
+// greaterS returns a signature of P-256 with the greater of the two values of s that verify.
+func greaterS(t *testing.T, der []byte) []byte {
+	t.Helper()
+	var sig struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(der, &sig); err != nil {
+		t.Fatal(err)
+	}
+	order := elliptic.P256().Params().N
+	if other := new(big.Int).Sub(order, sig.S); other.Cmp(sig.S) > 0 {
+		sig.S = other
+	}
+	out, err := asn1.Marshal(sig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
 
 const (
 	vectorEKU  = "1.3.6.1.4.1.32473.1"
@@ -311,6 +330,8 @@ func newVerification(t *testing.T) *verification {
 	add("leaf: extended key usage for code", issue(root, testca.Leaf{EKUs: forCode}), nil)
 	add("good: no extended key usage", issue(root, testca.Leaf{NoEKU: true}), nil)
 	add("good: any extended key usage", issue(root, testca.Leaf{EKUs: forAny}), nil)
+	noPurpose := []pkix.Extension{testca.EmptyEKU}
+	add("leaf: extended key usage without any purpose", issue(root, testca.Leaf{NoEKU: true, ExtraExtensions: noPurpose}), nil)
 	demanded := []asn1.ObjectIdentifier{oid(t, vectorEKU)}
 	policy = verifyCase{RequireEKU: vectorEKU}
 	add("good: the demanded purpose alone", issue(root, testca.Leaf{UnknownEKUs: demanded}), nil)
@@ -351,6 +372,7 @@ func newVerification(t *testing.T) *verification {
 	via("chain: intermediate expired", testca.Options{NotAfter: vectorTime.Add(-time.Second)})
 	via("chain: intermediate not yet valid", testca.Options{NotBefore: vectorTime.Add(time.Second)})
 	via("chain: intermediate for code", testca.Options{EKUs: forCode})
+	via("chain: intermediate with an extended key usage without any purpose", testca.Options{ExtraExtensions: noPurpose})
 	via("good: intermediate for servers", testca.Options{EKUs: forServers})
 	via("good: name constraint permits", testca.Options{PermittedDNS: []string{"example.com"}})
 	via("chain: name constraint does not permit", testca.Options{PermittedDNS: []string{"example.org"}})
@@ -358,7 +380,38 @@ func newVerification(t *testing.T) *verification {
 	narrow := under(root, testca.Options{Name: "narrow", PermittedDNS: []string{"alpha.example.com"}})
 	add("chain: name constraint forbids another name of the leaf", issue(narrow, testca.Leaf{
 		Hosts: []string{vectorName, "beta.example.com"}}), nil, narrow)
+	organization := func(name string) pkix.Name { return pkix.Name{Organization: []string{name}} }
+	for _, c := range []struct {
+		name               string
+		critical, excluded bool
+	}{
+		{"chain: directory name excluded, not critical", false, true},
+		{"good: directory name permitted, not critical", false, false},
+		{"chain: directory name permitted, critical", true, false},
+	} {
+		x, err := testca.DirectoryNames(c.critical, c.excluded, organization("Example"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		limiting := under(root, testca.Options{Name: c.name, ExtraExtensions: []pkix.Extension{x}})
+		add(c.name, issue(limiting, testca.Leaf{Subject: organization("Example")}), nil, limiting)
+		if !c.critical && !c.excluded {
+			add("chain: directory name not permitted, not critical", issue(limiting, testca.Leaf{
+				Subject: organization("Other")}), nil, limiting)
+		}
+	}
 	short := under(root, testca.Options{Name: "short", MaxPathLen: -1})
+	nested := under(root, testca.Options{Name: "self-issued", MaxPathLen: -1})
+	selfIssued := under(nested, testca.Options{Name: "self-issued"})
+	add("chain: a self-issued CA counts for the path's length", issue(selfIssued, testca.Leaf{}), nil, selfIssued, nested)
+	via("good: intermediate without a key usage", testca.Options{NoKeyUsage: true})
+	strict := newCA(testca.Options{Name: "strict", MaxPathLen: -1, ExcludedDNS: []string{"beta.example.com"}})
+	f.Trust = append(f.Trust, trustedCA{strict.Cert.Raw, []string{}})
+	add("good: within a trust anchor's limits", issue(strict, testca.Leaf{}), nil)
+	belowStrict := under(strict, testca.Options{Name: "below strict"})
+	add("chain: path longer than the trust anchor allows", issue(belowStrict, testca.Leaf{}), nil, belowStrict)
+	add("chain: name constraint of the trust anchor excludes", issue(strict, testca.Leaf{
+		Hosts: []string{"beta.example.com"}}), func(c *claim) { c.Machine = "beta.example.com" })
 	tooDeep := under(short, testca.Options{Name: "too deep"})
 	add("good: path length 0", issue(short, testca.Leaf{}), nil, short)
 	add("chain: path longer than allowed", issue(tooDeep, testca.Leaf{}), nil, tooDeep, short)
@@ -439,6 +492,9 @@ func newVerification(t *testing.T) *verification {
 	}
 
 	// Step 7, code 10; and the order of the steps.
+	statement("good: ECDSA signature with the greater s", func(c *claim) {
+		c.Signed = func(id *testclaim.Identity) { id.Signature = greaterS(t, id.Signature) }
+	})
 	flip := func(c *claim) { c.Signed = func(id *testclaim.Identity) { id.Signature[len(id.Signature)-1] ^= 1 } }
 	for _, kind := range []string{testca.P256, testca.P384, testca.Ed25519, testca.RSA2048} {
 		add("signature: last bit, "+kind, issue(root, testca.Leaf{KeyType: kind}), flip)

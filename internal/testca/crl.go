@@ -56,6 +56,27 @@ func pointName(uris []string) []byte {
 	return tlv(0xa0, tlv(0xa0, names))
 }
 
+// EmptyEKU is an extended key usage that names no purpose at all, which RFC 5280 does not know.
+var EmptyEKU = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: []byte{0x30, 0x00}}
+
+// DirectoryNames makes name constraints on directory names (RFC 5280, section 4.2.1.10): permitted if not excluded.
+func DirectoryNames(critical, excluded bool, names ...pkix.Name) (pkix.Extension, error) {
+	var trees []byte
+	for _, n := range names {
+		der, err := asn1.Marshal(n.ToRDNSequence())
+		if err != nil {
+			return pkix.Extension{}, fmt.Errorf("cannot encode the name %v: %w", n, err)
+		}
+		trees = append(trees, tlv(0x30, tlv(0xa4, der))...)
+	}
+	tag := byte(0xa0)
+	if excluded {
+		tag = 0xa1
+	}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: critical,
+		Value: tlv(0x30, tlv(tag, trees))}, nil
+}
+
 // tlv is one element of DER with up to 255 bytes.
 func tlv(tag byte, content []byte) []byte {
 	if len(content) < 128 {

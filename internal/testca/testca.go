@@ -46,7 +46,8 @@ type Options struct {
 	EKUs                      []x509.ExtKeyUsage
 	UnknownEKUs               []asn1.ObjectIdentifier
 	// KeyUsage replaces certSign and cRLSign.
-	KeyUsage x509.KeyUsage
+	KeyUsage   x509.KeyUsage
+	NoKeyUsage bool // leaves the key usage extension out
 	// NotCA leaves basic constraints out.
 	NotCA bool
 	// MaxPathLen limits the intermediates below; 0 sets no limit, -1 allows none.
@@ -61,7 +62,7 @@ type Options struct {
 type Leaf struct {
 	Hosts       []string // DNS SANs as they are, wildcards too; none gives no SAN extension
 	IPs         []net.IP
-	CommonName  string
+	Subject     pkix.Name
 	KeyType     string
 	Key         crypto.Signer // used instead of a new key of KeyType, if set
 	NotBefore   time.Time
@@ -111,7 +112,7 @@ func newCA(o Options, parent *CA) (*CA, error) {
 	}
 	t.Subject = pkix.Name{CommonName: o.Name}
 	t.KeyUsage = o.KeyUsage
-	if t.KeyUsage == 0 {
+	if t.KeyUsage == 0 && !o.NoKeyUsage {
 		t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	}
 	t.BasicConstraintsValid, t.IsCA = !o.NotCA, !o.NotCA
@@ -144,7 +145,7 @@ func (ca *CA) Issue(l Leaf) (*Issued, error) {
 		return nil, err
 	}
 	t := template(l.NotBefore, l.NotAfter, devca.LeafLife)
-	t.Subject = pkix.Name{CommonName: l.CommonName}
+	t.Subject = l.Subject
 	t.DNSNames, t.IPAddresses = l.Hosts, l.IPs
 	t.KeyUsage = l.KeyUsage
 	if t.KeyUsage == 0 && !l.NoKeyUsage {

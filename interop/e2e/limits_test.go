@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/x509/pkix"
 	"fmt"
 	"strings"
 	"testing"
@@ -150,7 +151,7 @@ func TestCostlyChains(t *testing.T) {
 		{"RSA key of 100,000 bits", reason.CertificateUnacceptable, func(c *claim) { c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(100_000, 65537)}) }},
 		{"RSA exponent of 31 bits", reason.CertificateUnacceptable, func(c *claim) { c.issue(c.w.known, testca.Leaf{PublicKey: testca.HugeRSA(4096, 1<<31-1)}) }},
 		{"CA with an RSA key of 60,000 bits", reason.CertificateUnacceptable, func(c *claim) {
-			huge := testca.MustIssue(c.t, c.w.known, testca.Leaf{CommonName: "huge", IsCA: true,
+			huge := testca.MustIssue(c.t, c.w.known, testca.Leaf{Subject: pkix.Name{CommonName: "huge"}, IsCA: true,
 				PublicKey: testca.HugeRSA(60_000, 65537)})
 			c.issue(testca.MustCA(c.t, testca.Options{Name: "huge"}), testca.Leaf{})
 			c.Certificates = append(c.Certificates[:1], huge.Cert.Raw)

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"slices"
 	"strings"
 	"testing"
@@ -212,7 +213,7 @@ var refusals = []refusal{
 		c.issue(c.w.known, testca.Leaf{Hosts: []string{"*.test"}})
 		c.Machine = "*.test"
 	}},
-	{name: "certificate without a DNS name", code: reason.MachineNameMismatch, says: "which is none of the DNS names of its certificate", claim: known(testca.Leaf{CommonName: "eve.test"})},
+	{name: "certificate without a DNS name", code: reason.MachineNameMismatch, says: "which is none of the DNS names of its certificate", claim: known(testca.Leaf{Subject: pkix.Name{CommonName: "eve.test"}})},
 	{name: "claimed name not in the certificate", code: reason.MachineNameMismatch, says: "which is none of the DNS names of its certificate", claim: machine1("beta.test")},
 	{name: "an IP address claimed", code: reason.MachineNameMismatch, says: "the peer's machine name is not acceptable", claim: machine1("127.0.0.1")},
 	{name: "localhost claimed", code: reason.MachineNameMismatch, says: "the peer's machine name is not acceptable", claim: func(c *claim) {

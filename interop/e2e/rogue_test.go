@@ -385,7 +385,7 @@ func (w *world) goodClaim(t testing.TB) *claim {
 // issue has the CA certify eve.test, unless the leaf names other hosts, and the claim use that.
 func (c *claim) issue(ca *testca.CA, l testca.Leaf) {
 	c.t.Helper()
-	if l.Hosts == nil && l.CommonName == "" {
+	if l.Hosts == nil && l.Subject.CommonName == "" {
 		l.Hosts = []string{"eve.test"}
 	}
 	c.use(testca.MustIssue(c.t, ca, l))

@@ -575,6 +575,11 @@ def check_leaf(leaf, trust):
 def check_critical(certificate):
     if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in certificate.extensions.values()):
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "a critical extension that is not known")
+    constraints = certificate.extensions.get(x509.NameConstraints.oid)
+    if constraints is not None and constraints.critical:
+        subtrees = (constraints.value.permitted_subtrees or []) + (constraints.value.excluded_subtrees or [])
+        if any(type(b) not in _MATCH or isinstance(b, x509.DirectoryName) for b in subtrees):
+            raise Refusal(CERTIFICATE_UNACCEPTABLE, "critical name constraints of a form that is not known")
 
 
 def find_path(leaf, others, trust, machine, now):
@@ -630,17 +635,13 @@ def check_path(path, trust, now):
             raise Refusal(UNKNOWN_CA, "an issuer may not sign certificates")
         if basic.path_length is not None and below > basic.path_length:
             raise Refusal(UNKNOWN_CA, "a path longer than an issuer allows")
-        if ca.subject != ca.issuer:
-            below += 1
+        below += 1
         if i < len(path) - 1 and not _eku_allows(ca, trust.require_eku, False):
             raise Refusal(CERTIFICATE_UNACCEPTABLE, "an intermediate's extended key usage")
         constraints = ca.extension(x509.NameConstraints)
         if constraints is not None:
-            for lower in path[:i]:
-                if lower is not path[0] and lower.subject == lower.issuer:
-                    continue
-                if _constrained(constraints, lower):
-                    raise Refusal(MACHINE_NAME_MISMATCH, "a name constraint forbids a name")
+            if any(_constrained(constraints, lower) for lower in path[:i]):
+                raise Refusal(MACHINE_NAME_MISMATCH, "a name constraint forbids a name")
     unknown = None
     for i, (certificate, issuer) in enumerate(zip(path, path[1:])):
         lists = [crl for crl in trust.lists if crl.signed_by(issuer.key)]

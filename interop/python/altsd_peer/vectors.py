@@ -1,9 +1,11 @@
 """Reproduces and checks a file of test vectors in the form of docs/vectors.md. Every field of it must be looked at."""
 
 import calendar
+import hmac
 import json
 import time
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509 import ObjectIdentifier
 
 from . import mlkem
@@ -184,23 +186,41 @@ class Vector:
                     or r.peer_frame_size != other.parameters.frame_size \
                     or r.peer_rpc.as_json() != other.parameters.rpc.as_json():
                 raise Mismatch("%s: what is told of the peer" % f.where)
+        for r in f.items("records"):
+            r.check("frame", record(a.result.key_data, r.get("from") == "responder", r.get("number"), r.hex("payload")))
+            r.end()
         for side in (self.initiator, self.responder):
             side.fields.end()
+        f.end()
+
+    def _receiver(self, place):
+        """The side that expects the frame in that place, with everything before it taken."""
+        a, b = self.machines()
+        a.start()
+        if place == 3:
+            b.feed(self.frames[0])
+        elif place == 4:
+            a.feed(self.frames[1])
+        return b if place in (1, 3) else a
+
+    def check_accepted(self, f):
+        name, place, data = f.get("name"), f.get("place"), f.hex("input")
+        for step in (len(data), 1):
+            target = self._receiver(place)
+            for i in range(0, len(data), step):
+                target.feed(data[i:i + step])
+            if target.state == "failed":
+                raise Mismatch("%s (%s): refused: %s" % (f.where, name, target.error))
+            f.check("done", target.done)
         f.end()
 
     def check_negative(self, f):
         name, place, data = f.get("name"), f.get("place"), f.hex("input")
         for step in (len(data) or 1, 1):  # at once, and byte by byte
-            a, b = self.machines()
+            target = self._receiver(place)
             if "target" in f.data:
                 wanted = f.get("target")
-                a.config.target = lambda peer: peer.name == wanted
-            target = b if place in (1, 3) else a
-            a.start()
-            if place == 3:
-                b.feed(self.frames[0])
-            elif place == 4:
-                a.feed(self.frames[1])
+                target.config.target = lambda peer: peer.name == wanted
             answer = b"".join(target.feed(data[i:i + step]) for i in range(0, len(data), step))
             if target.state != "failed":
                 raise Mismatch("%s (%s): not refused" % (f.where, name))
@@ -235,6 +255,15 @@ def check_verification(f, now):
     f.end()
 
 
+def record(key_data, from_responder, number, payload):
+    """A frame of the record protocol, section 7.3."""
+    counter = number.to_bytes(8, "little") + bytes(3) + (b"\x80" if from_responder else b"\0")
+    key = hmac.digest(key_data[:32], counter[2:8] + b"\1", "sha256")[:16]
+    nonce = bytes(a ^ b for a, b in zip(counter, key_data[32:44]))
+    sealed = AESGCM(key).encrypt(nonce, payload, None)
+    return (4 + len(sealed)).to_bytes(4, "little") + (6).to_bytes(4, "little") + sealed
+
+
 def _two(identity, other):
     return len(identity).to_bytes(2, "big") + identity + len(other).to_bytes(2, "big") + other
 
@@ -258,14 +287,15 @@ def check_file(path):
             first = first or v
         except Exception as err:  # whatever it is, it is reported with its place
             wrong.append("%s: %s: %s" % (f.where, type(err).__name__, err))
-    for f in top.items("negative"):
-        negative += 1
-        try:
-            if first is None:
-                raise Mismatch("%s: no handshake to base it on" % f.where)
-            first.check_negative(f)
-        except Exception as err:
-            wrong.append("%s: %s: %s" % (f.where, type(err).__name__, err))
+    for kind in ("accepted", "negative"):
+        for f in top.items(kind):
+            negative += kind == "negative"
+            try:
+                if first is None:
+                    raise Mismatch("%s: no handshake to base it on" % f.where)
+                getattr(first, "check_" + kind)(f)
+            except Exception as err:
+                wrong.append("%s: %s: %s" % (f.where, type(err).__name__, err))
     verifications = 0
     try:
         for text in check_verification(top.sub("verification"), now):
