@@ -160,6 +160,10 @@ func clientKindOf(userAgent string) clientKind {
 // blocks reports whether an event loop stands still while such a client waits, and with it all else that it does.
 func (k clientKind) blocks() bool { return k == clientJava || k == clientEnvoy }
 
+// asksLate reports whether such a client, whose handshake is over while it waits for its peer, asks for the reason with the
+// next request alone, and takes the end of the RPC for a fault of the daemon's.
+func (k clientKind) asksLate() bool { return k != clientAltscreds && k != clientOther }
+
 // deliver returns the failure in the form that this kind of client shows: a response with the status in it, or nil, and
 // the error that ends the RPC. Without an outstanding request there is no response, since none may come unasked.
 func (k clientKind) deliver(f *failure, id string, req *altspb.HandshakerReq) (*altspb.HandshakerResp, error) {

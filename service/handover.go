@@ -117,7 +117,7 @@ func (t *taker) serve(message []byte, fd int) error {
 		t.away.Store(true)
 		go t.interrupt() // it may close the socket, and this is called under the gate's lock
 	})
-	h.again = true
+	h.again, h.direct = true, true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error
@@ -260,8 +260,10 @@ func (t *taker) over(h *session) error {
 		return h.expire()
 	case t.away.Load() && h.holds == aPlace:
 		return h.giveWay()
-	case t.srv.draining.Err() != nil && (h.state == idle || h.state == waiting):
-		return h.end(asFailure(errStopping))
+	case t.srv.draining.Err() != nil && !h.ending:
+		if f := h.drain(); f != nil {
+			return f
+		}
 	case t.ctx.Err() != nil:
 		return h.end(t.srv.gone(t.ctx.Err()))
 	}

@@ -113,7 +113,7 @@ func TestHandover(t *testing.T) {
 	wrong := clientStart(func(r *clientReq) { r.TargetIdentities = []*altspb.Identity{accountID("eve@beta.test")} })
 	client, server := both(t, c, s, wrong, serverStart(nil, nil))
 	wantID(t, wantRefusal(t, client, "target_mismatch"), alpha.record(t).ID)
-	wantRefusal(t, server, "peer_closed")
+	wantRefusal(t, server, byPeer+"target_mismatch")
 	if client, _ := both(t, c, s, clientStart(nil), serverStart(nil, nil)); client.GetResult() == nil {
 		t.Errorf("after a refusal: %v", client.GetRefusal())
 	}

@@ -84,7 +84,9 @@ type Server struct {
 	poller        *handed.Poller // of the sockets that were handed over
 	serving       sync.WaitGroup // connections
 
-	stopping atomic.Bool     // no client's handshake is taken any more
+	stopping  atomic.Bool  // no client's handshake is taken any more
+	heardLast atomic.Int64 // when the peer of a client's handshake was heard last, in nanoseconds since 1970
+
 	draining context.Context // done when the daemon is to stop, and takes no more handshakes
 	drain    context.CancelFunc
 	stopped  context.Context // done when it waits no longer for what is under way on sockets handed over
@@ -211,8 +213,8 @@ func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
 	return nil
 }
 
-// Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
-// returns ctx's error if it had to cut. As long as clients' handshakes are under way, a server's are still taken by
+// Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, or their peers are
+// silent for long, and cuts the rest. It returns ctx's error if it had to cut. As long as clients' handshakes are under way, a server's are still taken by
 // connections that are there: the peer may be an account of this machine, and would wait for the next daemon, as this one
 // for him.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -256,14 +258,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// awaitClients waits until no client's handshake is under way, or half of ctx's time is over: servers are to be told as
-// well.
+// awaitClients waits until no client's handshake is under way, or none gets on any more, or half of ctx's time is over:
+// servers are to be told as well.
 func (s *Server) awaitClients(ctx context.Context) {
 	if d, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, time.Now().Add(time.Until(d)/2))
 		defer cancel()
 	}
+	s.heardLast.Store(time.Now().UnixNano())
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -272,7 +275,8 @@ func (s *Server) awaitClients(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if inUse, waiting := counts(s.gate); inUse[Initiator]+waiting[Initiator] == 0 {
+		inUse, waiting := counts(s.gate)
+		if inUse[Initiator]+waiting[Initiator] == 0 || time.Since(time.Unix(0, s.heardLast.Load())) > stopPatience {
 			return
 		}
 	}

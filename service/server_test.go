@@ -8,8 +8,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // A stop refuses new handshakes, ends silent streams, and lets those under way finish.
@@ -77,6 +79,46 @@ func TestShutdownFinishesWithinTheMachine(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// The stop waits for nobody who says nothing: a part of message 1, message 1 alone, a server that does not answer.
+func TestShutdownWaitsForNoSilence(t *testing.T) {
+	other := startDaemon(t, "alpha.test", Config{})
+	m1 := open(t, other, "").must(t, clientStart(nil)).OutFrames
+	for name, begin := range map[string]func(t *testing.T, d *daemon){
+		"a part of message 1": func(t *testing.T, d *daemon) { open(t, d, "grpc-go/1").must(t, serverStart(m1[:12], nil)) },
+		"message 1":           func(t *testing.T, d *daemon) { open(t, d, "grpc-go/1").must(t, serverStart(m1, nil)) },
+		"a silent server":     func(t *testing.T, d *daemon) { open(t, d, "grpc-go/1").must(t, clientStart(nil)) },
+		"a part of message 1 on a socket": func(t *testing.T, d *daemon) {
+			cs, ss := testnet.Pair(t)
+			give(t, greet(t, d.socket), serverStart(nil, nil), ss)
+			cs.Write(m1[:12])
+			for !handed.Alive(ss) {
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"a silent server on a socket": func(t *testing.T, d *daemon) {
+			cs, ss := testnet.Pair(t)
+			give(t, greet(t, d.socket), clientStart(nil), cs)
+			if _, err := handed.Peek(ss); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := startDaemon(t, "beta.test", Config{HandshakeTimeout: time.Hour})
+			begin(t, d)
+			ctx, cancel := context.WithTimeout(testContext(t), time.Minute) // which would be over first
+			defer cancel()
+			if err := d.Shutdown(ctx); err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
+			if r := d.record(t); r.Reason != "timed_out" && r.Reason != "shutting_down" {
+				t.Errorf("recorded: %+v", r)
+			}
+		})
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -21,9 +20,6 @@ const (
 	refused                     // over, but there is a status frame for the peer; the application is told after that
 	ended
 )
-
-// lingerTime is how long an application may take to see its peer hang up after a refusal.
-const lingerTime = time.Second
 
 // A session is one handshake of a local application: requests in, responses out. It knows no transport: whoever drives
 // it calls step for each request, and expire, giveWay or end for what ends it in between. It is not safe for concurrent
@@ -45,6 +41,7 @@ type session struct {
 	until time.Time      // when timer fires
 	fire  func()         // what timer does
 	began time.Time
+	heard time.Time // when bytes of the peer's came last
 
 	hurried bool // a step that would have to wait is not made (errWouldWait)
 	paid    bool // for message 1
@@ -58,6 +55,8 @@ type session struct {
 	sent, received int
 
 	again     bool       // the application begins again with the next daemon if this one stops
+	direct    bool       // what is for the peer is written by the daemon itself
+	ending    bool       // the daemon stops: the peer must not be silent for long
 	impatient bool       // the application's thread stands still until it is answered
 	from      netip.Addr // the peer's address, if the kernel told it
 }
@@ -197,6 +196,7 @@ func (h *session) run() error {
 		return errWouldWait
 	}
 	h.began = time.Now()
+	h.hear()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
 	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, attributes)
 	if err != nil {
@@ -275,15 +275,19 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		n, out, err = h.hs.Feed(in)
 		return err
 	})
-	h.received += n
 	if err == errWouldWait {
 		return nil, err
 	}
+	h.received += n
+	h.hear()
 	if err != nil {
-		if h.role == Responder { // an initiator tells its own application alone
+		if h.tells() {
 			h.frame = out
 		}
 		return nil, err
+	}
+	if h.ending {
+		h.hurry()
 	}
 	h.sent += len(out)
 	resp := &altspb.HandshakerResp{OutFrames: out, BytesConsumed: uint32(n)}
@@ -293,76 +297,4 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		r.Wipe()
 	}
 	return resp, nil
-}
-
-// expire ends the session because its timer fired.
-func (h *session) expire() *failure {
-	if h.state == idle {
-		return h.end(asFailure(h.overload()))
-	}
-	return h.end(asFailure(reason.Errorf(reason.TimedOut,
-		"the handshake did not finish within %v: the peer, or its daemon, stopped answering",
-		h.srv.cfg.HandshakeTimeout)))
-}
-
-// end is how every session ends: well, with nil, once the application has the result, or by a failure. It gives back
-// what the session holds, records it, and returns the failure that ended it, which is the first:
-//
-//	ending                                     the peer is told   the application is told  recorded as
-//	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
-//	a caller who may not, or has too much      the reason *       by the reason            the reason
-//	no place in time, or before the stop       the reason *       by the reason            the reason
-//	a check of ours fails                      the reason *       by the reason            the reason
-//	the peer's daemon refuses                  nothing            by the reason            the reason, by_peer
-//	the peer hangs up                          nothing            UNAVAILABLE              peer_closed +
-//	the handshake's time is over               timed_out *        DEADLINE_EXCEEDED        timed_out
-//	the application gives up                   local_account *    CANCELLED, if it listens cancelled +
-//	  by its own deadline                      timed_out *        DEADLINE_EXCEEDED        timed_out +
-//	the daemon drains, nothing being under way nothing            UNAVAILABLE              nothing
-//	  and stops at last, cutting the rest      shutting_down *    nothing                  shutting_down
-//	accepted                                   status 0, by step  the result               accepted
-//
-// * by a responder, if the peer has begun to speak our protocol. Then the session is not ended but refused, for a
-// second: the status frame is the response to the request that is being answered, or else to the next one; a socket
-// that was handed over takes it at once. The failure follows with the request after that, or when the second is over.
-// Nothing is told before the stop where the application asks the next daemon.
-//
-// + but not before a start request, or before the peer has said anything: that is not worth a line.
-//
-// What an application is told is in failure.go. All that is recorded goes to the log and to Config.OnFinish
-// (logging.go).
-func (h *session) end(f *failure) *failure {
-	if h.timer != nil {
-		h.timer.Stop()
-		h.timer = nil
-	}
-	if h.state == refused || h.state == ended {
-		h.state = ended
-		return h.failure
-	}
-	h.sent += len(h.frame)
-	if h.hs != nil {
-		h.id = h.hs.ID()
-		if h.role == Responder && f != nil && f.tell != reason.Accepted && h.frame == nil {
-			h.frame = h.hs.Abort(f.tell) // not counted as sent: nobody may ask for it
-		}
-		h.hs.Close()
-	}
-	h.hold(nothing)
-	if f == nil {
-		h.srv.budget.Credit(h.share, handshakeOK)
-		if h.role == Responder {
-			h.srv.unproven.Credit(h.share, costMessage1)
-		}
-	}
-	asked := !h.began.IsZero() && h.state != waiting
-	h.failure, h.state = f, ended
-	if h.frame != nil {
-		h.state = refused
-		h.setTimer(lingerTime)
-	}
-	if asked || !f.outside && f.tell != reason.ShuttingDown {
-		h.srv.audit.finish(h.record())
-	}
-	return f
 }

@@ -125,7 +125,12 @@ func (c *handshakeCall) expire() {
 		if !c.h.due() {
 			return nil // it was set anew meanwhile
 		}
-		return c.h.expire()
+		running := c.h.state == running
+		f := c.h.expire()
+		if running && c.kind.asksLate() {
+			c.h.late()
+		}
+		return f
 	})
 }
 
@@ -139,14 +144,10 @@ func (c *handshakeCall) giveWay() {
 	})
 }
 
-// Drain ends a session under which nothing is under way.
+// Drain ends a session under which nothing is under way, and one that is over but for being asked why; of others, the
+// peer must not be silent for long.
 func (c *handshakeCall) Drain() {
-	c.event(func() *failure {
-		if c.h.state != idle && c.h.state != waiting {
-			return nil
-		}
-		return c.h.end(asFailure(errStopping))
-	})
+	c.event(func() *failure { return c.h.drain() })
 }
 
 // End says that no request comes any more.

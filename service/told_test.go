@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/handed"
@@ -61,7 +63,41 @@ func TestDeadlineIsTold(t *testing.T) {
 	}
 }
 
-// A responder that gives up tells its peer at once, wherever that has stopped; an initiator says nothing.
+// A client of a stock library learns only by its next request why its handshake is over, however late that comes: the end of
+// the RPC is a fault of the daemon's to it.
+func TestLateRequestIsAnswered(t *testing.T) {
+	d := startDaemon(t, "beta.test", Config{HandshakeTimeout: 50 * time.Millisecond})
+	for _, agent := range []string{"grpc-go/1.85.0", "grpc-c/53.0.0", "grpc-java-netty/1.85.1", "grpc-c++/1.66.1 grpc-c/43.0.0"} {
+		c := open(t, d, agent)
+		c.must(t, clientStart(nil))
+		id := d.record(t).ID // its time is over
+		for d.Snapshot().InFlight[Initiator] != 0 || d.Snapshot().Streams != 1 {
+			time.Sleep(time.Millisecond)
+		}
+		resp, err := c.do(next([]byte("salt")))
+		if resp != nil {
+			err = status.Error(codes.Code(resp.GetStatus().GetCode()), resp.GetStatus().GetDetails())
+			if _, end := c.recv(); end != io.EOF {
+				t.Errorf("%s: after the status: %v", agent, end)
+			}
+		}
+		if got := status.Convert(err); got.Code() != codes.DeadlineExceeded || !strings.Contains(got.Message(), "(timed_out)") ||
+			!strings.Contains(got.Message(), id) {
+			t.Errorf("%s: %v", agent, err)
+		}
+		for d.Snapshot().Streams > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	c := open(t, d, "grpc-go/1.85.0")
+	c.must(t, clientStart(nil))
+	d.record(t)
+	if err := d.Shutdown(testContext(t)); err != nil {
+		t.Errorf("Shutdown with a client that may ask still: %v", err)
+	}
+}
+
+// Who gives up tells the peer at once, wherever that has stopped.
 func TestHandoverTellsThePeer(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{})
 	hasty := startDaemon(t, "beta.test", Config{HandshakeTimeout: 50 * time.Millisecond})
@@ -111,9 +147,15 @@ func TestHandoverTellsThePeer(t *testing.T) {
 		u := greet(t, hasty.socket)
 		give(t, u, clientStart(nil), cs)
 		wantRefusal(t, answer(t, u), "timed_out")
+		if got := frame(t, ss); len(got) != 8+1232 {
+			t.Errorf("an initiator begins with %d bytes, want message 1", len(got))
+		}
+		if got := frame(t, ss); !bytes.Equal(got, noiseproto.StatusFrame(reason.TimedOut)) {
+			t.Errorf("the peer is told %x", got)
+		}
 		cs.Close()
-		if got, err := io.ReadAll(ss); err != nil || len(got) != 8+1232 {
-			t.Errorf("an initiator sent %d bytes, want message 1 alone: %v", len(got), err)
+		if got, err := io.ReadAll(ss); err != nil || len(got) > 0 {
+			t.Errorf("behind the status came %x, %v", got, err)
 		}
 	})
 	t.Run("behind a frame that has no room", func(t *testing.T) {
