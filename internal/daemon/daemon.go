@@ -67,7 +67,7 @@ func Serve(c Config) error {
 func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err error) {
 	d := &Daemon{config: c, log: log, notify: notify}
 	state := c.Files.state()
-	l, err := c.Files.load(c.Files.MachineName)
+	l, err := c.Files.load("")
 	if err != nil {
 		return nil, err
 	}
