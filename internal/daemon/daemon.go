@@ -85,7 +85,11 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	d.metrics = metrics.New(version.Number())
 	d.announcer = newAnnouncer(d.machine, log)
 	d.reloader = newReloader(c.Files, state, d.machine, memory, log, func(err error) {
-		d.metrics.Reload(err)
+		var since time.Time
+		if refused := d.reloader.Refused(); refused != nil {
+			since = refused.since
+		}
+		d.metrics.Reload(err, since)
 		d.announcer.announce()
 	})
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
@@ -175,7 +179,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *Daemon) hangup() {
 	d.notify.Reloading()
-	if err := d.reloader.Reload(reloadRequest{}); err != nil {
+	if _, err := d.reloader.Reload(reloadRequest{}); err != nil {
 		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
 		return
 	}

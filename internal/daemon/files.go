@@ -170,6 +170,12 @@ func (l *loaded) warn(warning string) {
 	}
 }
 
+// copied reports whether the credential is systemd's copy (LoadCredential=), which does not change.
+func (f *Files) copied() bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(f.Credentials) == filepath.Clean(dir)
+}
+
 // listFiles returns the paths of the revocation lists.
 func (f *Files) listFiles() (paths []string) {
 	for _, list := range f.CRLs {
@@ -178,18 +184,27 @@ func (f *Files) listFiles() (paths []string) {
 	return paths
 }
 
-// state tells one state of the files from another without reading them: where each path leads, and what inode, size
-// and times are there. It changes when a file is written, replaced, or reached by another symlink.
-func (f *Files) state() string {
-	paths := append([]string{f.Credentials}, f.listFiles()...)
+// A filesState tells one state of the files from another, those of the credential apart from those of the trust.
+type filesState struct{ credential, trust string }
+
+// state returns that of now.
+func (f *Files) state() filesState {
+	credential := []string{f.Credentials}
 	if f.Key != "" {
-		paths = append(paths, f.Key)
+		credential = append(credential, f.Key)
 	}
+	trust := f.listFiles()
 	for _, ca := range f.CAs {
 		if ca.File != "system" {
-			paths = append(paths, ca.File)
+			trust = append(trust, ca.File)
 		}
 	}
+	return filesState{pathsState(credential), pathsState(trust)}
+}
+
+// pathsState tells one state of files from another without reading them: where each path leads, and what inode, size
+// and times are there. It changes when a file is written, replaced, or reached by another symlink.
+func pathsState(paths []string) string {
 	var b strings.Builder
 	for _, path := range paths {
 		real, err := filepath.EvalSymlinks(path)

@@ -66,7 +66,7 @@ type Set struct {
 type Reloads struct {
 	Succeeded, Failed uint64
 	LastSuccess       time.Time // the start counts as one
-	Err               error     // of the last one, nil if it succeeded
+	RefusedSince      time.Time // of what was refused and nothing has made good since, zero for nothing
 }
 
 type handshakeKey struct {
@@ -136,11 +136,12 @@ func (s *Set) Handshakes(initiator bool) (succeeded, refused uint64) {
 	return succeeded, refused
 }
 
-// Reload counts one reload and its outcome.
-func (s *Set) Reload(err error) {
+// Reload counts one reload and its outcome. refused says since when something stands refused, zero for nothing: that
+// may be so after a reload that went well, of other files.
+func (s *Set) Reload(err error, refused time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reloads.Err = err
+	s.reloads.RefusedSince = refused
 	if err == nil {
 		s.reloads.Succeeded++
 		s.reloads.LastSuccess = time.Now()
@@ -234,8 +235,14 @@ func (s *Set) writeCounted(e exposition) {
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Failed), label{"result", "failed"})
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Succeeded), label{"result", "succeeded"})
 	e.single("shared_altsd_last_reload_successful", "gauge",
-		"1 if the last reload, or the start, brought everything into force.",
-		number(s.reloads.Err == nil))
+		"0 while something that a reload refused has not been made good by one that brought it into force, else 1.",
+		number(s.reloads.RefusedSince.IsZero()))
+	refused := 0.0
+	if !s.reloads.RefusedSince.IsZero() {
+		refused = float64(s.reloads.RefusedSince.Unix())
+	}
+	e.single("shared_altsd_reload_refused_since_seconds", "gauge",
+		"Since when something stands refused, seconds since 1970; 0 if nothing does.", refused)
 	e.single("shared_altsd_last_reload_success_seconds", "gauge",
 		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloads.LastSuccess.Unix()))
 }

@@ -92,8 +92,8 @@ func TestSet(t *testing.T) {
 		Duration: time.Second})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(999).String(), ByPeer: true})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
-	s.Reload(nil)
-	s.Reload(errors.New("no"))
+	s.Reload(errors.New("no"), end)
+	s.Reload(nil, end)
 	expect(t, scrape(t, s, State{
 		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
 		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
@@ -118,6 +118,7 @@ func TestSet(t *testing.T) {
 		`shared_altsd_reloads_total{result="failed"}`:                                     1,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
 		`shared_altsd_last_reload_successful`:                                             0,
+		`shared_altsd_reload_refused_since_seconds`:                                       float64(end.Unix()),
 		`shared_altsd_handshakes_in_flight{role="initiator"}`:                             3,
 		`shared_altsd_handshakes_in_flight{role="responder"}`:                             4,
 		`shared_altsd_connections`:                                                        5,
@@ -137,7 +138,7 @@ func TestSet(t *testing.T) {
 			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
 		}
 	}
-	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || r.Err == nil {
+	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || !r.RefusedSince.Equal(end) {
 		t.Errorf("Reloads: %+v", r)
 	}
 }
@@ -222,7 +223,7 @@ func TestServe(t *testing.T) {
 		wg.Go(func() {
 			for range 100 {
 				s.Handshake(Handshake{Initiator: i%2 == 0, UID: uint32(i), Reason: reason.Code(i).String()})
-				s.Reload(nil)
+				s.Reload(nil, time.Time{})
 			}
 		})
 	}
