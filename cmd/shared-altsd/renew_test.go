@@ -84,7 +84,7 @@ func TestRefusedRenewal(t *testing.T) {
 	}
 	says := func(when, metric string, want ...string) {
 		t.Helper()
-		if body := scrape(t, path("metrics")); !strings.Contains(body, "shared_altsd_last_reload_successful"+metric+"\n") {
+		if body := scrape(t, path("metrics")); !strings.Contains(body, `shared_altsd_last_reload_successful{machine="a.test"}`+metric+"\n") {
 			t.Errorf("%s: no %s in\n%s", when, metric, body)
 		}
 		_, text, _ := altsd(t, "status", "--socket", p.socket)

@@ -107,7 +107,7 @@ func TestPrometheus(t *testing.T) {
 	must(t, "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
 	must(t, "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")
 
-	set := metrics.New("v1")
+	set := metrics.New("v1", "alpha.test")
 	set.Handshake(metrics.Handshake{Reason: "unknown_ca"})
 	var shown strings.Builder
 	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}

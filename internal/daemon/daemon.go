@@ -82,7 +82,8 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, err
 	}
-	d.metrics = metrics.New(version.Number())
+	d.metrics = metrics.New(version.Number(), l.name)
+	d.metrics.SetCAs(countedCAs(l.trust))
 	d.announcer = newAnnouncer(d.machine, log)
 	d.reloader = newReloader(c.Files, state, d.machine, memory, log, func(err error) {
 		var since time.Time
@@ -90,6 +91,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 			since = refused.since
 		}
 		d.metrics.Reload(err, since)
+		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
 		d.announcer.announce()
 	})
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
