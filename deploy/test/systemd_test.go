@@ -227,6 +227,10 @@ func (p *pair) tools(t *testing.T) string {
 	if !strings.Contains(status, "alice@alpha.test") || !strings.Contains(status, "are shown to root") {
 		t.Error(status)
 	}
+	if out := p.alpha.sh(t, "shared-altsd check"); !strings.HasPrefix(out, "config    /etc/shared-altsd/shared-altsd.conf") ||
+		!strings.Contains(out, "would accept this machine as alpha.test") {
+		t.Error(out)
+	}
 	if out := must(t, "docker", "exec", "-u", fmt.Sprint(bobUID), p.beta.id, "shared-altsd",
 		"whoami"); !strings.HasPrefix(out, p.account(p.beta)+"\n") {
 		t.Error(out)
