@@ -132,6 +132,15 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 		"name, %q, is none of them; choose one", listNames(names), fqdn)
 }
 
+// Keeps refuses a credential that is not for the name that a machine goes by while it runs.
+func (c *Credential) Keeps(name string) error {
+	if hasName(c.Leaf, name) {
+		return nil
+	}
+	return fmt.Errorf("the certificate is not for %q, as which this machine runs, but for %s; have it issued with that "+
+		"name, or restart the daemon to go by another one", name, listNames(machineNames(c.Leaf)))
+}
+
 func listNames(names []string) string {
 	if len(names) == 0 {
 		return "none that can name a machine"

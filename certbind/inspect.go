@@ -19,6 +19,8 @@ type CRLInfo struct {
 	Source string // the file that it came from
 	Issuer string // its issuer's distinguished name
 	Scope  Scope  // which of its issuer's certificates it is for
+	// Version is its number, if it has one, and when it was made.
+	Version string
 	// ThisUpdate is when the list was made, NextUpdate when its successor is due.
 	ThisUpdate, NextUpdate time.Time
 }
@@ -27,7 +29,9 @@ type CRLInfo struct {
 func (t *Trust) CRLs() []CRLInfo {
 	var all []CRLInfo
 	for _, l := range t.crls {
-		all = append(all, CRLInfo{l.source, l.list.Issuer.String(), l.scope, l.list.ThisUpdate, l.list.NextUpdate})
+		m := l.mark(nil)
+		all = append(all, CRLInfo{Source: l.source, Issuer: m.Issuer, Scope: l.scope, Version: m.String(),
+			ThisUpdate: l.list.ThisUpdate, NextUpdate: l.list.NextUpdate})
 	}
 	return all
 }

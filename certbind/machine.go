@@ -148,10 +148,10 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 		next.credential, next.leaf, next.trust, next.cache = old.credential, old.leaf, old.trust, old.cache
 	case c == nil || t == nil:
 		return errNoCredential
-	case !hasName(c.Leaf, m.name):
-		return fmt.Errorf("the certificate does not have the machine's name, %q, among its DNS names; "+
-			"have it issued with that name, or restart the daemon to take a new one", m.name)
 	default:
+		if err := c.Keeps(m.name); err != nil {
+			return err
+		}
 		next.credential, next.leaf, next.trust, next.cache = c, sha256.Sum256(c.Leaf.Raw), t, newCache()
 	}
 	m.state.Store(next)

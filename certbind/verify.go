@@ -26,6 +26,9 @@ type Peer struct {
 	// Cached is true if an earlier verification of the same identity was used again.
 	Cached bool
 
+	// CA is the trusted CA that vouched: of several, the one that began last. It is shared as well.
+	CA *x509.Certificate
+
 	limits []string // names that the CA which vouched may vouch for; nil: any
 }
 
@@ -89,7 +92,8 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	o := &outcome{
 		peer: Peer{
 			Machine: st.Machine, Account: st.Account, Attributes: st.Attributes,
-			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, NotAfter: earlier(st.NotAfter, path.notAfter),
+			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, CA: path.anchor,
+			NotAfter: earlier(st.NotAfter, path.notAfter),
 		},
 		leaf: leafHash, static: static, notBefore: st.NotBefore,
 	}
@@ -202,6 +206,10 @@ func (t *Trust) verifyChain(certs []*x509.Certificate, machine string, now time.
 	if err != nil {
 		return verifiedPath{}, t.chainError(err, certs, machine, opts)
 	}
+	// The youngest CA first, so that it shows which older ones are needed still, and by whom.
+	slices.SortStableFunc(paths, func(a, b []*x509.Certificate) int {
+		return b[len(b)-1].NotBefore.Compare(a[len(a)-1].NotBefore)
+	})
 	// Any one path that keeps every rule is enough. Of those that do not, a revocation says the most.
 	var worst *reason.Error
 	for _, path := range paths {

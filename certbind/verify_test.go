@@ -519,6 +519,38 @@ func TestRule14Revocation(t *testing.T) {
 	})
 }
 
+// Of several CAs that vouch, the youngest is named, whatever the order of certificates and CAs: so an older one that is
+// named is needed still. One whose path breaks a rule does not vouch.
+func TestYoungestCA(t *testing.T) {
+	now := time.Now()
+	old := newCA(t, testca.Options{Name: "old", NotBefore: now.Add(-48 * time.Hour)})
+	young := newCA(t, testca.Options{Name: "young", NotBefore: now.Add(-24 * time.Hour)})
+	sub := testca.MustIntermediate(t, old, testca.Options{})
+	cross, err := young.CrossSign(sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := issue(t, sub, testca.Leaf{Hosts: []string{alpha}})
+	revoking := trusting(old, young)
+	revoking.CRLs = []CRLFile{crlOf(t, young, testca.CRLOptions{}, cross.Cert)}
+	for name, tc := range map[string]struct {
+		trust TrustConfig
+		want  *testca.CA
+	}{
+		"old first": {trusting(old, young), young}, "young first": {trusting(young, old), young},
+		"old alone": {trusting(old), old}, "young revoked it": {revoking, old},
+	} {
+		for _, chain := range [][]*testca.CA{{sub, cross}, {cross, sub}} {
+			c := newClaim(leaf, chain...)
+			o, err := newTrust(t, tc.trust).verify(c.sign(leaf), c.used, c.now)
+			wantCode(t, err, reason.Accepted)
+			if !o.peer.CA.Equal(tc.want.Cert) {
+				t.Errorf("%s: %s is named", name, o.peer.CA.Subject)
+			}
+		}
+	}
+}
+
 func TestRule14RefusedLists(t *testing.T) {
 	ca := newCA(t, testca.Options{Name: "the CA"})
 	impostor := newCA(t, testca.Options{Name: "the CA"})

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -24,13 +25,15 @@ const lastKept = 16 // failures in Stats.Last
 // A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text
 // of the peer's but its verified identity.
 type Record struct {
-	Time     time.Time // of its end
-	Role     Role
-	ID       string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
-	Local    string // account@machine, empty if the caller has no account
-	UID      uint32
-	PID      int32          // at connect
-	Peer     string         // account@machine, empty unless verified
+	Time  time.Time // of its end
+	Role  Role
+	ID    string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
+	Local string // account@machine, empty if the caller has no account
+	UID   uint32
+	PID   int32  // at connect
+	Peer  string // account@machine, empty unless verified
+	// PeerCA is the trusted CA that vouched for the peer, nil unless verified. It is shared: not to be changed.
+	PeerCA   *x509.Certificate
 	Remote   netip.AddrPort // as the application says, not proved
 	Reason   string         // "accepted", the name of a reason code, or bad_request, peer_closed, cancelled
 	Detail   string         // cause and cure, empty if accepted
@@ -57,7 +60,7 @@ func (h *session) record() Record {
 		r.Local = h.me.String()
 	}
 	if h.peer != nil {
-		r.Peer, r.machine = h.peer.String(), h.peer.Machine
+		r.Peer, r.PeerCA, r.machine = h.peer.String(), h.peer.CA, h.peer.Machine
 		if leaf := h.peer.Leaf; leaf != nil && len(leaf.DNSNames) > 0 {
 			r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
 		}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
@@ -16,8 +19,13 @@ this machine: chain, name, key, usage, expiry, revocation. Each fault comes with
 fault.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
-  shared-altsd check --config /etc/shared-altsd/config`,
-	Config: configFile("Configuration:"),
+  shared-altsd check --config /etc/shared-altsd/config
+  sudo shared-altsd check
+  sudo shared-altsd check --credentials renewed.pem
+
+What the command line leaves out, it takes from the packages' files if they are there, as in the last two:
+` + packageConfig + ` and ` + packageCredentials + `.`,
+	Config: checkConfig(),
 	Setup: func() ([]cli.Option, func([]string) error) {
 		f := new(daemon.Files)
 		return fileOptions(f), func([]string) error {
@@ -25,6 +33,9 @@ fault.
 				return err
 			}
 			accepted, err := daemon.Check(os.Stdout, f)
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+				err = fmt.Errorf("%w; or run this as root", err)
+			}
 			if err == nil && !accepted {
 				err = cli.ExitStatus(1)
 			}

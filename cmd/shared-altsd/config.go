@@ -5,6 +5,13 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 )
 
+// checkConfig is the config file of check, which knows where the packages have theirs.
+func checkConfig() *cli.ConfigFile {
+	c := configFile("Configuration:")
+	c.Default = packageDefaults
+	return c
+}
+
 // configFile is the config file, which serve and check read; group is where their help has --config.
 func configFile(group string) *cli.ConfigFile {
 	return &cli.ConfigFile{

@@ -19,7 +19,8 @@ Asks the daemon to bring certificate, key, CAs and revocation lists into force t
 status 1, with the reason, if it refused them and goes on with what it had. Only for root and the daemon's own account.
 
 With --credentials, this command reads the file and hands its content to the daemon, which then need not be able to read
-it. That is how the systemd unit renews a key that it gave the daemon by LoadCredential=, whose copy never changes.
+it. That is how the systemd unit renews a key that it gave the daemon by LoadCredential=, whose copy never changes. If it
+is refused, or cannot be read, metrics and status say so until another one comes into force.
 
 A revocation list that is older than the one in force, or gone, refuses the reload. If that is meant, say so.
 
@@ -51,6 +52,8 @@ A revocation list that is older than the one in force, or gone, refuses the relo
 			handed, err := readCredentials(credentials, key)
 			defer clear(handed)
 			if err != nil {
+				// The daemon says so too, for its metrics and status; if it cannot be told, the first error is the one.
+				d.admin().Unread(err)
 				return err
 			}
 			r.Credentials = handed

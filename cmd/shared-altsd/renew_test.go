@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,4 +61,72 @@ func TestRenewalUnderLoad(t *testing.T) {
 		t.Error("no handshake was made")
 	}
 	t.Logf("%d handshakes over 6 renewals", made.Load())
+}
+
+// A daemon that has a copy of its certificate, as systemd gives it, and a renewal that is refused: metric and status say
+// so for as long as no renewal has come into force, however good the copy is.
+func TestRefusedRenewal(t *testing.T) {
+	dir, ca := testprog.Dir(t), newCA(t, testca.Options{})
+	path := func(name string) string { return filepath.Join(dir, name) }
+	certificate := func(ca *testca.CA) []byte { return issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM() }
+	if err := os.Mkdir(path("copy"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path("ca.pem"), ca.PEM())
+	cmd := exec.Command(program(t), "serve", "--socket", path("socket"), "--metrics", "unix:"+path("metrics"),
+		"--credentials", write(t, path("copy/machine.pem"), certificate(ca)), "--ca", path("ca.pem"))
+	cmd.Env = append(os.Environ(), "CREDENTIALS_DIRECTORY="+path("copy"))
+	p := launch(t, path("socket"), cmd)
+	p.told.waitAfter(t, 0, "READY=1")
+	renew := func() (int, string) {
+		code, out, errs := altsd(t, "reload", "--socket", p.socket, "--credentials", path("machine.pem"))
+		return code, out + errs
+	}
+	says := func(when, metric string, want ...string) {
+		t.Helper()
+		if body := scrape(t, path("metrics")); !strings.Contains(body, `shared_altsd_last_reload_successful{machine="a.test"}`+metric+"\n") {
+			t.Errorf("%s: no %s in\n%s", when, metric, body)
+		}
+		_, text, _ := altsd(t, "status", "--socket", p.socket)
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: no %q in\n%s", when, w, text)
+			}
+		}
+	}
+	other := newCA(t, testca.Options{})
+	write(t, path("machine.pem"), certificate(other))
+	if code, out := renew(); code != 1 || !strings.Contains(out, "(--ca)") {
+		t.Errorf("a foreign certificate: %d %s", code, out)
+	}
+	says("refused", " 0", "refused      the certificate handed over, since ", "does not lead to a CA", " stay in force meanwhile")
+	n := p.log.Count()
+	write(t, path("ca.pem"), append(ca.PEM(), newCA(t, testca.Options{}).PEM()...))
+	p.log.waitAfter(t, n, `still_refused="the certificate handed over"`)
+	says("after a reload of ca.pem", " 0", "refused      the certificate handed over, since ", "does not lead to a CA")
+	if code, out, _ := altsd(t, "reload", "--socket", p.socket); code != 0 ||
+		!strings.Contains(out, "changed:  nothing\nnote:     the daemon's certificate is systemd's copy") {
+		t.Errorf("reload without it: %d %s", code, out)
+	}
+	says("after a reload without it", " 0")
+	// The renewal is good, once its CA is trusted.
+	write(t, path("ca.pem"), append(ca.PEM(), other.PEM()...))
+	if code, out := renew(); code != 0 || !strings.Contains(out, "changed:  certificate ") {
+		t.Errorf("once its CA is trusted: %d %s", code, out)
+	}
+	p.log.waitAfter(t, n, "CA added: "+other.Cert.Subject.String()) // by then, or by the daemon itself before
+	says("in force", " 1")
+	// One that cannot be read is refused before the daemon has seen it.
+	if err := os.Remove(path("machine.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := renew(); code != 1 || !strings.Contains(out, "no such file") {
+		t.Errorf("gone: %d %s", code, out)
+	}
+	says("gone", " 0", "no such file")
+	write(t, path("machine.pem"), certificate(ca))
+	if code, out := renew(); code != 0 {
+		t.Errorf("there again: %d %s", code, out)
+	}
+	says("there again", " 1")
 }

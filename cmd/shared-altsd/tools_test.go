@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -304,35 +305,40 @@ func TestPingDiagnosis(t *testing.T) {
 }
 
 // Metrics on a UNIX socket and on TCP, and what may not be.
+// scrape gives the metrics that are served on a UNIX socket.
+func scrape(t *testing.T, path string) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	resp, err := client.Get("http://localhost/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
 func TestMetricsFlag(t *testing.T) {
 	path := filepath.Join(testprog.Dir(t), "metrics")
-	p, _, _ := one(t, testca.Options{}, testca.Leaf{}, "--metrics", "unix:"+path)
+	p, ca, _ := one(t, testca.Options{}, testca.Leaf{}, "--metrics", "unix:"+path)
 	if _, _, err := talk(t, p.socket, p.socket); err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
-	scrape := func() string {
-		resp, err := client.Get("http://localhost/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(body)
-	}
-	initiator := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`
-	responder := `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"} 1`
+	initiator := `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted",machine="a.test"} 1`
+	responder := `shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted",machine="a.test"} 1`
 	p.done("initiator", "responder")
-	body := scrape()
+	body := scrape(t, path)
 	for _, want := range []string{
 		initiator, responder,
-		`shared_altsd_not_after_seconds{kind="leaf",name="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
-		"shared_altsd_last_reload_successful 1\n", "shared_altsd_clock_wrong 0\n",
-		`shared_altsd_peer_verifications_total{kind="full"} 1`,
+		`shared_altsd_not_after_seconds{kind="leaf",name="a.test",machine="a.test"} `, `shared_altsd_not_after_seconds{kind="ca",name="CN=test CA `,
+		`shared_altsd_last_reload_successful{machine="a.test"} 1`, `shared_altsd_clock_wrong{machine="a.test"} 0`,
+		`shared_altsd_peer_verifications_total{kind="full",machine="a.test"} 1`,
+		fmt.Sprintf(`shared_altsd_handshakes_by_ca_total{role="initiator",ca="%s (serial %x)",machine="a.test"} 1`,
+			ca.Cert.Subject, ca.Cert.SerialNumber),
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in\n%s", want, body)

@@ -36,7 +36,8 @@ func TestUnits(t *testing.T) {
 	}
 	units, _ := filepath.Glob(filepath.Join(root, "deploy/systemd/shared-altsd*.s*e*"))
 	var copies []string
-	for _, unit := range append(units, filepath.Join(root, "deploy/systemd/shared-altsd-renew.path")) {
+	for _, unit := range append(units, filepath.Join(root, "deploy/systemd/shared-altsd-renew.path"),
+		filepath.Join(root, "deploy/systemd/shared-altsd-renew.timer")) {
 		b, err := os.ReadFile(unit)
 		if err != nil {
 			t.Fatal(err)
@@ -52,8 +53,8 @@ func TestUnits(t *testing.T) {
 		}
 		copies = append(copies, name)
 	}
-	if len(copies) != 5 {
-		t.Errorf("%d units, want 5: %v", len(copies), copies)
+	if len(copies) != 6 {
+		t.Errorf("%d units, want 6: %v", len(copies), copies)
 	}
 	cmd := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, copies...)...)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
@@ -106,7 +107,7 @@ func TestPrometheus(t *testing.T) {
 	must(t, "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
 	must(t, "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")
 
-	set := metrics.New("v1")
+	set := metrics.New("v1", "alpha.test")
 	set.Handshake(metrics.Handshake{Reason: "unknown_ca"})
 	var shown strings.Builder
 	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}

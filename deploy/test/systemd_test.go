@@ -162,6 +162,8 @@ func TestSystemd(t *testing.T) {
 		p.works(t)
 		return "shared-altsd-renew.path reloaded by itself"
 	})
+	tab.row(t, "a refused renewal stands", p.refused)
+	tab.row(t, "key and certificate apart", p.apart)
 	tab.row(t, "crash", p.crash)
 	tab.row(t, "hang", p.hang)
 	tab.row(t, "full disk for logs", p.fullDisk)
@@ -225,6 +227,10 @@ func (p *pair) tools(t *testing.T) string {
 	if !strings.Contains(status, "alice@alpha.test") || !strings.Contains(status, "are shown to root") {
 		t.Error(status)
 	}
+	if out := p.alpha.sh(t, "shared-altsd check"); !strings.HasPrefix(out, "config    /etc/shared-altsd/shared-altsd.conf") ||
+		!strings.Contains(out, "would accept this machine as alpha.test") {
+		t.Error(out)
+	}
 	if out := must(t, "docker", "exec", "-u", fmt.Sprint(bobUID), p.beta.id, "shared-altsd",
 		"whoami"); !strings.HasPrefix(out, p.account(p.beta)+"\n") {
 		t.Error(out)
@@ -266,7 +272,7 @@ func (p *pair) metrics(t *testing.T) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("promtool check metrics: %v %s\n%s", err, out, body)
 	}
-	if !strings.Contains(body, `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"} 1`) {
+	if !strings.Contains(body, `shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted",machine="alpha.test"} 1`) {
 		t.Error(body)
 	}
 	return fmt.Sprintf("%d lines, which promtool accepts, from a daemon without a network", strings.Count(body, "\n"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 )
@@ -27,7 +28,23 @@ func (c Client) Reload(w io.Writer, r Reload) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "in force: certificate %s of %s, valid until %s\n", resp.Serial, resp.Machine,
-		stamp(resp.NotAfterUnix))
+	changed := "nothing"
+	if len(resp.Changed) > 0 {
+		changed = strings.Join(resp.Changed, "\n          ")
+	}
+	_, err = fmt.Fprintf(w, "in force: certificate %s of %s, valid until %s\nchanged:  %s\n", resp.Serial, resp.Machine,
+		stamp(resp.NotAfterUnix), changed)
+	if err == nil && resp.Note != "" {
+		_, err = fmt.Fprintln(w, "note:     "+resp.Note)
+	}
 	return err
+}
+
+// Unread tells the daemon that credentials which were to be handed over could not be read, so that it says so as long as
+// none have come into force.
+func (c Client) Unread(why error) error {
+	return c.ask(func(ctx context.Context, admin adminpb.AdminClient) error {
+		_, err := admin.Reload(ctx, &adminpb.ReloadRequest{Unread: strings.ToValidUTF8(why.Error(), "?")})
+		return err
+	})
 }

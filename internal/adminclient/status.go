@@ -71,11 +71,9 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
 		stamp(r.GetLastSuccessUnix()))
 	if !r.GetLastOk() {
-		text := "the last one was refused; its reason is in the log"
-		if r.GetLastError() != "" {
-			text = "the last one was refused: " + cli.OneLine(r.GetLastError())
-		}
-		line("", "%s", text)
+		line("refused", "%s, since %s: %s", r.GetRefused(), stamp(r.GetRefusedSinceUnix()),
+			cmp.Or(cli.OneLine(r.GetLastError()), "the reason is in the log"))
+		line("", "certificate %s and its CAs and lists stay in force meanwhile", c.Serial)
 	}
 	for _, f := range s.Faults {
 		kind := "fault"

@@ -541,11 +541,15 @@ type Reloads struct {
 	Succeeded       uint64                 `protobuf:"varint,1,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
 	Failed          uint64                 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
 	LastSuccessUnix int64                  `protobuf:"varint,3,opt,name=last_success_unix,json=lastSuccessUnix,proto3" json:"last_success_unix,omitempty"`
-	LastOk          bool                   `protobuf:"varint,4,opt,name=last_ok,json=lastOk,proto3" json:"last_ok,omitempty"`
-	// Only for root and the daemon's own uid.
-	LastError     string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Nothing stands refused.
+	LastOk bool `protobuf:"varint,4,opt,name=last_ok,json=lastOk,proto3" json:"last_ok,omitempty"`
+	// Only for root and the daemon's own uid: why the last one was refused of what stands refused.
+	LastError string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Which set stands refused, in words, and since when; empty and 0 if last_ok.
+	Refused          string `protobuf:"bytes,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	RefusedSinceUnix int64  `protobuf:"varint,7,opt,name=refused_since_unix,json=refusedSinceUnix,proto3" json:"refused_since_unix,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Reloads) Reset() {
@@ -611,6 +615,20 @@ func (x *Reloads) GetLastError() string {
 		return x.LastError
 	}
 	return ""
+}
+
+func (x *Reloads) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Reloads) GetRefusedSinceUnix() int64 {
+	if x != nil {
+		return x.RefusedSinceUnix
+	}
+	return 0
 }
 
 type Failure struct {
@@ -712,7 +730,10 @@ type ReloadRequest struct {
 	// Files of revocation lists that may be older than those in force.
 	AcceptOlderLists []string `protobuf:"bytes,2,rep,name=accept_older_lists,json=acceptOlderLists,proto3" json:"accept_older_lists,omitempty"`
 	// Lists that may be gone: the CA's distinguished name, or the file that it was in.
-	ForgetLists   []string `protobuf:"bytes,3,rep,name=forget_lists,json=forgetLists,proto3" json:"forget_lists,omitempty"`
+	ForgetLists []string `protobuf:"bytes,3,rep,name=forget_lists,json=forgetLists,proto3" json:"forget_lists,omitempty"`
+	// Why the caller could not read the credentials that he was to hand over. Nothing is read then; the daemon says that
+	// they were refused until some come into force.
+	Unread        string `protobuf:"bytes,4,opt,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -768,11 +789,22 @@ func (x *ReloadRequest) GetForgetLists() []string {
 	return nil
 }
 
+func (x *ReloadRequest) GetUnread() string {
+	if x != nil {
+		return x.Unread
+	}
+	return ""
+}
+
 type ReloadResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Machine       string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
-	NotAfterUnix  int64                  `protobuf:"varint,2,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
-	Serial        string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Machine      string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	NotAfterUnix int64                  `protobuf:"varint,2,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
+	Serial       string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	// What is another than before, in words.
+	Changed []string `protobuf:"bytes,4,rep,name=changed,proto3" json:"changed,omitempty"`
+	// What the caller should know of the outcome, mostly nothing.
+	Note          string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +860,20 @@ func (x *ReloadResponse) GetSerial() string {
 	return ""
 }
 
+func (x *ReloadResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 var File_internal_adminpb_admin_proto protoreflect.FileDescriptor
 
 const file_internal_adminpb_admin_proto_rawDesc = "" +
@@ -877,14 +923,16 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\baccepted\x18\x01 \x01(\x04R\baccepted\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x1b\n" +
 	"\tin_flight\x18\x03 \x01(\rR\binFlight\x12\x18\n" +
-	"\awaiting\x18\x04 \x01(\rR\awaiting\"\xa3\x01\n" +
+	"\awaiting\x18\x04 \x01(\rR\awaiting\"\xeb\x01\n" +
 	"\aReloads\x12\x1c\n" +
 	"\tsucceeded\x18\x01 \x01(\x04R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x04R\x06failed\x12*\n" +
 	"\x11last_success_unix\x18\x03 \x01(\x03R\x0flastSuccessUnix\x12\x17\n" +
 	"\alast_ok\x18\x04 \x01(\bR\x06lastOk\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x05 \x01(\tR\tlastError\"\xb8\x01\n" +
+	"last_error\x18\x05 \x01(\tR\tlastError\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\tR\arefused\x12,\n" +
+	"\x12refused_since_unix\x18\a \x01(\x03R\x10refusedSinceUnix\"\xb8\x01\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04unix\x18\x01 \x01(\x03R\x04unix\x12!\n" +
 	"\fhandshake_id\x18\x02 \x01(\tR\vhandshakeId\x12\x1c\n" +
@@ -892,15 +940,18 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\aaccount\x18\x04 \x01(\tR\aaccount\x12\x12\n" +
 	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text\"\x82\x01\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"\x9a\x01\n" +
 	"\rReloadRequest\x12 \n" +
 	"\vcredentials\x18\x01 \x01(\fR\vcredentials\x12,\n" +
 	"\x12accept_older_lists\x18\x02 \x03(\tR\x10acceptOlderLists\x12!\n" +
-	"\fforget_lists\x18\x03 \x03(\tR\vforgetLists\"h\n" +
+	"\fforget_lists\x18\x03 \x03(\tR\vforgetLists\x12\x16\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread\"\x96\x01\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12$\n" +
 	"\x0enot_after_unix\x18\x02 \x01(\x03R\fnotAfterUnix\x12\x16\n" +
-	"\x06serial\x18\x03 \x01(\tR\x06serial2\xb5\x01\n" +
+	"\x06serial\x18\x03 \x01(\tR\x06serial\x12\x18\n" +
+	"\achanged\x18\x04 \x03(\tR\achanged\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note2\xb5\x01\n" +
 	"\x05Admin\x12U\n" +
 	"\x06Status\x12$.shared_altsd.admin.v1.StatusRequest\x1a%.shared_altsd.admin.v1.StatusResponse\x12U\n" +
 	"\x06Reload\x12$.shared_altsd.admin.v1.ReloadRequest\x1a%.shared_altsd.admin.v1.ReloadResponseB7Z5github.com/shared-altsd/shared-altsd/internal/adminpbb\x06proto3"

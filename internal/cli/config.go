@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -18,6 +19,33 @@ type ConfigFile struct {
 	Options func() []Option
 	// Read reads a file of at most max bytes.
 	Read func(path string, max int64) ([]byte, error)
+	// Default says what is read where the command line names no file; it is told which options that sets. nil: nothing.
+	Default func(given func(name string) bool) *Defaults
+}
+
+// Defaults are a config file that nobody named, and values of options that neither it nor the command line sets.
+type Defaults struct {
+	Path   string
+	Values map[string]string
+	Note   string // one line, which is printed first
+}
+
+// defaults returns those of a command line, nil for none.
+func (f *ConfigFile) defaults(path string, line []setting) *Defaults {
+	if f == nil || f.Default == nil || path != "" {
+		return nil
+	}
+	return f.Default(func(name string) bool {
+		return slices.ContainsFunc(line, func(s setting) bool { return s.name == name })
+	})
+}
+
+// settings returns the values as settings.
+func (d *Defaults) settings() (settings []setting) {
+	for name, value := range d.Values {
+		settings = append(settings, setting{name, value, "--" + name})
+	}
+	return settings
 }
 
 // option returns --config, as a table that is empty for a command without a file.

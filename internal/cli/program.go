@@ -100,7 +100,7 @@ func (p *Program) dispatch(args []string, stdout io.Writer) (name string, err er
 		if c.Name != args[0] {
 			continue
 		}
-		err := c.run(args[1:])
+		err := c.run(args[1:], stdout)
 		if errors.Is(err, errHelp) {
 			p.writeCommandHelp(stdout, c)
 			err = nil
@@ -125,7 +125,7 @@ func (c *Command) options() []Option {
 	return append(options, c.Config.option(new(string))...)
 }
 
-func (c *Command) run(args []string) error {
+func (c *Command) run(args []string, stdout io.Writer) error {
 	options, run := c.Setup()
 	var path string
 	config := c.Config.option(&path)
@@ -136,11 +136,16 @@ func (c *Command) run(args []string) error {
 	if err := resolve(config, line); err != nil {
 		return err
 	}
+	var last []setting
+	defaults := c.Config.defaults(path, line)
+	if defaults != nil {
+		path, last = defaults.Path, defaults.settings()
+	}
 	file, err := c.Config.settings(path)
 	if err != nil {
 		return err
 	}
-	if err := resolve(options, line, file); err != nil {
+	if err := resolve(options, line, file, last); err != nil {
 		return err
 	}
 	if len(rest) > 0 && c.Args.Text == "" {
@@ -148,6 +153,9 @@ func (c *Command) run(args []string) error {
 			return Usagef("unknown argument %q: %s takes none", rest[0], c.Name)
 		}
 		return Usagef("unknown argument %q: %s takes flags alone; see --help", rest[0], c.Name)
+	}
+	if defaults != nil {
+		fmt.Fprintln(stdout, defaults.Note)
 	}
 	return run(rest)
 }

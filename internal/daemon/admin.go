@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -22,6 +23,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
 )
+
+// maxUnread bounds what a caller says of credentials that it could not read, bytes.
+const maxUnread = 2 << 10
 
 // MaxHandedCredentials bounds a credential handed over by reload, bytes; a request has at most 128 KiB.
 const MaxHandedCredentials = 100 << 10
@@ -111,14 +115,18 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	}
 	reloads := a.metrics.Reloads()
 	resp.Reloads = &adminpb.Reloads{Succeeded: reloads.Succeeded, Failed: reloads.Failed,
-		LastSuccessUnix: reloads.LastSuccess.Unix(), LastOk: reloads.Err == nil}
+		LastSuccessUnix: reloads.LastSuccess.Unix(), LastOk: true}
+	if refused := a.reloader.Refused(); refused != nil {
+		resp.Reloads.LastOk, resp.Reloads.Refused = false, refused.what
+		resp.Reloads.RefusedSinceUnix = refused.since.Unix()
+		if privileged {
+			resp.Reloads.LastError = refused.err.Error()
+		}
+	}
 	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)
 	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)
 	if privileged {
-		if reloads.Err != nil {
-			resp.Reloads.LastError = reloads.Err.Error()
-		}
 		for _, r := range stats.Last {
 			resp.LastFailures = append(resp.LastFailures, &adminpb.Failure{
 				Unix: r.Time.Unix(), HandshakeId: r.ID, Initiator: r.Role == service.Initiator, Account: r.Local, Peer: r.Peer,
@@ -136,7 +144,8 @@ func (a *admin) counters(role service.Role, now service.Stats) *adminpb.Counters
 		InFlight: uint32(now.InFlight[role]), Waiting: uint32(now.Waiting[role])}
 }
 
-// Reload brings the files, or a credential handed over, into force and returns the outcome.
+// Reload brings the files, or a credential handed over, into force and returns the outcome. One that could not be read
+// counts as refused.
 func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminpb.ReloadResponse, error) {
 	defer clear(req.GetCredentials())
 	_, privileged, err := caller(ctx)
@@ -150,18 +159,27 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 			"the credentials have more than %d bytes: this is not the file that was meant",
 			MaxHandedCredentials)
 	}
+	if why := req.GetUnread(); why != "" {
+		a.reloader.Refuse(errors.New(why[:min(len(why), maxUnread)]))
+		return &adminpb.ReloadResponse{Machine: a.machine.Name()}, nil
+	}
 	var credential []byte
 	if len(req.GetCredentials()) > 0 {
 		// A copy, since the reloader keeps it for later reloads; it wipes it.
 		credential = append(credential, req.GetCredentials()...)
 	}
-	if err := a.reloader.Reload(reloadRequest{credential: credential, acceptOlder: req.GetAcceptOlderLists(),
-		forget: req.GetForgetLists()}); err != nil {
+	changed, err := a.reloader.Reload(reloadRequest{credential: credential, acceptOlder: req.GetAcceptOlderLists(),
+		forget: req.GetForgetLists()})
+	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition,
 			"reload refused, the old certificates stay in force: "+cli.OneLine(err.Error()))
 	}
 	leaf := a.machine.Credential().Leaf
-	return &adminpb.ReloadResponse{
-		Machine: a.machine.Name(), NotAfterUnix: leaf.NotAfter.Unix(), Serial: fmt.Sprintf("%x", leaf.SerialNumber),
-	}, nil
+	resp := &adminpb.ReloadResponse{Machine: a.machine.Name(), NotAfterUnix: leaf.NotAfter.Unix(),
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), Changed: changed}
+	if credential == nil && a.reloader.files.copied() {
+		resp.Note = "the daemon's certificate is systemd's copy, which stays as it was at the start: 'systemctl reload " +
+			"shared-altsd' hands the renewed one over"
+	}
+	return resp, nil
 }

@@ -16,7 +16,7 @@ import (
 // Check writes what a daemon with the same CAs would say of a machine with these files, and reports whether it would
 // accept it.
 func Check(w io.Writer, f *Files) (accepted bool, err error) {
-	l, err := f.load(f.MachineName)
+	l, err := f.load("")
 	if err != nil {
 		return false, err
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/version"
@@ -12,10 +13,22 @@ import (
 // countIn returns what counts in set a handshake that has ended.
 func countIn(set *metrics.Set) func(service.Record) {
 	return func(r service.Record) {
-		set.Handshake(metrics.Handshake{
+		h := metrics.Handshake{
 			Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
-		})
+		}
+		if r.PeerCA != nil {
+			h.CA = caName(r.PeerCA)
+		}
+		set.Handshake(h)
 	}
+}
+
+// countedCAs are the CAs by which handshakes are counted apart, as the metrics of their ends name them.
+func countedCAs(t *certbind.Trust) (names []string) {
+	for _, ca := range t.CAs() {
+		names = append(names, caName(ca))
+	}
+	return names
 }
 
 // state is what a scrape of the metrics reads.

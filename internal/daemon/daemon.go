@@ -67,7 +67,7 @@ func Serve(c Config) error {
 func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err error) {
 	d := &Daemon{config: c, log: log, notify: notify}
 	state := c.Files.state()
-	l, err := c.Files.load(c.Files.MachineName)
+	l, err := c.Files.load("")
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +82,16 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, err
 	}
-	d.metrics = metrics.New(version.Number())
+	d.metrics = metrics.New(version.Number(), l.name)
+	d.metrics.SetCAs(countedCAs(l.trust))
 	d.announcer = newAnnouncer(d.machine, log)
 	d.reloader = newReloader(c.Files, state, d.machine, memory, log, func(err error) {
-		d.metrics.Reload(err)
+		var since time.Time
+		if refused := d.reloader.Refused(); refused != nil {
+			since = refused.since
+		}
+		d.metrics.Reload(err, since)
+		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
 		d.announcer.announce()
 	})
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
@@ -175,7 +181,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *Daemon) hangup() {
 	d.notify.Reloading()
-	if err := d.reloader.Reload(reloadRequest{}); err != nil {
+	if _, err := d.reloader.Reload(reloadRequest{}); err != nil {
 		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
 		return
 	}

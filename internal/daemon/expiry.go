@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -44,18 +43,14 @@ func expiryItems(credential *certbind.Credential, t *certbind.Trust) []expiry.It
 		if i == 0 {
 			add(expiry.Leaf, strings.Join(c.DNSNames, " "), c.NotBefore, c.NotAfter)
 		} else {
-			add(expiry.Chain, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
+			add(expiry.Chain, caName(c), c.NotBefore, c.NotAfter)
 		}
 	}
 	for _, c := range t.CAs() {
-		add(expiry.CA, fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber), c.NotBefore, c.NotAfter)
+		add(expiry.CA, caName(c), c.NotBefore, c.NotAfter)
 	}
 	for _, l := range t.CRLs() {
-		name := l.Source + " of " + l.Issuer
-		if !l.Scope.IsAll() {
-			name += " for " + l.Scope.String()
-		}
-		add(expiry.CRL, name, l.ThisUpdate, l.NextUpdate)
+		add(expiry.CRL, listName(l), l.ThisUpdate, l.NextUpdate)
 	}
 	return items
 }

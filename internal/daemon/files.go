@@ -51,9 +51,9 @@ type loaded struct {
 	warnings   []string
 }
 
-// load reads everything. The certificate must prove name, if name is not empty: at a reload that is the name in force,
-// so that a new certificate with more names changes nothing.
-func (f *Files) load(name string) (_ *loaded, err error) {
+// load reads everything. running is the name in force at a reload, so that a new certificate with more names changes
+// nothing, and empty before the start.
+func (f *Files) load(running string) (_ *loaded, err error) {
 	l := &loaded{}
 	if f.Credentials == "" {
 		return nil, cli.Usagef("--credentials is missing: give the PEM file with this machine's certificate chain and key " +
@@ -71,12 +71,8 @@ func (f *Files) load(name string) (_ *loaded, err error) {
 			wipeCredential(l.credential)
 		}
 	}()
-	fqdn := ""
-	if name == "" && len(l.credential.Leaf.DNSNames) > 1 {
-		fqdn = hostFQDN()
-	}
-	if l.name, err = l.credential.MachineName(name, fqdn); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Credentials, withFlag(err))
+	if l.name, err = f.machineName(l.credential, running); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.credentialSource(), err)
 	}
 	if l.trust, err = f.loadTrust(); err != nil {
 		return nil, err
@@ -84,10 +80,38 @@ func (f *Files) load(name string) (_ *loaded, err error) {
 	return l, nil
 }
 
+// machineName returns the name that a credential is used for.
+func (f *Files) machineName(c *certbind.Credential, running string) (string, error) {
+	if running != "" {
+		err := c.Keeps(running)
+		if err != nil && f.MachineName != "" {
+			err = fmt.Errorf("%w, with another --machine-name", err)
+		}
+		return running, err
+	}
+	fqdn := ""
+	if f.MachineName == "" && len(c.Leaf.DNSNames) > 1 {
+		fqdn = hostFQDN()
+	}
+	name, err := c.MachineName(f.MachineName, fqdn)
+	return name, withFlag(err)
+}
+
+// credentialSource says in an error where the credential came from.
+func (f *Files) credentialSource() string {
+	if f.given != nil {
+		return "what was handed over"
+	}
+	return f.Credentials
+}
+
 func (f *Files) loadCredential(l *loaded) (*certbind.Credential, error) {
 	if f.given != nil {
 		c, err := certbind.ParseCredential(f.given, nil)
-		return c, withFlag(err)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.credentialSource(), withFlag(err))
+		}
+		return c, nil
 	}
 	certPEM, warning, err := ReadKeyFile(f.Credentials)
 	if err != nil {
@@ -146,6 +170,12 @@ func (l *loaded) warn(warning string) {
 	}
 }
 
+// copied reports whether the credential is systemd's copy (LoadCredential=), which does not change.
+func (f *Files) copied() bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(f.Credentials) == filepath.Clean(dir)
+}
+
 // listFiles returns the paths of the revocation lists.
 func (f *Files) listFiles() (paths []string) {
 	for _, list := range f.CRLs {
@@ -154,18 +184,27 @@ func (f *Files) listFiles() (paths []string) {
 	return paths
 }
 
-// state tells one state of the files from another without reading them: where each path leads, and what inode, size
-// and times are there. It changes when a file is written, replaced, or reached by another symlink.
-func (f *Files) state() string {
-	paths := append([]string{f.Credentials}, f.listFiles()...)
+// A filesState tells one state of the files from another, those of the credential apart from those of the trust.
+type filesState struct{ credential, trust string }
+
+// state returns that of now.
+func (f *Files) state() filesState {
+	credential := []string{f.Credentials}
 	if f.Key != "" {
-		paths = append(paths, f.Key)
+		credential = append(credential, f.Key)
 	}
+	trust := f.listFiles()
 	for _, ca := range f.CAs {
 		if ca.File != "system" {
-			paths = append(paths, ca.File)
+			trust = append(trust, ca.File)
 		}
 	}
+	return filesState{pathsState(credential), pathsState(trust)}
+}
+
+// pathsState tells one state of files from another without reading them: where each path leads, and what inode, size
+// and times are there. It changes when a file is written, replaced, or reached by another symlink.
+func pathsState(paths []string) string {
 	var b strings.Builder
 	for _, path := range paths {
 		real, err := filepath.EvalSymlinks(path)

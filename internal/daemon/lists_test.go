@@ -88,7 +88,7 @@ func (l *listed) start() error {
 // reloads reloads and checks the outcome: want is in the error, "" for none.
 func (l *listed) reloads(what, want string, req reloadRequest) {
 	l.t.Helper()
-	err := l.Reload(req)
+	_, err := l.Reload(req)
 	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 		l.t.Errorf("%s: %v, want %q", what, err, want)
 	}
@@ -273,17 +273,17 @@ func TestRule14ReloadLeavesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.putFor("crl", 6, -time.Minute, testca.ListFor("", "http://ca.test/crl"))
-	err := l.Reload(reloadRequest{})
+	_, err := l.Reload(reloadRequest{})
 	if err == nil || !strings.Contains(err.Error(), "--crl complete=FILE") {
 		t.Fatalf("got %v", err)
 	}
 	l.reloader.files.CRLs[0].Complete = true
-	if err := l.Reload(reloadRequest{}); err != nil {
+	if _, err := l.Reload(reloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	// The memory goes on from the list without a place.
 	l.putFor("crl", 4, -time.Minute, testca.ListFor("", "http://ca.test/crl"))
-	if err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "is older") {
+	if _, err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "is older") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -297,7 +297,7 @@ func TestRule33Scopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.putFor("crl", 1, -time.Minute, testca.ListFor("user"))
-	if err := l.Reload(reloadRequest{}); err != nil {
+	if _, err := l.Reload(reloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, again := range []bool{false, true} {
@@ -308,12 +308,12 @@ func TestRule33Scopes(t *testing.T) {
 			}
 		}
 		l.putFor("crl", 0, -time.Minute, testca.ListFor("user"))
-		if err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "user certificates") {
+		if _, err := l.Reload(reloadRequest{}); err == nil || !strings.Contains(err.Error(), "user certificates") {
 			t.Errorf("restarted %v: %v", again, err)
 		}
 	}
 	// As the CA means it.
-	if err := l.Reload(reloadRequest{acceptOlder: []string{l.path("crl")}}); err != nil {
+	if _, err := l.Reload(reloadRequest{acceptOlder: []string{l.path("crl")}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -25,20 +26,26 @@ type reloader struct {
 	machine *certbind.Machine
 	memory  *listMemory // of mu
 	log     *slog.Logger
-	observe func(error) // is told the outcome of each reload that read the files to the end
+	// observe is told the outcome of each reload, once Refused has it.
+	observe  func(error)
+	standing atomic.Pointer[refusal]
 
 	mu      sync.Mutex
-	seen    string    // state of the files at the last poll
-	tried   string    // state of the files that were last read to the end, whether they came into force or not
-	failed  time.Time // when a set was refused, zero if the last one came into force
-	lastErr string
+	seen    filesState // at the last poll
+	tried   filesState // that were last read to the end, whether they came into force or not
+	inForce string     // state of the credential's files when the credential in force was read or handed over
+	refused refusals
 }
 
 // newReloader watches files that machine was made of in the given state.
-func newReloader(files Files, state string, machine *certbind.Machine, memory *listMemory, log *slog.Logger,
+func newReloader(files Files, state filesState, machine *certbind.Machine, memory *listMemory, log *slog.Logger,
 	observe func(error)) *reloader {
-	return &reloader{files: files, machine: machine, memory: memory, log: log, observe: observe, seen: state, tried: state}
+	return &reloader{files: files, machine: machine, memory: memory, log: log, observe: observe, seen: state, tried: state,
+		inForce: state.credential}
 }
+
+// Refused returns what was refused and has not been made good, nil for nothing.
+func (r *reloader) Refused() *refusal { return r.standing.Load() }
 
 // errChanging says that the files changed while they were being read; the next polls try again.
 var errChanging = errors.New("the files changed while they were read: they are tried again when they are at rest")
@@ -52,15 +59,18 @@ func (r *reloader) poll() {
 	atRest := now == r.seen
 	r.seen = now
 	changed := now != r.tried
-	retry := !r.failed.IsZero() && time.Since(r.failed) >= retryInterval
+	// What was handed over is not here any more to be tried again: who has the file does that.
+	retry := r.refused.files != nil && time.Since(r.refused.files.last) >= retryInterval
 	if atRest && (changed || retry) {
 		r.reload(reloadRequest{})
 	}
 }
 
 // Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
-// --credentials and --key, now and at later reloads; it is the reloader's from then on, and wiped if it is refused.
-func (r *reloader) Reload(req reloadRequest) error {
+// --credentials and --key, now and at later reloads until these files change; it is the reloader's from then on, and
+// wiped if it is refused.
+// changed says in words what is another than before.
+func (r *reloader) Reload(req reloadRequest) (changed []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.reload(req)
@@ -73,24 +83,52 @@ func (r *reloader) remember() {
 	r.memory.add(r.machine.Trust())
 }
 
-func (r *reloader) reload(req reloadRequest) error {
-	err := r.tryReload(req)
-	if !errors.Is(err, errChanging) {
-		r.observe(err)
-	}
-	return err
+// Refuse notes that a credential which was to be handed over could not even be read.
+func (r *reloader) Refuse(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse(true, why)
+	r.observe(why)
 }
 
-func (r *reloader) tryReload(req reloadRequest) error {
+func (r *reloader) reload(req reloadRequest) (changed []string, err error) {
+	changed, err = r.tryReload(req)
+	handed := req.credential != nil
+	if errors.Is(err, errChanging) && !handed {
+		return nil, err
+	}
+	if err != nil {
+		r.refuse(handed, err)
+	}
+	r.observe(err)
+	return changed, err
+}
+
+// refuse notes and logs a refusal; the same once more is not logged again.
+func (r *reloader) refuse(handed bool, err error) {
+	refused, again := r.refused.add(handed, err, time.Now())
+	r.standing.Store(r.refused.standing())
+	if !again {
+		leaf := r.machine.Credential().Leaf
+		r.log.Error("reload refused, the old certificates stay in force", "error", cli.OneLine(err.Error()), "refused",
+			refused.what, "since", refused.since.UTC().Format(time.RFC3339), "serial", fmt.Sprintf("%x", leaf.SerialNumber),
+			"expires", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	state := r.files.state()
 	files := r.files
-	if req.credential != nil {
+	renewed := req.credential != nil || state.credential != r.inForce
+	if renewed {
+		// A file that changed since goes before what was handed over.
 		files.given = req.credential
 	}
 	next, err := files.load(r.machine.Name())
-	if err == nil && r.files.state() != state {
+	switch {
+	case err == nil && r.files.state() != state:
 		err = errChanging
-	} else {
+	case req.credential == nil: // else the files may be good without what was handed over
 		r.tried = state
 	}
 	var marks certbind.Marks
@@ -101,7 +139,7 @@ func (r *reloader) tryReload(req reloadRequest) error {
 	if err == nil {
 		marks, let, err = r.noOlderLists(next.trust, req)
 	}
-	old := r.machine.Credential()
+	old := force{r.machine.Credential(), r.machine.Trust()}
 	if err == nil {
 		next.trust = r.files.demand(next.trust, marks)
 		err = r.machine.Reload(next.credential, next.trust)
@@ -111,17 +149,13 @@ func (r *reloader) tryReload(req reloadRequest) error {
 		if next != nil {
 			wipeCredential(next.credential)
 		}
-		r.failed = time.Now()
-		// A set that is refused again for the same reason is not logged again.
-		if text := err.Error(); text != r.lastErr {
-			r.lastErr = text
-			r.log.Error("reload refused, the old certificates stay in force", "error", cli.OneLine(text))
-		}
-		return err
+		return nil, err
 	}
-	r.failed, r.lastErr = time.Time{}, ""
-	wipeCredential(old)
-	if req.credential != nil {
+	r.tried, r.inForce = state, state.credential
+	r.refused.lift(renewed)
+	r.standing.Store(r.refused.standing())
+	wipeCredential(old.credential)
+	if renewed {
 		clear(r.files.given)
 	}
 	r.files.given = files.given
@@ -133,9 +167,14 @@ func (r *reloader) tryReload(req reloadRequest) error {
 	for _, w := range next.warnings {
 		r.log.Warn(w)
 	}
-	r.log.Info("reloaded", credentialAttrs(next)...)
+	changed = changes(old, force{next.credential, next.trust})
+	attrs := append(credentialAttrs(next), "changed", changedText(changed))
+	if s := r.refused.standing(); s != nil {
+		attrs = append(attrs, "still_refused", s.what, "since", s.since.UTC().Format(time.RFC3339))
+	}
+	r.log.Info("reloaded", attrs...)
 	logFaults(r.log, next)
-	return nil
+	return changed, nil
 }
 
 // noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are

@@ -97,19 +97,19 @@ func TestReloadAtRest(t *testing.T) {
 	if len(outcomes) != 3 || outcomes[2] == nil || serial() != next.Cert.SerialNumber.String() {
 		t.Errorf("a bad key: %v, serial %s", outcomes, serial())
 	}
-	r.failed = r.failed.Add(-retryInterval)
+	r.refused.files.last = r.refused.files.last.Add(-retryInterval)
 	r.poll()
 	if len(outcomes) != 4 || outcomes[3] == nil {
 		t.Errorf("a bad key, later: %v", outcomes)
 	}
 	given := issue()
-	if err := r.Reload(reloadRequest{credential: given.PEM()}); err != nil {
+	if _, err := r.Reload(reloadRequest{credential: given.PEM()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Reload(reloadRequest{}); err != nil || serial() != given.Cert.SerialNumber.String() {
+	if _, err := r.Reload(reloadRequest{}); err != nil || serial() != given.Cert.SerialNumber.String() {
 		t.Errorf("a credential handed over: %v, serial %s", err, serial())
 	}
-	if err := r.Reload(reloadRequest{credential: []byte("nonsense")}); err == nil || serial() != given.Cert.SerialNumber.String() {
+	if _, err := r.Reload(reloadRequest{credential: []byte("nonsense")}); err == nil || serial() != given.Cert.SerialNumber.String() {
 		t.Errorf("nonsense handed over: %v, serial %s", err, serial())
 	}
 }

@@ -19,7 +19,7 @@ func TestRule40MetricsConnections(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New("v1").Serve(ctx, l, func() State { return State{} }) }()
+	go func() { done <- New("v1", "a.test").Serve(ctx, l, func() State { return State{} }) }()
 	descriptors := func() int {
 		fds, err := os.ReadDir("/proc/self/fd")
 		if err != nil {

@@ -17,9 +17,14 @@ type label struct{ name, value string }
 
 // An exposition writes families of samples in Prometheus' text format. Errors of the writer are sticky and come out of
 // Flush.
-type exposition struct{ *bufio.Writer }
+type exposition struct {
+	*bufio.Writer
+	common label // of every sample
+}
 
-func newExposition(w io.Writer) exposition { return exposition{bufio.NewWriter(w)} }
+func newExposition(w io.Writer, common label) exposition {
+	return exposition{bufio.NewWriter(w), common}
+}
 
 // family begins the samples of one name; kind is counter, gauge or histogram.
 func (e exposition) family(name, kind, help string) {
@@ -28,18 +33,17 @@ func (e exposition) family(name, kind, help string) {
 }
 
 func (e exposition) sample(name string, value float64, labels ...label) {
-	e.WriteString(name)
-	for i, l := range labels {
-		e.WriteByte("{,"[min(i, 1)])
+	e.WriteString(name + "{")
+	for i, l := range append(slices.Clip(labels), e.common) {
+		if i > 0 {
+			e.WriteByte(',')
+		}
 		e.WriteString(l.name + `="` + valueEscaper.Replace(strings.ToValidUTF8(l.value, "\uFFFD")) + `"`)
 	}
-	if len(labels) > 0 {
-		e.WriteByte('}')
-	}
-	e.WriteString(" " + formatFloat(value) + "\n")
+	e.WriteString("} " + formatFloat(value) + "\n")
 }
 
-// single is a family of one sample without labels.
+// single is a family of one sample without labels of its own.
 func (e exposition) single(name, kind, help string, value float64) {
 	e.family(name, kind, help)
 	e.sample(name, value)

@@ -2,7 +2,8 @@
 //
 // It writes that format itself: it is a page of code that promtool checks in the tests, whereas the client library
 // would bring half a dozen modules into the process that holds the machine's private key. Nothing that a peer sends
-// becomes a label: labels are reason codes, sides and local uids, and their number is bounded.
+// becomes a label: labels are reason codes, sides, local uids and the CAs that are trusted here, and their number is
+// bounded.
 package metrics
 
 import (
@@ -32,7 +33,8 @@ type Handshake struct {
 	UID       uint32 // of the local account
 	// Reason is "accepted", the name of a reason code, or one of the daemon's own words for an end without a code.
 	Reason   string
-	ByPeer   bool // the peer's daemon refused, not ours
+	ByPeer   bool   // the peer's daemon refused, not ours
+	CA       string // that vouched for the peer, empty if he is not verified
 	Duration time.Duration
 }
 
@@ -51,14 +53,15 @@ type State struct {
 
 // A Set is all that the daemon counts. Its methods may be called at the same time.
 type Set struct {
-	version string
-	started time.Time
+	version, machine string
+	started          time.Time
 
 	mu         sync.Mutex
 	handshakes map[handshakeKey]uint64
 	durations  map[durationKey]*histogram
 	refusals   map[refusalKey]uint64
 	uids       map[uint32]bool
+	byCA       map[caKey]uint64 // those that are counted apart, and otherCA
 	reloads    Reloads
 }
 
@@ -66,7 +69,7 @@ type Set struct {
 type Reloads struct {
 	Succeeded, Failed uint64
 	LastSuccess       time.Time // the start counts as one
-	Err               error     // of the last one, nil if it succeeded
+	RefusedSince      time.Time // of what was refused and nothing has made good since, zero for nothing
 }
 
 type handshakeKey struct {
@@ -77,21 +80,31 @@ type handshakeKey struct {
 
 type durationKey struct{ initiator, accepted bool }
 
+type caKey struct {
+	initiator bool
+	ca        string
+}
+
+// otherCA stands for the CAs that are not counted apart, those of the system's pool.
+const otherCA = "other"
+
 type refusalKey struct {
 	initiator bool
 	uid       string
 }
 
-// New returns an empty Set of a daemon that has just come up with all its files in force.
-func New(version string) *Set {
+// New returns an empty Set of a machine's daemon that has just come up with all its files in force. Each sample bears the
+// machine's name: the address at which they are read is the same on every machine.
+func New(version, machine string) *Set {
 	now := time.Now()
 	s := &Set{
-		version: version, started: now, reloads: Reloads{LastSuccess: now},
+		version: version, machine: machine, started: now, reloads: Reloads{LastSuccess: now},
 		handshakes: make(map[handshakeKey]uint64),
 		durations:  make(map[durationKey]*histogram),
 		refusals:   make(map[refusalKey]uint64),
 		uids:       make(map[uint32]bool),
 	}
+	s.SetCAs(nil)
 	// The families that alerts are made of are there from the start, at 0: a rate needs a first value.
 	for _, initiator := range []bool{true, false} {
 		s.handshakes[handshakeKey{initiator, accepted, false}] = 0
@@ -102,6 +115,20 @@ func New(version string) *Set {
 	return s
 }
 
+// SetCAs says by which CAs handshakes are counted apart from now on. What was counted of others is let go.
+func (s *Set) SetCAs(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := make(map[caKey]uint64)
+	for _, name := range append(slices.Clip(names), otherCA) {
+		for _, initiator := range []bool{true, false} {
+			key := caKey{initiator, name}
+			next[key] = s.byCA[key]
+		}
+	}
+	s.byCA = next
+}
+
 // Handshake counts one handshake that has ended.
 func (s *Set) Handshake(h Handshake) {
 	s.mu.Lock()
@@ -110,6 +137,11 @@ func (s *Set) Handshake(h Handshake) {
 	s.handshakes[handshakeKey{h.Initiator, h.Reason, h.ByPeer}]++
 	s.durations[durationKey{h.Initiator, h.Reason == accepted}].observe(h.Duration.Seconds())
 	if h.Reason == accepted {
+		key := caKey{h.Initiator, h.CA}
+		if _, apart := s.byCA[key]; !apart {
+			key.ca = otherCA
+		}
+		s.byCA[key]++
 		return
 	}
 	uid := "other"
@@ -136,11 +168,12 @@ func (s *Set) Handshakes(initiator bool) (succeeded, refused uint64) {
 	return succeeded, refused
 }
 
-// Reload counts one reload and its outcome.
-func (s *Set) Reload(err error) {
+// Reload counts one reload and its outcome. refused says since when something stands refused, zero for nothing: that
+// may be so after a reload that went well, of other files.
+func (s *Set) Reload(err error, refused time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reloads.Err = err
+	s.reloads.RefusedSince = refused
 	if err == nil {
 		s.reloads.Succeeded++
 		s.reloads.LastSuccess = time.Now()
@@ -161,7 +194,7 @@ func (s *Set) Started() time.Time { return s.started }
 
 // Write writes everything that is counted, and state, in Prometheus' text format.
 func (s *Set) Write(w io.Writer, state State) error {
-	e := newExposition(w)
+	e := newExposition(w, label{"machine", s.machine})
 	e.family("shared_altsd_build_info", "gauge", "1, with what the daemon was built from as labels.")
 	e.sample("shared_altsd_build_info", 1, label{"version", s.version}, label{"goversion", runtime.Version()})
 	s.writeCounted(e)
@@ -180,6 +213,11 @@ func (s *Set) Write(w io.Writer, state State) error {
 		"When something that handshakes depend on ends, seconds since 1970: kind leaf, chain, ca or crl (next update).")
 	for _, x := range state.Expiries {
 		e.sample("shared_altsd_not_after_seconds", float64(x.NotAfter.Unix()), label{"kind", x.Kind}, label{"name", x.Name})
+	}
+	e.family("shared_altsd_not_before_seconds", "gauge",
+		"When the same began, seconds since 1970: of a list, when it was made. The difference is the whole of its life.")
+	for _, x := range state.Expiries {
+		e.sample("shared_altsd_not_before_seconds", float64(x.NotBefore.Unix()), label{"kind", x.Kind}, label{"name", x.Name})
 	}
 	e.single("shared_altsd_clock_wrong", "gauge",
 		"1 if this machine's clock is plainly wrong: before the daemon was built, or before its CAs and lists were made.",
@@ -213,6 +251,13 @@ func (s *Set) writeCounted(e exposition) {
 		e.sample("shared_altsd_handshakes_total", float64(s.handshakes[k]), role(k.initiator), label{"result", result},
 			label{"reason", k.reason})
 	}
+	e.family("shared_altsd_handshakes_by_ca_total", "counter",
+		"Handshakes that were accepted, by the trusted CA that vouched for the peer: of several, the one that began last.")
+	for _, k := range sorted(s.byCA, func(a, b caKey) int {
+		return cmp.Or(cmp.Compare(a.ca, b.ca), compareBool(a.initiator, b.initiator))
+	}) {
+		e.sample("shared_altsd_handshakes_by_ca_total", float64(s.byCA[k]), role(k.initiator), label{"ca", k.ca})
+	}
 	e.family("shared_altsd_handshake_duration_seconds", "histogram",
 		"Time of a handshake from the peer's first bytes (responder) or the start (initiator) to its end.")
 	for _, k := range sorted(s.durations, func(a, b durationKey) int {
@@ -234,8 +279,14 @@ func (s *Set) writeCounted(e exposition) {
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Failed), label{"result", "failed"})
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Succeeded), label{"result", "succeeded"})
 	e.single("shared_altsd_last_reload_successful", "gauge",
-		"1 if the last reload, or the start, brought everything into force.",
-		number(s.reloads.Err == nil))
+		"0 while something that a reload refused has not been made good by one that brought it into force, else 1.",
+		number(s.reloads.RefusedSince.IsZero()))
+	refused := 0.0
+	if !s.reloads.RefusedSince.IsZero() {
+		refused = float64(s.reloads.RefusedSince.Unix())
+	}
+	e.single("shared_altsd_reload_refused_since_seconds", "gauge",
+		"Since when something stands refused, seconds since 1970; 0 if nothing does.", refused)
 	e.single("shared_altsd_last_reload_success_seconds", "gauge",
 		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloads.LastSuccess.Unix()))
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// scrape gives each sample of a Set by its name and labels as written, and checks the format on the way.
+// scrape gives each sample of a Set by its name and labels as written, but for that of the machine, which each has; and
+// checks the format on the way.
 func scrape(t *testing.T, s *Set, state State) map[string]float64 {
 	t.Helper()
 	var b strings.Builder
@@ -28,6 +29,9 @@ func scrape(t *testing.T, s *Set, state State) map[string]float64 {
 	}
 	return parse(t, b.String())
 }
+
+// ownMachine is the label of the machine whose metrics these are.
+const ownMachine = `machine="a.test"`
 
 var (
 	sampleLine  = regexp.MustCompile(`^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+\})? (\S+)$`)
@@ -65,6 +69,15 @@ func parse(t *testing.T, text string) map[string]float64 {
 		if err != nil {
 			t.Errorf("value of %q: %v", line, err)
 		}
+		others, found := strings.CutSuffix(m[2], ownMachine+"}")
+		if !found {
+			t.Errorf("no machine in %q", line)
+		}
+		if others = strings.TrimSuffix(others, ","); others == "{" {
+			m[2] = ""
+		} else {
+			m[2] = others + "}"
+		}
 		if _, twice := samples[m[1]+m[2]]; twice {
 			t.Errorf("sample %s%s twice", m[1], m[2])
 		}
@@ -84,21 +97,22 @@ func expect(t *testing.T, got map[string]float64, want map[string]float64) {
 
 func TestSet(t *testing.T) {
 	end := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
-	s := New("v1.2.3")
-	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 3 * time.Millisecond})
-	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 5 * time.Millisecond})
+	s := New("v1.2.3", "a.test")
+	s.SetCAs([]string{"CN=old", "CN=new"})
+	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 3 * time.Millisecond, CA: "CN=new"})
+	s.Handshake(Handshake{Initiator: true, UID: 1000, Reason: "accepted", Duration: 5 * time.Millisecond, CA: "CN=public"})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.UnknownCA.String(), Duration: time.Minute})
 	s.Handshake(Handshake{Initiator: true, UID: 1001, Reason: reason.UnknownCA.String(), ByPeer: true,
 		Duration: time.Second})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(999).String(), ByPeer: true})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
-	s.Reload(nil)
-	s.Reload(errors.New("no"))
+	s.Reload(errors.New("no"), end)
+	s.Reload(nil, end)
 	expect(t, scrape(t, s, State{
 		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
 		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
-		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotAfter: end},
-			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotAfter: end}},
+		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotBefore: end.Add(-time.Hour), NotAfter: end},
+			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotBefore: end, NotAfter: end}},
 	}), map[string]float64{
 		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`:          2,
 		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          0,
@@ -113,11 +127,17 @@ func TestSet(t *testing.T) {
 		`shared_altsd_handshake_duration_seconds_bucket{role="responder",result="refused",le="20"}`:      2,
 		`shared_altsd_handshake_duration_seconds_count{role="responder",result="refused"}`:               3,
 
+		`shared_altsd_not_before_seconds{kind="leaf",name="CN=a.example.com"}`:            float64(end.Unix() - 3600),
+		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="CN=new"}`:               1,
+		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="CN=old"}`:               0,
+		`shared_altsd_handshakes_by_ca_total{role="responder",ca="CN=new"}`:               0,
+		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="other"}`:                1,
 		`shared_altsd_refusals_total{role="responder",uid="1001"}`:                        3,
 		`shared_altsd_refusals_total{role="initiator",uid="1001"}`:                        1,
 		`shared_altsd_reloads_total{result="failed"}`:                                     1,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
 		`shared_altsd_last_reload_successful`:                                             0,
+		`shared_altsd_reload_refused_since_seconds`:                                       float64(end.Unix()),
 		`shared_altsd_handshakes_in_flight{role="initiator"}`:                             3,
 		`shared_altsd_handshakes_in_flight{role="responder"}`:                             4,
 		`shared_altsd_connections`:                                                        5,
@@ -137,14 +157,14 @@ func TestSet(t *testing.T) {
 			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
 		}
 	}
-	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || r.Err == nil {
+	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || !r.RefusedSince.Equal(end) {
 		t.Errorf("Reloads: %+v", r)
 	}
 }
 
 // Any number of local accounts makes a bounded number of samples.
 func TestUIDsAreBounded(t *testing.T) {
-	s := New("")
+	s := New("", "a.test")
 	for uid := range uint32(3 * maxUIDs) {
 		s.Handshake(Handshake{UID: uid, Reason: reason.Overloaded.String()})
 	}
@@ -162,6 +182,33 @@ func TestUIDsAreBounded(t *testing.T) {
 	expect(t, got, map[string]float64{
 		`shared_altsd_refusals_total{role="responder",uid="other"}`: 2 * maxUIDs,
 		`shared_altsd_refusals_total{role="responder",uid="0"}`:     2,
+	})
+}
+
+// CAs come and go with the files: what is counted of those that stay stays, and nothing is shown of those that went.
+func TestCAs(t *testing.T) {
+	s := New("", "a.test")
+	s.SetCAs([]string{"one", "two"})
+	for _, ca := range []string{"one", "two", "two", "three"} {
+		s.Handshake(Handshake{Reason: "accepted", CA: ca})
+		s.Handshake(Handshake{Reason: reason.UnknownCA.String(), CA: ca})
+	}
+	s.SetCAs([]string{"two", "three"})
+	s.Handshake(Handshake{Reason: "accepted", CA: "one"}) // it was under way
+	s.Handshake(Handshake{Reason: "accepted", CA: "three"})
+	got := make(map[string]float64)
+	for k, v := range scrape(t, s, State{}) {
+		if strings.HasPrefix(k, "shared_altsd_handshakes_by_ca_total{role=\"responder\"") {
+			got[k] = v
+		}
+	}
+	if len(got) != 3 {
+		t.Errorf("%v", got)
+	}
+	expect(t, got, map[string]float64{
+		`shared_altsd_handshakes_by_ca_total{role="responder",ca="two"}`:   2,
+		`shared_altsd_handshakes_by_ca_total{role="responder",ca="three"}`: 1,
+		`shared_altsd_handshakes_by_ca_total{role="responder",ca="other"}`: 2,
 	})
 }
 
@@ -213,7 +260,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New("v1")
+	s := New("v1", "a.test")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, l, func() State { return State{Connections: 7} }) }()
@@ -222,7 +269,7 @@ func TestServe(t *testing.T) {
 		wg.Go(func() {
 			for range 100 {
 				s.Handshake(Handshake{Initiator: i%2 == 0, UID: uint32(i), Reason: reason.Code(i).String()})
-				s.Reload(nil)
+				s.Reload(nil, time.Time{})
 			}
 		})
 	}

@@ -21,11 +21,12 @@ const Patience = 90 * time.Second
 // root is the top of the work tree: all packages that run the program lie two folders deep.
 const root = "../.."
 
-// The program is built at most twice, each in a directory of its own: with the race detector, if the tests have it, and
-// without.
+// The program is built at most once in each way, in a directory of its own: with the race detector, if the tests have it,
+// without, and static.
 var (
-	raced = Shared[string]{Make: func() (string, error) { return build("-race") }, Close: remove}
-	plain = Shared[string]{Make: func() (string, error) { return build() }, Close: remove}
+	raced  = Shared[string]{Make: func() (string, error) { return build(nil, "-race") }, Close: remove}
+	plain  = Shared[string]{Make: func() (string, error) { return build(nil) }, Close: remove}
+	static = Shared[string]{Make: func() (string, error) { return build([]string{"CGO_ENABLED=0"}) }, Close: remove}
 )
 
 // Path returns the path of the program, built with the race detector where the tests have it. Every account may run it.
@@ -39,7 +40,10 @@ func Path() (string, error) {
 // Plain is Path without the race detector, for a program that is measured.
 func Plain() (string, error) { return plain.get() }
 
-func build(flags ...string) (path string, err error) {
+// Static is Path for the program as the packages have it, which needs no other file of the system's.
+func Static() (string, error) { return static.get() }
+
+func build(env []string, flags ...string) (path string, err error) {
 	// Go keeps the outcome of tests until a file changes that they have looked at themselves.
 	for _, dir := range []string{"altscreds", "certbind", "cmd", "internal", "noiseproto", "service"} {
 		seen := func(_ string, _ os.DirEntry, err error) error { return err }
@@ -53,7 +57,9 @@ func build(flags ...string) (path string, err error) {
 	}
 	path = filepath.Join(dir, "shared-altsd")
 	args := append([]string{"build", "-o", path}, flags...)
-	if out, err := exec.Command("go", append(args, root+"/cmd/shared-altsd")...).CombinedOutput(); err != nil {
+	cmd := exec.Command("go", append(args, root+"/cmd/shared-altsd")...)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return path, fmt.Errorf("cannot build shared-altsd: %w\n%s", err, out)
 	}
 	return path, os.Chmod(dir, 0o755)
