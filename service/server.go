@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -93,7 +92,7 @@ type Server struct {
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
 	listeners   map[*listener]struct{}
-	limited     uint32    // listeners that are limited to uids, so far
+	limited     uint32    // sockets that are limited to uids, so far
 	unknownNote time.Time // when the last line about unknown fields was written
 }
 
@@ -182,33 +181,6 @@ func lowered(list []string) []string {
 		list[i] = ascii.Lower(list[i])
 	}
 	return list
-}
-
-// Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
-// only the uids of allowed may use this one, and together they count as one account. It closes the listener.
-func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
-	defer l.Close()
-	s.takeDescriptors(l, false)
-	from := &listener{UnixListener: l, srv: s, allowed: allowed}
-	var err error
-	if from.file, err = l.File(); err != nil {
-		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
-	}
-	defer from.Close()
-	s.mu.Lock()
-	if allowed != nil {
-		s.limited++
-		from.socket = s.limited
-	}
-	s.listeners[from] = struct{}{}
-	s.mu.Unlock()
-	if s.stopping.Load() {
-		return nil
-	}
-	if err := s.accept(from); !s.stopping.Load() {
-		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
-	}
-	return nil
 }
 
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, and cuts the rest. It
