@@ -71,6 +71,12 @@ func TestSocketUIDs(t *testing.T) {
 	if _, _, err := talk(t, filepath.Join(dir, "theirs"), p.socket); err == nil || !strings.Contains(err.Error(), "uid") {
 		t.Errorf("the socket for another uid: %v", err)
 	}
+	for _, command := range []string{"status", "whoami", "reload"} {
+		code, _, errs := altsd(t, command, "--socket", filepath.Join(dir, "theirs"))
+		if code != 1 || !strings.Contains(errs, "may not use this socket, which is limited to other uids") {
+			t.Errorf("%s at the socket for another uid: %d %s", command, code, errs)
+		}
+	}
 }
 
 // Files of sockets, locks and a directory that are removed while the daemon runs are there again, of each socket of its,

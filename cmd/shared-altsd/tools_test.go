@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -202,6 +203,53 @@ func TestWhoami(t *testing.T) {
 	if code, _, errs := altsd(t, "whoami", "--socket", "/run/nothing/socket"); code != 1 ||
 		!strings.Contains(errs, "start shared-altsd") {
 		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// Each command that asks the daemon says in the same words why none answers, and what is next; never in gRPC's.
+func TestNoDaemonIsExplained(t *testing.T) {
+	dir := testprog.Dir(t)
+	listening := func(name string, serve func(*net.UnixListener)) string {
+		path := filepath.Join(dir, name)
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		t.Cleanup(func() { l.Close() })
+		serve(l)
+		return path
+	}
+	hung := listening("hung", func(*net.UnixListener) {})
+	stale := listening("stale", func(l *net.UnixListener) { l.Close() })
+	crashing := listening("crashing", func(l *net.UnixListener) {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+	})
+	for _, c := range []struct{ socket, what, next string }{
+		{filepath.Join(dir, "none"), "there is no socket", "systemctl start"},
+		{stale, "nobody listens", "journalctl -u shared-altsd -e"},
+		{hung, fmt.Sprintf("(process %d) does not answer", os.Getpid()), "systemctl restart"},
+		{crashing, "hangs up", "journalctl -u shared-altsd -e"},
+	} {
+		for _, command := range [][]string{{"status"}, {"whoami"}, {"reload"}, {"pong", "127.0.0.1:0"}, {"ping", "127.0.0.1:1"}} {
+			t.Run(filepath.Base(c.socket)+" "+command[0], func(t *testing.T) {
+				t.Parallel()
+				code, out, errs := altsd(t, append(command, "--socket", c.socket)...)
+				said := strings.Join(strings.Fields(out+errs), " ")
+				if code != 1 || !strings.Contains(said, c.what) || !strings.Contains(said, c.next) ||
+					strings.Contains(said, "rpc error") || strings.Contains(said, "transport:") {
+					t.Errorf("exit status %d: %s", code, said)
+				}
+			})
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
 // diagnose says in words what a failure at a step most likely means and what to do.
@@ -16,8 +17,11 @@ func diagnose(step, address string, err error) string {
 	host, port, _ := net.SplitHostPort(address)
 	var dns *net.DNSError
 	var refusal *altscreds.HandshakeError
+	var silent *reach.Error
 	switch {
-	case errors.Is(err, altscreds.ErrNoDaemon):
+	case errors.As(err, &silent):
+		return "This machine's own daemon is what fails, before anything was sent: " + silent.Next + "."
+	case errors.Is(err, altscreds.ErrNoDaemon): // it has gone in this moment
 		return "This machine's daemon could not be used. 'systemctl status shared-altsd' and 'journalctl -u shared-altsd' " +
 			"show why; --socket names another socket."
 	case errors.As(err, &dns):

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
 // A Pinger pings.
@@ -110,12 +111,20 @@ func (p *Pinger) ping(address string) *report {
 	}
 	fail := func(name string, err error) *report {
 		r.Failed, r.Error, r.Diagnosis = name, strings.TrimPrefix(err.Error(), "altscreds: "), diagnose(name, address, err)
+		if silent, ok := errors.AsType[*reach.Error](err); ok {
+			r.Error = silent.What
+		}
 		if refusal, ok := errors.AsType[*altscreds.HandshakeError](err); ok {
 			r.Reason, r.ByPeer = string(refusal.Reason), refusal.ByPeer
 		}
 		return r
 	}
 
+	// Before the rest, for which a daemon that hangs would leave no time.
+	if err := p.Daemon.answers(ctx); err != nil {
+		return fail(StepStart, err)
+	}
+	last = time.Now()
 	host, port, _ := net.SplitHostPort(address)
 	ips, err := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, "localhost"))
 	if err != nil {
