@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,6 +75,43 @@ func TestStatus(t *testing.T) {
 	code, _, errs := altsd(t, "status", "--socket", p.socket+"x")
 	if code != 1 || !strings.Contains(errs, "no daemon") {
 		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// What ends soonest stands first, a list that is over is told once, and the same failure once, with a count.
+func TestStatusIsShort(t *testing.T) {
+	dir := testprog.Dir(t)
+	ca := newCA(t, testca.Options{})
+	var cas []byte
+	for _, days := range []time.Duration{300, 20, 100} {
+		cas = append(cas, newCA(t, testca.Options{Name: fmt.Sprint("CA of ", int(days), " days"),
+			NotAfter: time.Now().Add(days * 24 * time.Hour)}).PEM()...)
+	}
+	list := testca.MustCRL(t, ca, nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
+	files := []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+		"--ca", write(t, filepath.Join(dir, "ca.pem"), append(cas, ca.PEM()...)), "--crl", write(t, filepath.Join(dir, "crl"), list)}
+	p := start(t, files...)
+	for range 3 {
+		if _, _, err := talk(t, p.socket, p.socket); err == nil {
+			t.Fatal("a list that is over was taken")
+		}
+	}
+	_, out, _ := altsd(t, "status", "--socket", p.socket)
+	_, check, _ := altsd(t, append([]string{"check"}, files...)...)
+	for where, text := range map[string]string{"status": out, "check": check} {
+		if n := strings.Count(text, "was due to be replaced"); n != 1 && where == "check" || strings.Count(text, "fault ") != 1 {
+			t.Errorf("%s tells of the list %d times:\n%s", where, n, text)
+		}
+	}
+	var at []int
+	for _, name := range []string{"revocation list", "CN=CA of 20 days", "CN=CA of 100 days", "CN=CA of 300 days"} {
+		at = append(at, strings.Index(out, name))
+	}
+	if !slices.IsSorted(at) || at[0] < 0 {
+		t.Errorf("at %v in:\n%s", at, out)
+	}
+	if strings.Count(out, "failed  ") >= 6 || !strings.Contains(out, "3 times, for the first time at ") {
+		t.Errorf("the same failure is told again and again:\n%s", out)
 	}
 }
 
