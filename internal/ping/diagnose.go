@@ -29,6 +29,9 @@ func diagnose(step, address string, err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("The machine is there but nothing listens on port %s. Start 'shared-altsd pong :%s' or the "+
 			"server there; a firewall that rejects looks the same.", port, port)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+		return "This machine cannot use an address of that kind: it has no IPv6, say, and the name leads to nothing else. Dial " +
+			"another address, or mend the name (localhost: /etc/hosts) or this machine's network."
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "There is no way to the machine: check routes and the network on both sides."
 	case step == StepConnect:

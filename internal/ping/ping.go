@@ -131,12 +131,7 @@ func (p *Pinger) ping(address string) *report {
 		return fail(StepResolve, err)
 	}
 	done(StepResolve, time.Now())
-	var raw net.Conn
-	for _, ip := range ips {
-		if raw, err = new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port)); err == nil {
-			break
-		}
-	}
+	raw, err := connect(ctx, ips, port)
 	if err != nil {
 		return fail(StepConnect, err)
 	}
