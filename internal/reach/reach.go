@@ -134,7 +134,8 @@ func Explain(socket string, err error) *Error {
 		}
 	case errors.Is(err, unix.ENOENT):
 		e.What = fmt.Sprintf("no daemon: there is no socket %s", socket)
-		e.Next = unitStart + ", or give --socket; " + unitStatus + " says whether it was started, and what it lacks"
+		e.Next = unitStart + ", or give --socket; " + unitStatus + " says what it lacks, or, if it runs, that the file was removed: " +
+			"'systemctl restart shared-altsd.socket'"
 	case errors.Is(err, unix.ECONNREFUSED) && lerr == nil && info.Mode()&fs.ModeSocket == 0:
 		e.What = fmt.Sprintf("no daemon: %s is not a socket", socket)
 		e.Next = "remove it, or give --socket"
