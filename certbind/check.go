@@ -42,6 +42,9 @@ var settingCures = map[Setting]string{
 		"the list has all that it issues, say so",
 }
 
+// toldOfLists are the settings of what Trust.check says of a list, whether it is of this machine's own CA or not.
+var toldOfLists = map[Setting]bool{SettingCRLStaleOK: true, SettingOlderList: true, SettingForgetList: true}
+
 // Check returns what peers with the same trust would say of a machine's credential at a time, and nothing of what ends
 // later: each fault with its cure, none if all is well. name is the machine's name, or empty to have it chosen from
 // those of the certificate; a nil trust leaves out what needs one.
@@ -80,7 +83,7 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	if t == nil {
 		return faults
 	}
-	if err := checkOwnChain(c, name, t, now); err != nil {
+	if err := checkOwnChain(c, name, t, now); err != nil && !toldOfLists[SettingOf(err)] {
 		setting, cure := SettingOf(err), cures[reason.Of(err)]
 		if c := settingCures[setting]; c != "" {
 			cure = c

@@ -44,11 +44,18 @@ func (s *Server) serveGRPC(c *conn, caller Caller) {
 
 type callerKey struct{}
 
-// CallerFromContext returns who called a method of a service that RegisterService added; ok is false if ctx is not one
-// of such a call. A caller whom the socket refuses is not let through.
-func CallerFromContext(ctx context.Context) (c Caller, ok bool) {
-	c, ok = ctx.Value(callerKey{}).(Caller)
-	return c, ok && c.refusal == nil
+// CallerFromContext returns who called a method of a service that RegisterService added. A caller whom the socket refuses
+// is not let through: the error is a gRPC status.
+func CallerFromContext(ctx context.Context) (Caller, error) {
+	c, ok := ctx.Value(callerKey{}).(Caller)
+	switch {
+	case !ok:
+		return c, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
+	case c.refusal != nil:
+		f := asFailure(c.refusal)
+		return c, withRefusal(status.New(f.rpc, f.message("")), f.refusal(""))
+	}
+	return c, nil
 }
 
 // An account is to whom the server counts streams, whatever service or state they are in, and the memory of all: a call

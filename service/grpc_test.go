@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
@@ -21,12 +22,12 @@ func TestPeerCreds(t *testing.T) {
 	if _, err := (&listener{srv: new(Server)}).newConn(1<<20, peercred.Cred{}, share{}); err == nil {
 		t.Error("no error from a closed connection")
 	}
-	if _, ok := CallerFromContext(t.Context()); ok {
-		t.Error("a call without peer credentials has a caller")
+	if _, err := CallerFromContext(t.Context()); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a call without peer credentials: %v", err)
 	}
 	refused := context.WithValue(t.Context(), callerKey{}, Caller{UID: 1, refusal: errStopping})
-	if _, ok := CallerFromContext(refused); ok {
-		t.Error("a caller whom the socket refuses is let through")
+	if _, err := CallerFromContext(refused); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("a caller whom the socket refuses: %v", err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -95,7 +94,7 @@ type Server struct {
 	mu          sync.Mutex
 	conns       map[*conn]struct{}
 	listeners   map[*listener]struct{}
-	limited     uint32    // listeners that are limited to uids, so far
+	limited     uint32    // sockets that are limited to uids, so far
 	unknownNote time.Time // when the last line about unknown fields was written
 }
 
@@ -186,37 +185,10 @@ func lowered(list []string) []string {
 	return list
 }
 
-// Serve answers on the listener until Shutdown, which it returns nil after. It may be called for several listeners;
-// only the uids of allowed may use this one, and together they count as one account. It closes the listener.
-func (s *Server) Serve(l *net.UnixListener, allowed UIDRanges) error {
-	defer l.Close()
-	s.takeDescriptors(l, false)
-	from := &listener{UnixListener: l, srv: s, allowed: allowed}
-	var err error
-	if from.file, err = l.File(); err != nil {
-		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
-	}
-	defer from.Close()
-	s.mu.Lock()
-	if allowed != nil {
-		s.limited++
-		from.socket = s.limited
-	}
-	s.listeners[from] = struct{}{}
-	s.mu.Unlock()
-	if s.stopping.Load() {
-		return nil
-	}
-	if err := s.accept(from); !s.stopping.Load() {
-		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
-	}
-	return nil
-}
-
 // Shutdown takes no more handshakes (UNAVAILABLE), lets those under way finish until ctx is done, or their peers are
-// silent for long, and cuts the rest. It returns ctx's error if it had to cut. As long as clients' handshakes are under way, a server's are still taken by
-// connections that are there: the peer may be an account of this machine, and would wait for the next daemon, as this one
-// for him.
+// silent for long, and cuts the rest. It returns ctx's error if it had to cut. As long as clients' handshakes are under
+// way, a server's are still taken by connections that are there: the peer may be an account of this machine, and would
+// wait for the next daemon, as this one for him.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)

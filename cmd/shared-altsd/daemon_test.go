@@ -200,6 +200,14 @@ func TestSocketActivation(t *testing.T) {
 		if _, _, err := talk(t, p.socket, p.socket); err != nil {
 			t.Error(err)
 		}
+		if err := os.Rename(p.socket, p.socket+".away"); err != nil {
+			t.Fatal(err)
+		}
+		p.log.waitAfter(t, 0, "systemctl restart shared-altsd.socket")
+		if err := os.Rename(p.socket+".away", p.socket); err != nil {
+			t.Fatal(err)
+		}
+		p.log.waitAfter(t, 0, "can be reached again")
 		if code := p.stop(); code != 0 {
 			t.Errorf("exit status %d", code)
 		}

@@ -67,8 +67,6 @@ func execFailed(err error) error {
 	status := cli.ExitStatus(statusExecFailed)
 	if e, ok := errors.AsType[*execns.Error](err); ok {
 		switch e.Kind {
-		case execns.NoDaemon:
-			err = fmt.Errorf("%w (is it running? is --socket right?)", err)
 		case execns.Untrusted:
 			err = fmt.Errorf("%w (if that is the daemon, give its uid by --daemon-uid)", err)
 		case execns.NoNamespace:

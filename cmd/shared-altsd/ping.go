@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"time"
 
@@ -38,8 +37,8 @@ means.
 			if len(args) != 1 {
 				return cli.Usagef("give one HOST:PORT: shared-altsd ping HOST:PORT")
 			}
-			if _, _, err := net.SplitHostPort(args[0]); err != nil {
-				return cli.Usagef("%q is not HOST:PORT: add the port on which 'shared-altsd pong' or the server listens", args[0])
+			if _, _, err := cli.HostPort(args[0]); err != nil {
+				return cli.Usagef("%v; PORT is the one on which 'shared-altsd pong' or the server listens", err)
 			}
 			p.Daemon = d.ping()
 			return p.Run(os.Stdout, args[0])

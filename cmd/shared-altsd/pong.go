@@ -33,6 +33,9 @@ back, and prints a line for each: who it was, or why it was refused. Ends with S
 			if len(args) != 1 {
 				return cli.Usagef("give one ADDR: shared-altsd pong ADDR, such as :7400")
 			}
+			if _, _, err := cli.HostPort(args[0]); err != nil {
+				return cli.Usagef("%v; HOST may be left out, as in :7400", err)
+			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			p.Daemon = d.ping()

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
@@ -64,5 +70,95 @@ func TestSocketUIDs(t *testing.T) {
 	}
 	if _, _, err := talk(t, filepath.Join(dir, "theirs"), p.socket); err == nil || !strings.Contains(err.Error(), "uid") {
 		t.Errorf("the socket for another uid: %v", err)
+	}
+	for _, command := range []string{"status", "whoami", "reload"} {
+		code, _, errs := altsd(t, command, "--socket", filepath.Join(dir, "theirs"))
+		if code != 1 || !strings.Contains(errs, "may not use this socket, which is limited to other uids") {
+			t.Errorf("%s at the socket for another uid: %d %s", command, code, errs)
+		}
+	}
+}
+
+// Files of sockets, locks and a directory that are removed while the daemon runs are there again, of each socket of its,
+// and nobody who has a connection notices.
+func TestSocketFileRemoved(t *testing.T) {
+	dir := testprog.Dir(t)
+	below := filepath.Join(dir, "below")
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	own, metrics := filepath.Join(below, "own"), filepath.Join(dir, "metrics")
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{}, "--socket", fmt.Sprintf("%s,uids=%d", own, os.Geteuid()),
+		"--metrics", "unix:"+metrics)
+	dialled := 0
+	standing, err := grpc.NewClient("passthrough:///", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			dialled++
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer standing.Close()
+	healthy := func() {
+		t.Helper()
+		_, err := grpc_health_v1.NewHealthClient(standing).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+		if err != nil || dialled != 1 {
+			t.Errorf("the connection that stands: %v, connected %d times", err, dialled)
+		}
+	}
+	healthy()
+	first := p.log.Count()
+	for _, path := range []string{p.socket, p.socket + ".lock", metrics} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(below, below+".away"); err != nil {
+		t.Fatal(err)
+	}
+	again := func(path string) { // each has a line of its own
+		t.Helper()
+		if _, err := p.log.Wait(first, "that "+path+" was bound again", func(line string) bool {
+			return strings.Contains(line, "level=WARN") && strings.Contains(line, "bound again") &&
+				strings.Contains(line, "socket="+path+" ")
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again(p.socket)
+	again(metrics)
+	p.log.waitAfter(t, first, "applications cannot reach the socket")
+	healthy()
+	if _, _, err := talk(t, p.socket, p.socket); err != nil {
+		t.Error(err)
+	}
+	if code, out, errs := altsd(t, "status", "--socket", p.socket); code != 0 {
+		t.Errorf("status: %d %s %s", code, out, errs)
+	}
+	code, _, errs := altsd(t, append([]string{"serve", "--socket", p.socket}, single(t)...)...)
+	if code != 1 || !strings.Contains(errs, "another shared-altsd serves") {
+		t.Errorf("a second daemon: %d %s", code, errs)
+	}
+	if c, err := net.Dial("unix", metrics); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	again(own)
+	p.log.waitAfter(t, first, "can be reached again")
+	if _, _, err := talk(t, own, p.socket); err != nil {
+		t.Error(err)
+	}
+	if code := p.stop(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	for _, path := range []string{p.socket, own, metrics} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
 	}
 }

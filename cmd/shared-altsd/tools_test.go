@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,6 +75,43 @@ func TestStatus(t *testing.T) {
 	code, _, errs := altsd(t, "status", "--socket", p.socket+"x")
 	if code != 1 || !strings.Contains(errs, "no daemon") {
 		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// What ends soonest stands first, a list that is over is told once, and the same failure once, with a count.
+func TestStatusIsShort(t *testing.T) {
+	dir := testprog.Dir(t)
+	ca := newCA(t, testca.Options{})
+	var cas []byte
+	for _, days := range []time.Duration{300, 20, 100} {
+		cas = append(cas, newCA(t, testca.Options{Name: fmt.Sprint("CA of ", int(days), " days"),
+			NotAfter: time.Now().Add(days * 24 * time.Hour)}).PEM()...)
+	}
+	list := testca.MustCRL(t, ca, nil, testca.CRLOptions{ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
+	files := []string{"--credentials", write(t, filepath.Join(dir, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+		"--ca", write(t, filepath.Join(dir, "ca.pem"), append(cas, ca.PEM()...)), "--crl", write(t, filepath.Join(dir, "crl"), list)}
+	p := start(t, files...)
+	for range 3 {
+		if _, _, err := talk(t, p.socket, p.socket); err == nil {
+			t.Fatal("a list that is over was taken")
+		}
+	}
+	_, out, _ := altsd(t, "status", "--socket", p.socket)
+	_, check, _ := altsd(t, append([]string{"check"}, files...)...)
+	for where, text := range map[string]string{"status": out, "check": check} {
+		if n := strings.Count(text, "was due to be replaced"); n != 1 && where == "check" || strings.Count(text, "fault ") != 1 {
+			t.Errorf("%s tells of the list %d times:\n%s", where, n, text)
+		}
+	}
+	var at []int
+	for _, name := range []string{"revocation list", "CN=CA of 20 days", "CN=CA of 100 days", "CN=CA of 300 days"} {
+		at = append(at, strings.Index(out, name))
+	}
+	if !slices.IsSorted(at) || at[0] < 0 {
+		t.Errorf("at %v in:\n%s", at, out)
+	}
+	if strings.Count(out, "failed  ") >= 6 || !strings.Contains(out, "3 times, for the first time at ") {
+		t.Errorf("the same failure is told again and again:\n%s", out)
 	}
 }
 
@@ -203,6 +241,53 @@ func TestWhoami(t *testing.T) {
 	if code, _, errs := altsd(t, "whoami", "--socket", "/run/nothing/socket"); code != 1 ||
 		!strings.Contains(errs, "start shared-altsd") {
 		t.Errorf("without a daemon: %d %s", code, errs)
+	}
+}
+
+// Each command that asks the daemon says in the same words why none answers, and what is next; never in gRPC's.
+func TestNoDaemonIsExplained(t *testing.T) {
+	dir := testprog.Dir(t)
+	listening := func(name string, serve func(*net.UnixListener)) string {
+		path := filepath.Join(dir, name)
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		t.Cleanup(func() { l.Close() })
+		serve(l)
+		return path
+	}
+	hung := listening("hung", func(*net.UnixListener) {})
+	stale := listening("stale", func(l *net.UnixListener) { l.Close() })
+	crashing := listening("crashing", func(l *net.UnixListener) {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+	})
+	for _, c := range []struct{ socket, what, next string }{
+		{filepath.Join(dir, "none"), "there is no socket", "systemctl start"},
+		{stale, "nobody listens", "journalctl -u shared-altsd -e"},
+		{hung, fmt.Sprintf("(process %d) does not answer", os.Getpid()), "systemctl restart"},
+		{crashing, "hangs up", "journalctl -u shared-altsd -e"},
+	} {
+		for _, command := range [][]string{{"status"}, {"whoami"}, {"reload"}, {"pong", "127.0.0.1:0"}, {"ping", "127.0.0.1:1"}} {
+			t.Run(filepath.Base(c.socket)+" "+command[0], func(t *testing.T) {
+				t.Parallel()
+				code, out, errs := altsd(t, append(command, "--socket", c.socket)...)
+				said := strings.Join(strings.Fields(out+errs), " ")
+				if code != 1 || !strings.Contains(said, c.what) || !strings.Contains(said, c.next) ||
+					strings.Contains(said, "rpc error") || strings.Contains(said, "transport:") {
+					t.Errorf("exit status %d: %s", code, said)
+				}
+			})
+		}
 	}
 }
 

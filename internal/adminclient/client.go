@@ -6,19 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
-// timeout bounds a question to the daemon; it may have to look up the caller's account.
+// timeout bounds a question to a daemon that answers; it may have to look up the caller's account.
 const timeout = 20 * time.Second
 
 // A Client asks the daemon at Socket. Only one of root's, of the caller's own or of DaemonUID is believed (rule 28).
@@ -31,9 +31,6 @@ type Client struct {
 func (c Client) connect() (*grpc.ClientConn, error) {
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := localsock.Dial(ctx, c.Socket, c.DaemonUID)
-		if untrusted, ok := errors.AsType[*localsock.UntrustedError](err); ok && !untrusted.Overflow() {
-			err = fmt.Errorf("%w: if that is the daemon, give --daemon-uid %d", err, untrusted.UID)
-		}
 		if err != nil {
 			return nil, err // not a nil *net.UnixConn in an interface
 		}
@@ -45,31 +42,29 @@ func (c Client) connect() (*grpc.ClientConn, error) {
 
 // ask calls the admin service once.
 func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error {
-	// Asked for first, because grpc's own words for a socket that is not there are long.
-	if err := unix.Access(c.Socket, unix.W_OK); err != nil {
-		return noDaemon(c.Socket, err)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	// Asked for first: grpc's own words for a daemon that is not there say neither why nor what to do.
+	if err := reach.Daemon(ctx, c.Socket, c.DaemonUID); err != nil {
+		return err
 	}
 	conn, err := c.connect()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	err = call(ctx, adminpb.NewAdminClient(conn))
-	if st, ok := status.FromError(err); ok && err != nil {
-		return errors.New(strings.TrimPrefix(st.Message(), "connection error: desc = "))
-	}
-	return err
-}
-
-func noDaemon(path string, err error) error {
+	st, isStatus := status.FromError(err)
 	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("no daemon: there is no socket %s: start it ('systemctl start shared-altsd'), or give --socket",
-			path)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("this account may not use the socket %s: ask for membership of its group", path)
+	case err == nil || !isStatus:
+		return err
+	case st.Code() == codes.DeadlineExceeded:
+		return fmt.Errorf("the daemon at %s is there, but had no answer within %v: most often its user database hangs; "+
+			"'journalctl -u shared-altsd -e' has more", c.Socket, timeout)
+	case st.Code() == codes.Unavailable: // it has gone in this moment
+		if err := reach.Daemon(context.Background(), c.Socket, c.DaemonUID); err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("the socket %s: %w", path, err)
+	return errors.New(st.Message())
 }

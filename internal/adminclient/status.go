@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -24,6 +25,7 @@ func (c Client) PrintStatus(w io.Writer, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	slices.SortStableFunc(s.Expiries, func(a, b *adminpb.Expiry) int { return cmp.Compare(a.NotAfterUnix, b.NotAfterUnix) })
 	if asJSON {
 		if err := cli.WriteJSON(w, plain(s.ProtoReflect())); err != nil {
 			return err
@@ -84,7 +86,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		line("", "cure: %s", cli.OneLine(f.Cure))
 	}
 	if s.Privileged {
-		for _, f := range s.LastFailures {
+		for _, f := range fold(s.LastFailures) {
 			role := "responder"
 			if f.Initiator {
 				role = "initiator"
@@ -92,10 +94,36 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 			line("failed", "%s %s %s, %s with %s, handshake %s", stamp(f.Unix), f.Reason,
 				cmp.Or(f.Account, "(no account)"), role, cmp.Or(f.Peer, "an unverified peer"), cmp.Or(f.HandshakeId, "-"))
 			line("", "%s", cli.OneLine(f.Text))
+			if f.times > 1 {
+				line("", "%d times, for the first time at %s", f.times, stamp(f.first))
+			}
 		}
 	} else {
 		line("failures", "are shown to root")
 	}
+}
+
+// A failure is the last of several that differ in time and handshake alone.
+type failure struct {
+	*adminpb.Failure
+	times int
+	first int64 // when the first was
+}
+
+// fold returns failures, the oldest first, with equal ones told once, where the last of them is.
+func fold(failures []*adminpb.Failure) (folded []failure) {
+	for _, f := range failures {
+		same := func(g failure) bool {
+			return g.Reason == f.Reason && g.Account == f.Account && g.Peer == f.Peer && g.Initiator == f.Initiator && g.Text == f.Text
+		}
+		now := failure{f, 1, f.Unix}
+		if i := slices.IndexFunc(folded, same); i >= 0 {
+			now.times, now.first = folded[i].times+1, folded[i].first
+			folded = slices.Delete(folded, i, i+1)
+		}
+		folded = append(folded, now)
+	}
+	return folded
 }
 
 // plain returns a message as maps, lists and numbers with every field in it, which protojson would not: it makes

@@ -61,9 +61,8 @@ func (a *admin) drain() {
 
 // caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may.
 func caller(ctx context.Context) (c service.Caller, privileged bool, err error) {
-	c, ok := service.CallerFromContext(ctx)
-	if !ok {
-		return c, false, status.Error(codes.Unauthenticated, "shared-altsd: the connection has no peer credentials")
+	if c, err = service.CallerFromContext(ctx); err != nil {
+		return c, false, err
 	}
 	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
 }

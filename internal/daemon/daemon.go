@@ -135,9 +135,26 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 			}
 		}()
 	}
-	for _, s := range d.sockets.local {
-		go func() { failed <- d.server.Serve(s.UnixListener, s.uids) }()
+	serve := func(s *servedSocket) error {
+		accept, err := s.service.Take(s.Unix())
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := accept(); err != nil {
+				failed <- err
+			}
+		}()
+		return nil
 	}
+	for _, s := range d.sockets.local {
+		s.service = d.server.NewSocket(s.uids)
+		if err := serve(s); err != nil {
+			return err
+		}
+	}
+	watch := time.NewTicker(watchInterval)
+	defer watch.Stop()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	announce := time.NewTicker(announceInterval)
@@ -156,6 +173,10 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 		select {
 		case <-poll.C:
 			d.reloader.poll()
+		case <-watch.C:
+			if err := d.sockets.watch(d.log, serve); err != nil {
+				return err
+			}
 		case <-announce.C:
 			d.announcer.announce()
 			d.reloader.remember()

@@ -17,14 +17,16 @@ import (
 
 // sockets are what the daemon listens on.
 type sockets struct {
-	local   []servedSocket
+	local   []*servedSocket
 	metrics net.Listener // nil for none
+	watched []*watched
 }
 
 // A servedSocket is a listening socket for applications and whom it serves.
 type servedSocket struct {
 	*localsock.Listener
-	uids service.UIDRanges
+	uids    service.UIDRanges
+	service *service.Socket // while it is served
 }
 
 // listen takes over the sockets of the service manager and binds those of the configuration that are not among them.
@@ -71,7 +73,7 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.local = append(s.local, servedSocket{l, uids})
+		s.local = append(s.local, &servedSocket{Listener: l, uids: uids})
 	}
 	for _, spec := range specs {
 		if taken[spec.Path] {
@@ -81,8 +83,9 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("--socket: %w", err)
 		}
-		s.local = append(s.local, servedSocket{l, spec.UIDs})
+		s.local = append(s.local, &servedSocket{Listener: l, uids: spec.UIDs})
 	}
+	s.watchAll()
 	return s, nil
 }
 
@@ -93,8 +96,13 @@ func listenMetrics(addr MetricsAddr, given net.Listener) (net.Listener, error) {
 		given.Close()
 		return nil, errors.New("--metrics is given, and the service manager passes a socket for metrics as well: use one " +
 			"of them")
-	case given != nil, addr.Network == "":
+	case given != nil:
+		if l, ok := given.(*net.UnixListener); ok {
+			return localsock.InheritedAnywhere(l, l.Addr().String()), nil
+		}
 		return given, nil
+	case addr.Network == "":
+		return nil, nil
 	case addr.Network == "unix":
 		// Its place is made safe like that of the other sockets; who may read is up to the directory.
 		l, err := localsock.Listen(addr.Address, 0o666, -1)

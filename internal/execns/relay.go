@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
 )
 
@@ -75,7 +76,8 @@ func (r *relay) dial() (*net.UnixConn, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w", r.socket, err)}
+		return nil, &Error{NoDaemon, fmt.Errorf("no shared-altsd daemon answers at %s: %w; %s", r.socket, err,
+			reach.Explain(r.socket, err).Next)}
 	}
 	return c, nil
 }

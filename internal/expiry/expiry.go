@@ -129,17 +129,6 @@ func ClockFault(items []Item, now, built time.Time) string {
 	return ""
 }
 
-// span is a duration for people: days, or hours, or minutes.
-func span(d time.Duration) string {
-	switch {
-	case d >= 2*Day:
-		return fmt.Sprintf("%d days", d/Day)
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", d/time.Hour)
-	}
-	return fmt.Sprintf("%d minutes", d/time.Minute)
-}
-
 // An Announcer logs each Notice once at each of its levels.
 type Announcer struct {
 	log   *slog.Logger

@@ -25,8 +25,8 @@ func TestJudgeLevels(t *testing.T) {
 		{365 * Day, 7*Day + time.Second, 1, ""},
 		{365 * Day, 7 * Day, 2, ""},
 		{365 * Day, Day, 3, "ends in 24 hours"},
-		{365 * Day, 0, 3, "ends in 0 minutes"},
-		{365 * Day, -time.Second, 4, "ended 0 minutes ago"},
+		{365 * Day, 0, 3, "ends in 1 second"},
+		{365 * Day, -time.Second, 4, "ended 1 second ago"},
 		{365 * Day, -50 * Day, 4, "ended 50 days ago, on 2031-01-01 00:00 UTC"},
 		{365 * Day, 365*Day + 1, 4, "is not valid before 2030-01-01"},
 		// Renewed by rule with 30 of 90 days left: that is no news.
@@ -44,6 +44,20 @@ func TestJudgeLevels(t *testing.T) {
 		case c.level == 0 && len(got) == 0:
 		case len(got) != 1 || got[0].Level != c.level || !strings.Contains(got[0].What, c.what) || got[0].Cure == "":
 			t.Errorf("life %v, left %v: %+v, want level %d, %q", c.life, c.left, got, c.level, c.what)
+		}
+	}
+}
+
+// A time is told in units of which there are some.
+func TestSpans(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "over", 0: "over", time.Millisecond: "1 more second", 1999 * time.Millisecond: "1 more second",
+		2 * time.Second: "2 more seconds", 119 * time.Second: "119 more seconds", 2 * time.Minute: "2 more minutes",
+		119 * time.Minute: "119 more minutes", 2 * time.Hour: "2 more hours", 47 * time.Hour: "47 more hours",
+		48 * time.Hour: "2 more days", 300 * Day: "300 more days",
+	} {
+		if got := Remaining(d); got != " ("+want+")" {
+			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,15 +17,22 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
-// A Listener is a listening UNIX socket at a path.
+// A Listener is a listening UNIX socket at a path, which may be bound again (Watch).
 type Listener struct {
-	*net.UnixListener
 	// Path is where the socket is, its directory's symlinks resolved if Listen bound it.
 	Path string
 	// Warnings say what is not as safe as it could be about that place.
 	Warnings []string
-	lock     *os.File    // nil if the service manager bound the socket
-	made     os.FileInfo // what we put at Path
+
+	mode fs.FileMode
+	gid  int
+	now  atomic.Pointer[net.UnixListener]
+
+	mu     sync.Mutex
+	closed bool
+	lock   *os.File    // nil if the service manager bound the socket
+	made   os.FileInfo // what we put at Path, or the service manager; nil if that is not to be seen from here
+	other  another     // what stands at Path in its place
 }
 
 // Inherited returns the Listener of a socket that the service manager bound at path. It may not be visible from here, but
@@ -33,16 +42,45 @@ func Inherited(l *net.UnixListener, path string) (*Listener, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the socket of the service manager: %w", err)
 	}
-	return &Listener{UnixListener: l, Path: path, Warnings: warnings}, nil
+	s := InheritedAnywhere(l, path)
+	s.Warnings = warnings
+	return s, nil
+}
+
+// InheritedAnywhere is Inherited for a socket that somebody else may replace without harm.
+func InheritedAnywhere(l *net.UnixListener, path string) *Listener {
+	s := &Listener{Path: path}
+	s.now.Store(l)
+	s.made, _ = os.Lstat(path)
+	return s
 }
 
 // subject is what errors call the socket.
 const subject = "the socket"
 
+// Unix returns the listener of now.
+func (s *Listener) Unix() *net.UnixListener { return s.now.Load() }
+
+// Accept accepts the next connection, wherever the socket is bound by then.
+func (s *Listener) Accept() (net.Conn, error) {
+	for {
+		l := s.now.Load()
+		if c, err := l.Accept(); err == nil || l == s.now.Load() {
+			return c, err
+		}
+	}
+}
+
+// Addr returns the socket's address.
+func (s *Listener) Addr() net.Addr { return s.now.Load().Addr() }
+
 // Close closes the listener, removes the socket if it is still the one that we put there, and lets go of the lock. The
 // lock file stays: removing it would let two daemons lock two files of the same name.
 func (s *Listener) Close() error {
-	err := s.UnixListener.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	err := s.now.Load().Close()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil // the service closed it
 	}
@@ -56,7 +94,7 @@ func (s *Listener) Close() error {
 }
 
 // Listen binds path by rule 23 of the security rules: every directory on the way is root's or ours, a lock file
-// decides who is live, and the socket is renamed into place only when owner and mode are right. gid is -1 for our own.
+// decides who is live, and nobody can connect before owner and mode are right. gid is -1 for our own.
 func Listen(path string, mode fs.FileMode, gid int) (_ *Listener, err error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
@@ -71,72 +109,112 @@ func Listen(path string, mode fs.FileMode, gid int) (_ *Listener, err error) {
 		return nil, fmt.Errorf("%s: the path with its symlinks resolved has %d bytes: use one of at most %d", path, len(path),
 			maxPath)
 	}
-	lock, err := lockFile(path + ".lock")
+	s := &Listener{Path: path, Warnings: warnings, mode: mode, gid: gid}
+	if s.lock, err = lockFile(path + lockSuffix); err != nil {
+		return nil, err
+	}
+	if err = replaceable(path); err == nil {
+		err = s.bind()
+	}
 	if err != nil {
+		s.lock.Close()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			lock.Close()
-		}
-	}()
-	if err := replaceable(path); err != nil {
-		return nil, err
-	}
-	// The lock makes the private name ours alone; a daemon that was killed may have left one.
-	private := path + "~"
-	if err := os.Remove(private); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("removing what an earlier daemon left: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("binding %s: %w", path, err)
-	}
-	l.SetUnlinkOnClose(false)
-	defer func() {
-		if err != nil {
-			l.Close()
-			os.Remove(private)
-		}
-	}()
-	if err := os.Lchown(private, -1, gid); err != nil {
-		return nil, fmt.Errorf("giving the socket to its group: the daemon must be root or a member of it: %w", err)
-	}
-	if err := os.Chmod(private, mode); err != nil {
-		return nil, err
-	}
-	made, err := os.Lstat(private)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Rename(private, path); err != nil {
-		return nil, err
-	}
-	return &Listener{UnixListener: l, Path: path, Warnings: warnings, lock: lock, made: made}, nil
+	return s, nil
 }
+
+// bind binds the socket, in the place of one that is replaceable. The lock is held.
+//
+// It is bound under its own name, because that is where systemd-tmpfiles looks (/proc/net/unix) before it removes what is
+// old, and renaming does not change what is there. It is made with no permission for anybody: the kernel refuses whoever
+// connects before listen(2), but who has looked the path up before owner and mode are right may get in after it.
+func (s *Listener) bind() (err error) {
+	if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing what an earlier daemon left: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), s.Path)
+	defer f.Close()
+	// What the descriptor's mode lacks, the file lacks as well, whatever the umask.
+	if err := unix.Fchmod(fd, 0); err != nil {
+		return fmt.Errorf("a socket without permissions: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: s.Path}); err != nil {
+		return fmt.Errorf("binding %s: %w", s.Path, err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(s.Path)
+		}
+	}()
+	if err := os.Lchown(s.Path, -1, s.gid); err != nil {
+		return fmt.Errorf("giving the socket to its group: the daemon must be root or a member of it: %w", err)
+	}
+	if err := os.Chmod(s.Path, s.mode); err != nil {
+		return err
+	}
+	made, err := os.Lstat(s.Path)
+	if err != nil {
+		return err
+	}
+	const backlog = 1<<16 - 1 // the kernel takes net.core.somaxconn if that is less
+	if err := unix.Listen(fd, backlog); err != nil {
+		return fmt.Errorf("listening on %s: %w", s.Path, err)
+	}
+	l, err := net.FileListener(f) // has a copy of the descriptor
+	if err != nil {
+		return err
+	}
+	s.made = made
+	if old := s.now.Swap(l.(*net.UnixListener)); old != nil {
+		old.Close() // after the swap, which tells who accepts there that there is another
+	}
+	return nil
+}
+
+// lockSuffix is what the lock file's name has behind the socket's.
+const lockSuffix = ".lock"
 
 // lockFile takes the lock that says who is live; the kernel lets go of it when the process ends, however it ends.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("the lock file of the socket: %w", err)
-	}
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || !safepath.Ours(info)) {
-		err = fmt.Errorf("the lock file %s is not a plain file of root's or of the daemon's: remove it", path)
-	}
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("another shared-altsd serves %s: stop it first, or give this one another socket",
-				strings.TrimSuffix(path, ".lock"))
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("the lock file of the socket: %w", err)
 		}
-	}
-	if err != nil {
+		info, err := f.Stat()
+		if err == nil && (!info.Mode().IsRegular() || !safepath.Ours(info)) {
+			err = fmt.Errorf("the lock file %s is not a plain file of root's or of the daemon's: remove it", path)
+		}
+		if err == nil {
+			err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = fmt.Errorf("another shared-altsd serves %s: stop it first, or give this one another socket",
+					strings.TrimSuffix(path, lockSuffix))
+			}
+		}
+		if err == nil && isAt(f, path) {
+			return f, nil
+		}
 		f.Close()
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
+		// It was removed between the opening and the locking: whoever comes next would lock another.
 	}
-	return f, nil
+}
+
+// isAt reports whether a file is the one at path.
+func isAt(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(now, mine)
 }
 
 // replaceable reports whether what is at path may be replaced: nothing, or a socket that nobody serves.

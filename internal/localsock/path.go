@@ -17,9 +17,8 @@ const (
 	// Variable names the environment variable that overrides DefaultPath for all who look for the daemon.
 	Variable = "SHARED_ALTS_SOCKET"
 
-	// maxPath is the longest path of a socket, bytes: sun_path of unix(7) holds 108 with the final NUL, and the private
-	// name that the socket is bound under has one byte more.
-	maxPath = 106
+	// maxPath is the longest path of a socket, bytes: sun_path of unix(7) holds 108 with the final NUL.
+	maxPath = 107
 )
 
 // Path returns where to look for the daemon: the path given, if any; else what Variable says, unless the kernel started
@@ -53,7 +52,7 @@ func secureExec() bool {
 	return true
 }
 
-// CheckPath returns why path cannot be that of a socket of the daemon's, which is absolute, plain and at most 106 bytes
+// CheckPath returns why path cannot be that of a socket of the daemon's, which is absolute, plain and at most 107 bytes
 // long.
 func CheckPath(path string) error {
 	switch {

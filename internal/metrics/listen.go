@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
 // ParseAddr splits the value of --metrics, HOST:PORT or unix:PATH, into what net.Listen takes. Only loopback addresses
@@ -21,9 +23,9 @@ func ParseAddr(v string) (network, address string, err error) {
 		}
 		return "unix", path, nil
 	}
-	host, port, err := net.SplitHostPort(v)
+	host, port, err := cli.HostPort(v)
 	if err != nil {
-		return "", "", fmt.Errorf("%q is neither ADDRESS:PORT nor unix:PATH", v)
+		return "", "", fmt.Errorf("%w; give ADDRESS:PORT or unix:PATH", err)
 	}
 	if host == "localhost" {
 		host = "127.0.0.1" // never what a resolver makes of it

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
 // diagnose says in words what a failure at a step most likely means and what to do.
@@ -16,8 +17,11 @@ func diagnose(step, address string, err error) string {
 	host, port, _ := net.SplitHostPort(address)
 	var dns *net.DNSError
 	var refusal *altscreds.HandshakeError
+	var silent *reach.Error
 	switch {
-	case errors.Is(err, altscreds.ErrNoDaemon):
+	case errors.As(err, &silent):
+		return "This machine's own daemon is what fails, before anything was sent: " + silent.Next + "."
+	case errors.Is(err, altscreds.ErrNoDaemon): // it has gone in this moment
 		return "This machine's daemon could not be used. 'systemctl status shared-altsd' and 'journalctl -u shared-altsd' " +
 			"show why; --socket names another socket."
 	case errors.As(err, &dns):
@@ -25,6 +29,9 @@ func diagnose(step, address string, err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("The machine is there but nothing listens on port %s. Start 'shared-altsd pong :%s' or the "+
 			"server there; a firewall that rejects looks the same.", port, port)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+		return "This machine cannot use an address of that kind: it has no IPv6, say, and the name leads to nothing else. Dial " +
+			"another address, or mend the name (localhost: /etc/hosts) or this machine's network."
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "There is no way to the machine: check routes and the network on both sides."
 	case step == StepConnect:

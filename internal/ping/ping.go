@@ -12,6 +12,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
 // A Pinger pings.
@@ -110,24 +111,27 @@ func (p *Pinger) ping(address string) *report {
 	}
 	fail := func(name string, err error) *report {
 		r.Failed, r.Error, r.Diagnosis = name, strings.TrimPrefix(err.Error(), "altscreds: "), diagnose(name, address, err)
+		if silent, ok := errors.AsType[*reach.Error](err); ok {
+			r.Error = silent.What
+		}
 		if refusal, ok := errors.AsType[*altscreds.HandshakeError](err); ok {
 			r.Reason, r.ByPeer = string(refusal.Reason), refusal.ByPeer
 		}
 		return r
 	}
 
+	// Before the rest, for which a daemon that hangs would leave no time.
+	if err := p.Daemon.answers(ctx); err != nil {
+		return fail(StepStart, err)
+	}
+	last = time.Now()
 	host, port, _ := net.SplitHostPort(address)
 	ips, err := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, "localhost"))
 	if err != nil {
 		return fail(StepResolve, err)
 	}
 	done(StepResolve, time.Now())
-	var raw net.Conn
-	for _, ip := range ips {
-		if raw, err = new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port)); err == nil {
-			break
-		}
-	}
+	raw, err := connect(ctx, ips, port)
 	if err != nil {
 		return fail(StepConnect, err)
 	}

@@ -39,6 +39,9 @@ func (d Daemon) WhoAmI(w io.Writer, asJSON bool) error {
 func (d Daemon) selfHandshake() (*altscreds.Peer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), selfTimeout)
 	defer cancel()
+	if err := d.answers(ctx); err != nil {
+		return nil, err
+	}
 	here, there := net.Pipe()
 	defer here.Close()
 	defer there.Close()
