@@ -35,6 +35,8 @@ const (
 	ReasonLocalAccount            Reason = "local_account"
 	ReasonShuttingDown            Reason = "shutting_down"
 	ReasonInternal                Reason = "internal"
+	// ReasonOwnCertificate is that of a daemon whose own certificate is not valid now: the other machine's if ByPeer.
+	ReasonOwnCertificate Reason = "own_certificate"
 	// ReasonBadRequest is the local daemon's for options that it cannot serve. It is never the peer's.
 	ReasonBadRequest Reason = reason.BadRequestName
 )

@@ -117,7 +117,7 @@ func (t *taker) serve(message []byte, fd int) error {
 		t.away.Store(true)
 		go t.interrupt() // it may close the socket, and this is called under the gate's lock
 	})
-	h.again = true
+	h.carried, h.again = true, true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error
