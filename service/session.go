@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -58,10 +57,10 @@ type session struct {
 	id             string
 	sent, received int
 
-	carried   bool       // the daemon reads and writes the connection itself
-	again     bool       // the application begins again with the next daemon if this one stops
-	impatient bool       // the application's thread stands still until it is answered
-	from      netip.Addr // the peer's address, if the kernel told it
+	carried   bool      // the daemon reads and writes the connection itself
+	ends      endpoints // of the connection, if the kernel told them
+	again     bool      // the application begins again with the next daemon if this one stops
+	impatient bool      // the application's thread stands still until it is answered
 }
 
 // newSession begins a session. Its timer calls fire, and who needs its place sentAway, beside whatever goes on; neither
