@@ -64,7 +64,7 @@ func (w *world) blames() []blame {
 			diagnosis: "The other machine does not accept the name of the account on " + here},
 		{name: "server's account not accepted", client: w.alpha, server: w.domains, answerer: domain, code: reason.AccountUnacceptable,
 			error: "the peer's account name is not acceptable", diagnosis: "This machine does not accept the name of the account on " + there},
-		{name: "server's account has too much open", client: w.alpha, server: w.crowded, busy: true, code: reason.Overloaded,
+		{name: "server's account has too much open", client: w.alpha, server: w.tight, busy: true, code: reason.Overloaded,
 			byPeer: true, error: "it has too many handshakes under way for that account", says: "has 1 streams open",
 			diagnosis: "The daemon of " + there + " is busy or stopping"},
 	}

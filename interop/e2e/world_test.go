@@ -120,7 +120,7 @@ type world struct {
 	expired     *daemon // its certificate has expired
 	early       *daemon // its certificate is not yet valid
 	broken      *daemon // its user database fails
-	crowded     *daemon // --max-streams 1
+	tight       *daemon // --max-streams 1
 	domains     *daemon // --allow-domain-accounts
 
 	mu        sync.Mutex
@@ -283,7 +283,7 @@ func (w *world) startDaemons() (err error) {
 		NotAfter: time.Now().Add(-time.Hour)}, known...)
 	add(&w.early, "early", w.known, testca.Leaf{NotBefore: time.Now().Add(24 * time.Hour)}, known...)
 	add(&w.broken, "broken", w.known, testca.Leaf{}, known...)
-	add(&w.crowded, "crowded", w.known, testca.Leaf{}, with(known, "--max-streams", "1")...)
+	add(&w.tight, "tight", w.known, testca.Leaf{}, with(known, "--max-streams", "1")...)
 	if err == nil {
 		w.broken.etc, err = w.failingUsers()
 	}
