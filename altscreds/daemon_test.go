@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -163,5 +164,29 @@ func TestEcho(t *testing.T) {
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write after CloseWrite: %v", err)
+	}
+}
+
+// Both daemons know both ends of the connection, whether it is handed over or only told of.
+func TestEndsAreKnown(t *testing.T) {
+	var records [2]chan service.Record
+	var sockets [2]string
+	for i, user := range []string{"bob", "alice"} {
+		records[i] = make(chan service.Record, 1)
+		o := daemonOptions{user: user}
+		o.service.OnFinish = func(r service.Record) { records[i] <- r }
+		sockets[i] = daemon(t, []string{"node1.example.com", "node2.example.com"}[i], o)
+	}
+	addr := listen(t, altscreds.ServerOptions{Socket: sockets[1]}, echo)
+	c := dial(t, addr, altscreds.ClientOptions{Socket: sockets[0], TargetAccounts: []string{alice2}})
+	near, remote := c.LocalAddr().String(), c.RemoteAddr().String()
+	for i, ch := range records {
+		r := <-ch
+		if i == 1 {
+			near, remote = remote, near
+		}
+		if handed := os.Getenv(altscreds.RelayOnly) == ""; r.Near.String() != near || r.Remote.String() != remote || r.Proved != handed {
+			t.Errorf("daemon %d has %v and %v, known from the kernel %v; want %s and %s, %v", i, r.Near, r.Remote, r.Proved, near, remote, handed)
+		}
 	}
 }

@@ -60,11 +60,11 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 	defer p.leave()
 	// As at the end of ctx, reads and writes of raw end when the place has to be given up.
 	stop := context.AfterFunc(p.ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	o, err := d.handOver(p.ctx, raw, s.start(target, nil, received))
+	o, err := d.handOver(p.ctx, raw, s.start(target, nil, nil, received))
 	if err == errRelay {
 		p.prolong()
-		// Without the socket, the daemon does not see the address of its other end.
-		o, err = d.relay(p.ctx, raw, s.start(target, endpoint(raw.RemoteAddr()), received), received)
+		// Without the socket, the daemon does not see its addresses.
+		o, err = d.relay(p.ctx, raw, s.start(target, endpoint(raw.LocalAddr()), endpoint(raw.RemoteAddr()), received), received)
 	}
 	if !stop() {
 		if err == nil {
@@ -141,14 +141,14 @@ var rpcVersions = &altspb.RpcProtocolVersions{
 
 // start returns the request that begins a handshake: as the client of target, or as the server of a peer from whom in
 // has come.
-func (s *settings) start(target string, remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
+func (s *settings) start(target string, local, remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
 	if s.client {
-		return s.clientStart(target, remote)
+		return s.clientStart(target, local, remote)
 	}
-	return s.serverStart(remote, in)
+	return s.serverStart(local, remote, in)
 }
 
-func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.HandshakerReq {
+func (s *settings) clientStart(target string, local, remote *altspb.Endpoint) *altspb.HandshakerReq {
 	var targets []*altspb.Identity
 	for _, a := range s.accounts {
 		targets = append(targets, &altspb.Identity{IdentityOneof: &altspb.Identity_ServiceAccount{ServiceAccount: a}})
@@ -162,6 +162,7 @@ func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.H
 		RecordProtocols:           []string{recordProtocol},
 		TargetIdentities:          targets,
 		TargetName:                target,
+		LocalEndpoint:             local,
 		RemoteEndpoint:            remote,
 		RpcVersions:               rpcVersions,
 		MaxFrameSize:              advertisedFrame,
@@ -169,13 +170,14 @@ func (s *settings) clientStart(target string, remote *altspb.Endpoint) *altspb.H
 	return &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_ClientStart{ClientStart: start}}
 }
 
-func (s *settings) serverStart(remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
+func (s *settings) serverStart(local, remote *altspb.Endpoint, in []byte) *altspb.HandshakerReq {
 	start := &altspb.StartServerHandshakeReq{
 		ApplicationProtocols: s.protocols,
 		HandshakeParameters: map[int32]*altspb.ServerHandshakeParameters{
 			int32(altspb.HandshakeProtocol_ALTS): {RecordProtocols: []string{recordProtocol}},
 		},
 		InBytes:        in,
+		LocalEndpoint:  local,
 		RemoteEndpoint: remote,
 		RpcVersions:    rpcVersions,
 		MaxFrameSize:   advertisedFrame,

@@ -35,6 +35,11 @@ const (
 	ReasonLocalAccount            Reason = "local_account"
 	ReasonShuttingDown            Reason = "shutting_down"
 	ReasonInternal                Reason = "internal"
+	// ReasonDeniedByPolicy and ReasonDNSUnknown are of daemons that are newer than this package's.
+	ReasonDeniedByPolicy Reason = "denied_by_policy"
+	ReasonDNSUnknown     Reason = "dns_unknown"
+	// ReasonOwnCertificate is that of a daemon whose own certificate is not valid now: the other machine's if ByPeer.
+	ReasonOwnCertificate Reason = "own_certificate"
 	// ReasonBadRequest is the local daemon's for options that it cannot serve. It is never the peer's.
 	ReasonBadRequest Reason = reason.BadRequestName
 )

@@ -52,8 +52,8 @@ func (a *Attestation) Wipe() {
 
 // Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
-// (docs/protocol.md, section 5.6). Errors are *reason.Error: AccountUnacceptable, CertificateExpired,
-// CertificateNotYetValid, Internal.
+// (docs/protocol.md, section 5.6). Errors are *reason.Error: LocalAccount, OwnCertificate, Internal. They are never those of
+// a verification, which would tell the peer that he is at fault.
 func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error) {
 	now := m.now()
 	for {
@@ -76,14 +76,14 @@ func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error
 func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Attribute, now time.Time) error {
 	// What peers would refuse is refused here, where the cause can be told.
 	if err := ValidAccount(account, s.trust.allowDomain); err != nil {
-		return reason.Errorf(reason.AccountUnacceptable, "this account cannot be attested: %w", err)
+		return reason.Errorf(reason.LocalAccount, "this account cannot be attested: %w", err)
 	}
 	if err := validAttributes(attrs, s.trust.allowDomain); err != nil {
-		return reason.Errorf(reason.AccountUnacceptable, "the attributes of account %q cannot be attested: %w", account, err)
+		return reason.Errorf(reason.LocalAccount, "the attributes of account %q cannot be attested: %w", account, err)
 	}
 	encoded, err := marshalAttributes(attrs)
 	if err != nil {
-		return reason.Errorf(reason.AccountUnacceptable, "the attributes of account %q cannot be attested: %w", account, err)
+		return reason.Errorf(reason.LocalAccount, "the attributes of account %q cannot be attested: %w", account, err)
 	}
 	if err := ownTime(s.credential, now); err != nil {
 		return err
@@ -130,10 +130,10 @@ func (m *Machine) Attested(account string, attrs []Attribute) bool {
 func ownTime(c *Credential, now time.Time) error {
 	switch leaf := c.Leaf; {
 	case now.Before(leaf.NotBefore):
-		return reason.Errorf(reason.CertificateNotYetValid,
+		return reason.Errorf(reason.OwnCertificate,
 			"this machine's certificate is valid only from %s; check this machine's clock", stamp(leaf.NotBefore))
 	case now.After(leaf.NotAfter):
-		return reason.Errorf(reason.CertificateExpired,
+		return reason.Errorf(reason.OwnCertificate,
 			"this machine's certificate has expired at %s; have it renewed", stamp(leaf.NotAfter))
 	}
 	return nil

@@ -112,14 +112,14 @@ func TestRule10EndOfLeaf(t *testing.T) {
 		at   time.Duration
 		want reason.Code
 	}{
-		{-time.Second, reason.CertificateNotYetValid},
+		{-time.Second, reason.OwnCertificate},
 		{0, reason.Accepted},
 		{54 * time.Minute, reason.Accepted},
 		{55*time.Minute + time.Second, reason.Accepted},
 		{time.Hour - time.Second, reason.Accepted},
 		{time.Hour, reason.Accepted},
-		{time.Hour + 1, reason.CertificateExpired},
-		{2 * time.Hour, reason.CertificateExpired},
+		{time.Hour + 1, reason.OwnCertificate},
+		{2 * time.Hour, reason.OwnCertificate},
 	} {
 		clock.t = now.Add(tc.at)
 		a, err := m.Attest("alice", nil)
@@ -233,7 +233,7 @@ func TestAttestRefuses(t *testing.T) {
 		"value too long":  {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
 		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))}, {"b", string(bytes.Repeat([]byte("x"), 2000))}}},
 	} {
-		if _, err := m.Attest(tc.account, tc.attrs); reason.Of(err) != reason.AccountUnacceptable {
+		if _, err := m.Attest(tc.account, tc.attrs); reason.Of(err) != reason.LocalAccount {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

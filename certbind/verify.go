@@ -82,7 +82,7 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	// Step 6: chain.
 	path, err := t.verifyChain(certs, st.Machine, now)
 	if err != nil {
-		return nil, err
+		return nil, ofPeer(err)
 	}
 	// Step 7: statement signature.
 	if !validSignature(leaf.PublicKey, id.Statement, id.Signature) {
@@ -101,6 +101,15 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 		o.notBefore = path.notBefore
 	}
 	return o, nil
+}
+
+// ofPeer says whose certificates a refusal of verifyChain is about, which Check asks about this machine's.
+func ofPeer(err error) error {
+	var e *reason.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &reason.Error{Code: e.Code, Detail: "the peer's certificates: " + e.Detail, Err: e.Err}
 }
 
 // parseCertificates does step 2: each certificate parses and keeps the bounds on keys and algorithms. What the parser

@@ -47,6 +47,7 @@ type Handshake struct {
 	source     keySource
 
 	state  state
+	refuse error // a responder's answer to message 1, whatever that holds
 	err    error // why, in stateFailed
 	reader frameReader
 	id     string
@@ -83,6 +84,20 @@ func newHandshake(c Config, source keySource) (*Handshake, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// NewRefusal prepares a responder that has nothing to say for itself, so that it refuses whatever message 1 comes: see
+// Refuse.
+func NewRefusal(c reason.Code) *Handshake {
+	h := &Handshake{minVersion: lowestVersion, version: highestVersion, state: stateWait1}
+	h.Refuse(c)
+	return h
+}
+
+// Refuse has a responder refuse message 1, when it is whole, with code c, without reading it: by then the handshake has its
+// ID, by which both machines' logs name it.
+func (h *Handshake) Refuse(c reason.Code) {
+	h.refuse = reason.Errorf(c, "the handshake was refused by this daemon: %s", c)
 }
 
 // prepare checks everything that is known before the peer has said anything.

@@ -246,7 +246,7 @@ func TestOrderAndLength(t *testing.T) {
 			putHeader(head, 1, frameStatus, statusSize+1)
 			s.make().refused(t, head, reason.Malformed, "status of 5 bytes")
 			// A refusal ends it anywhere, in any version, and is not answered.
-			for c := reason.Accepted + 1; c < reason.Internal+2; c++ {
+			for c := reason.Accepted + 1; c < reason.OwnCertificate+2; c++ {
 				f := StatusFrame(c)
 				f[4] = 77
 				h := s.make()
@@ -927,4 +927,40 @@ func TestBinding(t *testing.T) {
 	i = mallory.start(t, true, func(c *Config) { c.Static.Identity = alice.attest().Identity })
 	r = bob.start(t, false)
 	r.refused(t, i.ok(t, r.ok(t, i.first(t))), reason.StatementInvalid, "")
+}
+
+// A responder that refuses for its own sake does so in answer to the whole of message 1, however it comes, without
+// reading it, and has the handshake's ID.
+func TestRefuse(t *testing.T) {
+	for _, at := range []int{1, headerSize, headerSize + message1Size} { // bytes at a time
+		alpha, _ := sides(t)
+		i := alpha.start(t, true)
+		m1 := i.first(t)
+		r := NewRefusal(reason.OwnCertificate)
+		for in := m1; ; in = in[at:] {
+			at = min(at, len(in))
+			n, out, err := r.Feed(in[:at])
+			if n != at {
+				t.Fatalf("%d of %d bytes are consumed", n, at)
+			}
+			if len(in) > at {
+				if out != nil || err != nil {
+					t.Fatalf("with %d bytes to come: %x, %v", len(in)-at, out, err)
+				}
+				continue
+			}
+			if reason.Of(err) != reason.OwnCertificate || !bytes.Equal(out, StatusFrame(reason.OwnCertificate)) {
+				t.Errorf("got %x, %v", out, err)
+			}
+			break
+		}
+		if r.ID() != i.ID() || r.ID() == "" {
+			t.Errorf("the responder calls it %q, the initiator %q", r.ID(), i.ID())
+		}
+		i.refused(t, StatusFrame(reason.OwnCertificate), reason.OwnCertificate, "its own certificate")
+	}
+	// What speaks something else is not answered.
+	if _, out, err := NewRefusal(reason.OwnCertificate).Feed([]byte("GET /")); out != nil || !errors.Is(err, ErrForeign) {
+		t.Errorf("got %x, %v", out, err)
+	}
 }

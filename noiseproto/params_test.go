@@ -142,7 +142,7 @@ func TestCommonRPC(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	for c := reason.Accepted; c <= reason.Internal+1; c++ {
+	for c := reason.Accepted; c <= reason.OwnCertificate+1; c++ {
 		f := StatusFrame(c)
 		if statusOf(t, f) != c || !bytes.Equal(f[:8], []byte("salt\x01\x04\x00\x04")) {
 			t.Errorf("%s: %x", c, f)

@@ -19,6 +19,9 @@ import (
 // and sets the psk, without which message 3 must not be read: the library would take an empty one.
 func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
 	h.id = handshakeID(h.reader.raw[:], body)
+	if h.refuse != nil {
+		return nil, h.refuse
+	}
 	if h.noise, h.dh, err = newNoise(h.version, false, h.static, h.source); err != nil {
 		return nil, err
 	}

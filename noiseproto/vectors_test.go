@@ -346,7 +346,7 @@ func (v *vector) badFrames() (list []negative) {
 			edit("first byte of the body", 8, f[8]^1)
 			edit("last bit", len(f)-1, f[len(f)-1]^1)
 		}
-		for _, c := range []reason.Code{reason.UnsupportedVersion, reason.UnknownCA, reason.Internal, 65535} {
+		for _, c := range []reason.Code{reason.UnsupportedVersion, reason.UnknownCA, reason.OwnCertificate, 65535} {
 			add("status "+c.String(), StatusFrame(c))
 		}
 		if n < 3 {

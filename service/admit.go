@@ -98,7 +98,7 @@ func (h *session) acquire(ctx context.Context) error {
 	}
 	var places [2]*place
 	var err error
-	if from := handed.Network(h.from); h.role == Responder && from.IsValid() {
+	if from := handed.Network(h.ends.remote.Addr()); h.role == Responder && from.IsValid() {
 		if places[1], err = take(h.srv.addresses, gateKey{h.share, h.role, from}); err != nil {
 			return err
 		}

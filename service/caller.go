@@ -18,6 +18,8 @@ import (
 type Caller struct {
 	UID uint32
 	PID int32 // for the log only
+	// Program is what the process called itself, if that is known: its own word, for the log only.
+	Program string
 
 	share   share
 	refusal error // why all handshakes on this connection are refused, nil if they are not

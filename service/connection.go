@@ -252,6 +252,7 @@ func (c *conn) begin() (caller Caller, handsOver bool, err error) {
 	if err != nil {
 		return Caller{}, false, fmt.Errorf("waiting for the first byte: %w", err)
 	}
+	caller.Program = peercred.Program(c.UnixConn, c.cred) // not for who connects and says nothing
 	return caller, first == handed.Hello[0], nil
 }
 

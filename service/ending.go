@@ -21,7 +21,7 @@ const (
 
 // tells reports whether a status frame of ours can reach the peer. A client's application that relays would have to see it
 // answered before it learned anything itself.
-func (h *session) tells() bool { return h.role == Responder || h.direct }
+func (h *session) tells() bool { return h.role == Responder || h.carried }
 
 // hear notes that the peer is not silent. Of a client's it is noted for the daemon's stop, too, which waits for those.
 func (h *session) hear() {
@@ -88,8 +88,9 @@ func (h *session) expire() *failure {
 //
 //	ending                                     the peer is told   the application is told  recorded as
 //	a request that cannot be served            nothing            INVALID_ARGUMENT         bad_request
-//	a caller who may not, or has too much      the reason *       by the reason            the reason
-//	no place in time, or before the stop       the reason *       by the reason            the reason
+//	a caller who may not, or has too much      the reason #       by the reason            the reason
+//	this machine has nothing to prove it by    the reason #       by the reason            the reason
+//	no place in time, or before the stop       the reason #       by the reason            the reason
 //	a check of ours fails                      the reason *       by the reason            the reason
 //	the peer's daemon refuses                  nothing            by the reason            the reason, by_peer
 //	the peer hangs up                          nothing            UNAVAILABLE              peer_closed +
@@ -106,6 +107,8 @@ func (h *session) expire() *failure {
 // or else to the next one; a socket that was handed over takes it at once. The failure follows with the request after that,
 // or when the second is over. Nothing is told before the stop where the application asks the next daemon.
 //
+// # the same, in answer to a whole message 1 (refuse). Nothing is told if none has come within a second.
+//
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
 // What an application is told is in failure.go. All that is recorded goes to the log and to Config.OnFinish
@@ -119,6 +122,9 @@ func (h *session) end(f *failure) *failure {
 		h.hold(nothing)
 		h.state = ended
 		return h.failure
+	}
+	if h.refusal != nil {
+		f = h.refusal // whatever has come of the wait for message 1
 	}
 	h.sent += len(h.frame)
 	if h.hs != nil {

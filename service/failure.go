@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
-	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
 // A failure is why a handshake ended without a result.
@@ -76,17 +74,22 @@ func asFailure(err error) *failure {
 		byPeer: r.ByPeer}
 }
 
-// rpcCode returns the status code of gRPC: UNAUTHENTICATED where the peer's proof failed, PERMISSION_DENIED where
-// somebody is who he says but may not, or where the peer did not accept us.
+// rpcCode returns the status code of gRPC: UNAUTHENTICATED where a proof failed, the peer's or ours, PERMISSION_DENIED
+// where somebody is who he says but may not, or where the peer did not accept us, UNAVAILABLE where he has a fault of his own.
 func rpcCode(c reason.Code, byPeer bool) codes.Code {
 	switch c {
 	case reason.UnsupportedVersion, reason.Malformed, reason.DecryptionFailed, reason.UnknownCA,
 		reason.CertificateExpired,
 		reason.CertificateNotYetValid, reason.CertificateRevoked, reason.RevocationUnknown,
 		reason.CertificateUnacceptable,
-		reason.StatementInvalid, reason.StatementExpired, reason.MachineNameMismatch, reason.BadChoice:
+		reason.StatementInvalid, reason.StatementExpired, reason.MachineNameMismatch, reason.BadChoice, reason.DNSUnknown:
 		if byPeer {
 			return codes.PermissionDenied
+		}
+		return codes.Unauthenticated
+	case reason.OwnCertificate:
+		if byPeer {
+			return codes.Unavailable
 		}
 		return codes.Unauthenticated
 	case reason.NoApplicationProtocol, reason.NoRecordProtocol, reason.NoRPCVersion:
@@ -193,18 +196,4 @@ func inBytes(req *altspb.HandshakerReq) []byte {
 		return s.GetInBytes()
 	}
 	return req.GetNext().GetInBytes()
-}
-
-// statusFor returns the status frame for a refusal that came before the handshake, nil if there is nothing to tell or
-// the peer does not speak our protocol.
-func statusFor(err error, in []byte) []byte {
-	if err == errWouldWait {
-		return nil
-	}
-	f := asFailure(err)
-	magic := noiseproto.StatusFrame(f.tell)[:4]
-	if f.tell == reason.Accepted || !bytes.HasPrefix(in, magic) {
-		return nil
-	}
-	return noiseproto.StatusFrame(f.tell)
 }

@@ -117,7 +117,7 @@ func (t *taker) serve(message []byte, fd int) error {
 		t.away.Store(true)
 		go t.interrupt() // it may close the socket, and this is called under the gate's lock
 	})
-	h.again, h.direct = true, true
+	h.carried, h.again = true, true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error
@@ -170,25 +170,14 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 	defer sock.Close()
 	t.sock.Store(sock)
 	defer t.sock.Store(nil)
-	h.from = sock.Peer().Addr()
+	// The kernel knows the addresses better than the application, which has no reason to tell them.
+	h.ends = endpoints{sock.Local(), sock.Peer()}
 	req, held, err := t.srv.decode(h.share, message)
 	if err != nil {
 		return nil, err
 	}
 	defer t.srv.heldBytes.add(h.share, -held)
-	// The kernel knows the peer's address better than the application, which has no reason to tell it.
-	remote := &altspb.Endpoint{IpAddress: sock.Peer().Addr().WithZone("").String(), Port: int32(sock.Peer().Port()),
-		Protocol: altspb.NetworkProtocol_TCP}
-	switch r := req.GetReqOneof().(type) {
-	case *altspb.HandshakerReq_ClientStart:
-		if r.ClientStart != nil {
-			r.ClientStart.RemoteEndpoint = remote
-		}
-	case *altspb.HandshakerReq_ServerStart:
-		if r.ServerStart != nil {
-			r.ServerStart.RemoteEndpoint = remote
-		}
-	default:
+	if req.GetClientStart() == nil && req.GetServerStart() == nil {
 		return nil, badRequest("a request that is neither client_start nor server_start")
 	}
 	var buf []byte

@@ -3,8 +3,10 @@ package service
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,20 +27,24 @@ const lastKept = 16 // failures in Stats.Last
 // A Record is one finished handshake, for the log, for metrics and for `status`. It holds no key material, and no text
 // of the peer's but its verified identity.
 type Record struct {
-	Time  time.Time // of its end
-	Role  Role
-	ID    string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
-	Local string // account@machine, empty if the caller has no account
-	UID   uint32
-	PID   int32  // at connect
-	Peer  string // account@machine, empty unless verified
-	// PeerCA is the trusted CA that vouched for the peer, nil unless verified. It is shared: not to be changed.
-	PeerCA   *x509.Certificate
-	Remote   netip.AddrPort // as the application says, not proved
-	Reason   string         // "accepted", the name of a reason code, or bad_request, peer_closed, cancelled
-	Detail   string         // cause and cure, empty if accepted
-	ByPeer   bool           // the peer's daemon refused
-	Duration time.Duration  // since the start request of a client, since the first byte of the peer's at a server
+	Time     time.Time // of its end
+	Role     Role
+	ID       string // 16 hexadecimal digits, the same in the peer's log; empty if no message 1 was made or seen
+	Local    string // account@machine, empty if the caller has no account
+	UID      uint32
+	PID      int32             // at connect
+	Program  string            // the process's own word, bounded; empty if not known
+	Peer     string            // account@machine, empty unless verified
+	PeerCA   *x509.Certificate // that vouched for the peer, a trusted one; nil unless verified. It is shared: not to be changed
+	Serial   string            // of the peer's certificate, in hexadecimal, as above
+	Issuer   string            // the same, bounded
+	Near     netip.AddrPort    // the connection's end on this machine
+	Remote   netip.AddrPort    // and its other one
+	Proved   bool              // both are as the kernel has them, and not as the application says
+	Reason   string            // "accepted", the name of a reason code, or bad_request, peer_closed, cancelled
+	Detail   string            // cause and cure, empty if accepted
+	ByPeer   bool              // the peer's daemon refused
+	Duration time.Duration     // since the start request of a client, since the first byte of the peer's at a server
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
 
@@ -48,7 +54,7 @@ type Record struct {
 
 // record returns the Record of a session that has ended.
 func (h *session) record() Record {
-	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID,
+	r := Record{Time: time.Now(), Role: h.role, ID: h.id, UID: h.caller.UID, PID: h.caller.PID, Program: h.caller.Program,
 		share: h.share, Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
 	if f := h.failure; f != nil {
 		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
@@ -61,14 +67,33 @@ func (h *session) record() Record {
 	}
 	if h.peer != nil {
 		r.Peer, r.PeerCA, r.machine = h.peer.String(), h.peer.CA, h.peer.Machine
-		if leaf := h.peer.Leaf; leaf != nil && len(leaf.DNSNames) > 0 {
-			r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
+		if leaf := h.peer.Leaf; leaf != nil {
+			r.Serial, r.Issuer = bounded(fmt.Sprintf("%x", leaf.SerialNumber), maxSerial), bounded(leaf.Issuer.String(), maxIssuer)
+			if len(leaf.DNSNames) > 0 {
+				r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
+			}
 		}
 	}
-	if h.start != nil {
-		r.Remote = h.start.endpoints.remote
+	ends := h.ends
+	if r.Proved = h.carried; !h.carried && h.start != nil {
+		ends = h.start.endpoints
 	}
+	r.Near, r.Remote = ends.local, ends.remote
 	return r
+}
+
+// Bounds of what the log has of a certificate, bytes.
+const (
+	maxSerial = 64 // twice of what RFC 5280 lets a CA use, and more
+	maxIssuer = 256
+)
+
+// bounded returns s, or its first n bytes and that there are more.
+func bounded(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
 }
 
 // String returns "initiator" or "responder".
@@ -113,17 +138,38 @@ func (a *auditor) finish(r Record) {
 	if !ok {
 		level, text = slog.LevelWarn, "handshake failed"
 	}
+	a.log.LogAttrs(context.Background(), level, text, r.attrs()...)
+}
+
+// attrs are what a line says, each key only where there is something to say (docs/operations.md, section 4).
+func (r *Record) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("role", r.Role.String()), slog.String("local", r.Local),
-		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("peer", r.Peer),
-		slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
-		slog.Int("received", r.Received),
+		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("program", r.Program),
 	}
-	if r.Remote.IsValid() {
-		attrs = append(attrs, slog.String("remote", r.Remote.String()))
+	for _, end := range []struct {
+		key string
+		at  netip.AddrPort
+	}{{"local_address", r.Near}, {"remote_address", r.Remote}} {
+		if end.at.IsValid() {
+			attrs = append(attrs, slog.String(end.key, end.at.String()))
+		}
 	}
-	if !ok {
+	if r.Near.IsValid() || r.Remote.IsValid() {
+		by := "application"
+		if r.Proved {
+			by = "kernel"
+		}
+		attrs = append(attrs, slog.String("addresses_by", by))
+	}
+	attrs = append(attrs, slog.String("peer", r.Peer))
+	if r.Serial != "" {
+		attrs = append(attrs, slog.String("peer_serial", r.Serial), slog.String("peer_issuer", r.Issuer))
+	}
+	attrs = append(attrs, slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
+		slog.Int("received", r.Received))
+	if r.Reason != reason.Accepted.String() {
 		attrs = append(attrs, slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))
 	}
-	a.log.LogAttrs(context.Background(), level, text, attrs...)
+	return attrs
 }

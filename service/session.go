@@ -3,11 +3,11 @@ package service
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -48,17 +48,18 @@ type session struct {
 
 	sentAway func() // what is done when the place has to be given up
 
+	refusal *failure // a responder's answer to message 1, when that is whole
 	frame   []byte   // a responder's status frame for the peer, not given out yet
 	failure *failure // why it ended, if not well
 
 	id             string
 	sent, received int
 
-	again     bool       // the application begins again with the next daemon if this one stops
-	direct    bool       // what is for the peer is written by the daemon itself
-	ending    bool       // the daemon stops: the peer must not be silent for long
-	impatient bool       // the application's thread stands still until it is answered
-	from      netip.Addr // the peer's address, if the kernel told it
+	carried   bool      // the daemon reads and writes the connection itself
+	ends      endpoints // of the connection, if the kernel told them
+	ending    bool      // the daemon stops: the peer must not be silent for long
+	again     bool      // the application begins again with the next daemon if this one stops
+	impatient bool      // the application's thread stands still until it is answered
 }
 
 // newSession begins a session. Its timer calls fire, and who needs its place sentAway, beside whatever goes on; neither
@@ -133,14 +134,12 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 			return nil, badRequest("a second start request on one stream; open a stream for each handshake")
 		}
 		h.role = Responder
-		if err := h.begin(ctx, req); err != nil {
-			if err != errStopping || !h.again { // else the peer will hear from the next daemon
-				h.frame = statusFor(err, r.ServerStart.GetInBytes())
-			}
+		in := r.ServerStart.GetInBytes()
+		if err := h.begin(ctx, req); err != nil && (len(in) == 0 && !h.carried || !h.refuse(err)) {
 			return nil, err
 		}
 		h.state = waiting
-		return h.feed(ctx, r.ServerStart.GetInBytes())
+		return h.feed(ctx, in)
 	case *altspb.HandshakerReq_Next:
 		if h.state == idle {
 			return nil, badRequest("a next request before any start request")
@@ -185,10 +184,30 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	return err
 }
 
+// refuse has a responder refuse for its own sake, and reports whether the peer is to be told. That waits for the whole of
+// message 1, though not for long: of it come the ID by which both machines' logs name the handshake, and whether there is
+// a peer of our protocol to tell.
+func (h *session) refuse(err error) bool {
+	f := asFailure(err)
+	if err == errWouldWait || err == errStopping && h.again || f.tell == reason.Accepted {
+		return false // the peer hears from the next daemon, or the application alone is at fault
+	}
+	h.refusal = f
+	if h.hs != nil {
+		h.hs.Refuse(f.tell)
+	}
+	h.setTimer(lingerTime)
+	return true
+}
+
 // run starts the handshake's timer and makes the handshake.
 func (h *session) run() error {
 	h.state = running
-	if h.hs != nil { // since a step that was not made after all
+	switch {
+	case h.hs != nil: // since a step that was not made after all
+		return nil
+	case h.refusal != nil:
+		h.hs = noiseproto.NewRefusal(h.refusal.tell)
 		return nil
 	}
 	attributes := h.me.attributes()
@@ -247,27 +266,26 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		return new(altspb.HandshakerResp), nil // a server's start request at accept
 	}
 	if h.state == waiting {
-		if err := h.run(); err != nil {
-			h.frame = statusFor(err, in)
+		err := h.run()
+		if err != nil && h.refuse(err) {
+			err = h.run()
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	if h.holds != aPlace && h.hs.Completes(in) {
+	if h.refusal == nil && h.holds != aPlace && h.hs.Completes(in) {
 		err := h.payMessage1(ctx)
 		if err == nil {
 			err = h.admit(ctx)
 		}
-		if err == errWouldWait {
+		switch {
+		case err == nil:
+			h.began = time.Now()
+			h.setTimer(h.srv.cfg.HandshakeTimeout)
+		case !h.refuse(err):
 			return nil, err
 		}
-		if err != nil {
-			if err != errStopping || !h.again {
-				h.frame = h.hs.Abort(asFailure(err).tell)
-			}
-			return nil, err
-		}
-		h.began = time.Now()
-		h.setTimer(h.srv.cfg.HandshakeTimeout)
 	}
 	var n int
 	var out []byte

@@ -22,7 +22,7 @@ type start struct {
 	endpoints endpoints
 }
 
-// endpoints are what the application says of its connection. Nothing proves them: they are for the log only.
+// endpoints are those of the application's connection. What it says of them nothing proves: that is for the log only.
 type endpoints struct{ local, remote netip.AddrPort }
 
 // Unknown fields of newer gRPC libraries are let pass, as protobuf has it, but not silently: the caller logs them

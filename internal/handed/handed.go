@@ -43,7 +43,8 @@ type Socket struct {
 	fd   int
 	file *os.File // owns fd
 	raw  syscall.RawConn
-	peer netip.AddrPort
+
+	local, peer netip.AddrPort
 
 	// Of one that the Go runtime does not wait for; else p is nil.
 	p           *Poller
@@ -103,6 +104,9 @@ func (s *Socket) check() error {
 		return ErrNotTCP
 	}
 	s.peer = addrPort(peer)
+	if local, err := unix.Getsockname(s.fd); err == nil {
+		s.local = addrPort(local)
+	}
 	return nil
 }
 
@@ -115,6 +119,9 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
+
+// Local is the address at the giver's end.
+func (s *Socket) Local() netip.AddrPort { return s.local }
 
 // Peer is the address at the other end.
 func (s *Socket) Peer() netip.AddrPort { return s.peer }

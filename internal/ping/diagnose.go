@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
@@ -86,12 +87,21 @@ func diagnoseRefusal(e *altscreds.HandshakeError, host string) string {
 	case altscreds.ReasonNoApplicationProtocol:
 		return "The server speaks neither gRPC nor ping's own protocol: start 'shared-altsd pong' there to test the two " +
 			"daemons."
-	case altscreds.ReasonLocalAccount, altscreds.ReasonAccountUnacceptable:
+	case altscreds.ReasonOwnCertificate:
+		return fmt.Sprintf("The certificate of %s has expired or is not valid yet. Renew it, or set the clock, on %s; "+
+			"'shared-altsd status' there shows both.", refuser, refuser)
+	case altscreds.ReasonLocalAccount:
 		return fmt.Sprintf("The account on %s may not take part: it has no name in the user database, or one that is not "+
-			"allowed. 'shared-altsd whoami' under that account says which.", refused)
+			"allowed. 'shared-altsd whoami' under that account says which.", refuser)
+	case altscreds.ReasonAccountUnacceptable:
+		return fmt.Sprintf("%s does not accept the name of the account on %s; names with @ or a backslash need "+
+			"--allow-domain-accounts on both.", capital(refuser), refused)
 	case altscreds.ReasonMalformed, altscreds.ReasonDecryptionFailed, altscreds.ReasonUnsupportedVersion:
 		return "What came from the peer is not this protocol: another service listens on this port, or something between " +
 			"the machines changes the bytes, or one daemon is much older than the other ('shared-altsd --version' on both)."
+	case altscreds.ReasonInternal:
+		return fmt.Sprintf("The daemon of %s has a fault of its own, most often a user database that fails. Its log says "+
+			"which, under the same handshake ID: 'journalctl -u shared-altsd' on %s.", refuser, refuser)
 	case altscreds.ReasonTimedOut:
 		return diagnose(StepAccepted, host, altscreds.ErrTimeout)
 	case altscreds.ReasonOverloaded, altscreds.ReasonShuttingDown:
@@ -100,3 +110,5 @@ func diagnoseRefusal(e *altscreds.HandshakeError, host string) string {
 	return fmt.Sprintf("The log of the daemon on %s says more, under the same handshake ID: "+
 		"'journalctl -u shared-altsd'.", refuser)
 }
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

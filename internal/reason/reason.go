@@ -37,6 +37,9 @@ const (
 	LocalAccount
 	ShuttingDown
 	Internal
+	DeniedByPolicy // of newer daemons: this one does not send it yet, and knows what it means; so DNSUnknown
+	DNSUnknown
+	OwnCertificate
 	numCodes
 )
 
@@ -73,7 +76,10 @@ var texts = [numCodes]struct{ name, meaning string }{
 	TimedOut:                {"timed_out", "the handshake did not finish in time"},
 	LocalAccount:            {"local_account", "its own application may not take part (see the log of the daemon there)"},
 	ShuttingDown:            {"shutting_down", "its daemon is stopping; try again"},
-	Internal:                {"internal", "it has a fault that the log of the daemon there describes"},
+	Internal:                {"internal", "it has a fault of its own that the log of the daemon there describes"},
+	DeniedByPolicy:          {"denied_by_policy", "the rules of its administrator deny it"},
+	DNSUnknown:              {"dns_unknown", "it could not find out what DNS says of the certificate of this machine"},
+	OwnCertificate:          {"own_certificate", "its own certificate has expired or is not yet valid; renew it, or set the clock, there"},
 }
 
 // Fold returns the name under which something is counted whose reason has the given name: "unknown" for all the codes

@@ -46,6 +46,8 @@ type order struct {
 	ID uint64
 	Op string
 
+	Altscreds bool // and not grpc-go's own credentials
+
 	Socket         string // of the daemon
 	Addr           string // of the server
 	Targets        []string
@@ -217,7 +219,13 @@ func (a *app) listen(o *order, r *report) error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.Creds(alts.NewServerCreds(&alts.ServerOptions{HandshakerServiceAddress: "unix:" + o.Socket})))
+	creds := alts.NewServerCreds(&alts.ServerOptions{HandshakerServiceAddress: "unix:" + o.Socket})
+	if o.Altscreds {
+		if creds, err = altscreds.NewServerCredentials(altscreds.ServerOptions{Socket: o.Socket}); err != nil {
+			return err
+		}
+	}
+	s := grpc.NewServer(grpc.Creds(creds))
 	s.RegisterService(&echo, nil)
 	go s.Serve(segmentListener{l, o.Segment})
 	r.Addr = l.Addr().String()
@@ -225,8 +233,16 @@ func (a *app) listen(o *order, r *report) error {
 }
 
 func dialServer(o *order) (*grpc.ClientConn, error) {
-	options := []grpc.DialOption{grpc.WithTransportCredentials(alts.NewClientCreds(
-		&alts.ClientOptions{HandshakerServiceAddress: "unix:" + o.Socket, TargetServiceAccounts: o.Targets}))}
+	creds := alts.NewClientCreds(
+		&alts.ClientOptions{HandshakerServiceAddress: "unix:" + o.Socket, TargetServiceAccounts: o.Targets})
+	if o.Altscreds {
+		var err error
+		if creds, err = altscreds.NewClientCredentials(altscreds.ClientOptions{Socket: o.Socket,
+			TargetAccounts: o.Targets}); err != nil {
+			return nil, err
+		}
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(creds)}
 	if o.Authority != "" {
 		options = append(options, grpc.WithAuthority(o.Authority))
 	}

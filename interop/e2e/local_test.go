@@ -144,7 +144,9 @@ var localRefusals = []localRefusal{
 	{name: "account name too long", why: "local_account", code: codes.PermissionDenied, says: "cannot be used", as: tooLong},
 	{name: "overflow uid", why: "local_account", code: codes.PermissionDenied, says: "is the overflow uid", as: overflow},
 	{name: "uid that the socket does not serve", why: "local_account", code: codes.PermissionDenied, says: "may not use this socket", as: account{"user0", firstOfPool}, on: func(w *world) *daemon { return &daemon{machine: "narrow.test", socket: w.narrowSocket()} }},
-	{name: "own certificate expired", why: "certificate_expired", code: codes.Unauthenticated, says: "expired", on: func(w *world) *daemon { return w.expired }},
+	{name: "own certificate expired", why: "own_certificate", code: codes.Unauthenticated, says: "this machine's certificate has expired at", on: func(w *world) *daemon { return w.expired }},
+	{name: "own certificate not yet valid", why: "own_certificate", code: codes.Unauthenticated, says: "this machine's certificate is valid only from", on: func(w *world) *daemon { return w.early }},
+	{name: "user database that fails", why: "internal", code: codes.Internal, says: "the user database failed", on: func(w *world) *daemon { return w.broken }},
 
 	{name: "wrong target account", why: "target_mismatch", code: codes.PermissionDenied, says: `the server is bob@beta.test, not the target that the application named`, call: &order{Targets: []string{"alice@beta.test"}}},
 	{name: "target on another machine", why: "target_mismatch", code: codes.PermissionDenied, says: `not the target that the application named: "bob@alpha.test"`, call: &order{Targets: []string{"bob@alpha.test"}}},
@@ -285,7 +287,7 @@ func TestRefusedByPeer(t *testing.T) {
 		{"client's certificate without the purpose demanded there", reason.CertificateUnacceptable, w.alpha, w.demanding, alice, bob, "that is required here"},
 		{"client's account with @", reason.AccountUnacceptable, w.domains, w.beta, domain, bob, "allow domain accounts"},
 		{"server's account without a name", reason.LocalAccount, w.alpha, w.beta, alice, nameless, "has no name in the user database"},
-		{"server's own certificate expired", reason.CertificateExpired, w.alpha, w.expired, alice, bob, ""},
+		{"server's own certificate expired", reason.OwnCertificate, w.alpha, w.expired, alice, bob, "this machine's certificate has expired"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			addr := w.as(t, c.answerer).listen(t, c.server, 0)
@@ -309,9 +311,7 @@ func TestRefusedByPeer(t *testing.T) {
 				t.Errorf("the error does not name the handshake %s: %s", l.ID, r.Text)
 			}
 			c.server.find(t, mark, "the server's daemon", func(s *record) bool {
-				sameID := s.ID == l.ID || c.code == reason.LocalAccount ||
-					c.server == w.expired // refused before message 1 was read
-				return s.Reason == c.code.String() && sameID && !s.ByPeer && strings.Contains(s.Detail, c.says)
+				return s.Reason == c.code.String() && s.ID == l.ID && !s.ByPeer && strings.Contains(s.Detail, c.says)
 			})
 		})
 	}

@@ -50,7 +50,7 @@ var (
 	overflow = account{"nobody", 65534}
 )
 
-const firstOfPool, poolSize = 61100, 32
+const firstOfPool, poolSize = 61100, 64
 
 func passwd() string {
 	var b strings.Builder
@@ -63,8 +63,20 @@ func passwd() string {
 	line("erin", lowered.uid)
 	for i := range poolSize {
 		line(poolAccount(i).name, poolAccount(i).uid)
+		like := domain.like(poolAccount(i))
+		line(like.name, like.uid)
 	}
 	return b.String()
+}
+
+// like gives an account of the same kind for each of the pool's, since lines are limited for each: domain and nameless have
+// such.
+func (a account) like(p account) account {
+	name := a.name
+	if a == domain {
+		name = p.name + "@corp"
+	}
+	return account{name, a.uid + 1000*(p.uid-firstOfPool+1)}
 }
 
 func poolAccount(i int) account { return account{fmt.Sprintf("user%d", i), uint32(firstOfPool + i)} }
@@ -106,6 +118,9 @@ type world struct {
 	revoked     *daemon // its certificate is revoked, which it does not know
 	stale       *daemon // its CA's revocation list is out of date, which it does not know
 	expired     *daemon // its certificate has expired
+	early       *daemon // its certificate is not yet valid
+	broken      *daemon // its user database fails
+	tight       *daemon // --max-streams 1
 	domains     *daemon // --allow-domain-accounts
 
 	mu        sync.Mutex
@@ -232,7 +247,7 @@ func (w *world) machineWith(name string, issued *testca.Issued, flags ...string)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{world: w, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program}
+	d := &daemon{world: w, etc: w.dir, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program}
 	d.args = append([]string{"serve", "--socket", d.socket, "--credentials", credentials,
 		"--log-level", "debug", "--log-format", "json"}, flags...)
 	w.mu.Lock()
@@ -266,6 +281,12 @@ func (w *world) startDaemons() (err error) {
 	add(&w.stale, "stale", w.outdated, testca.Leaf{}, known...)
 	add(&w.expired, "expired", w.known, testca.Leaf{NotBefore: time.Now().Add(-48 * time.Hour),
 		NotAfter: time.Now().Add(-time.Hour)}, known...)
+	add(&w.early, "early", w.known, testca.Leaf{NotBefore: time.Now().Add(24 * time.Hour)}, known...)
+	add(&w.broken, "broken", w.known, testca.Leaf{}, known...)
+	add(&w.tight, "tight", w.known, testca.Leaf{}, with(known, "--max-streams", "1")...)
+	if err == nil {
+		w.broken.etc, err = w.failingUsers()
+	}
 	add(&w.domains, "domains", w.known, testca.Leaf{}, with(known, "--allow-domain-accounts")...)
 	if err != nil {
 		return err
@@ -280,6 +301,17 @@ func (w *world) startDaemons() (err error) {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// failingUsers makes a user database of which /etc/passwd cannot be read, whoever tries.
+func (w *world) failingUsers() (string, error) {
+	dir := filepath.Join(w.dir, "failing")
+	err := os.Mkdir(dir, 0o755)
+	for name, target := range map[string]string{"passwd": "/proc/self/mem", "group": "../group",
+		"nsswitch.conf": "../nsswitch.conf"} {
+		err = errors.Join(err, os.Symlink(target, filepath.Join(dir, name)))
+	}
+	return dir, err
 }
 
 // as gives the application of an account.
@@ -382,6 +414,7 @@ type daemon struct {
 	socket  string
 	program string
 	args    []string
+	etc     string // where its user database is
 	run     *testprog.Process
 	earlier string // the log of what ran before it
 	killed  bool   // by a test, so that its exit status says nothing
@@ -391,7 +424,7 @@ type daemon struct {
 func (d *daemon) start() (err error) {
 	d.earlier, d.killed = d.said(), false
 	// With a mount namespace of its own, the test binary turns into the daemon, which keeps its process ID.
-	cmd := exec.Command(d.world.self, append([]string{d.world.dir, d.program}, d.args...)...)
+	cmd := exec.Command(d.world.self, append([]string{d.etc, d.program}, d.args...)...)
 	cmd.Env = append(os.Environ(), roleVariable+"=daemon", "LISTEN_FDS=", "WATCHDOG_USEC=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if d.run, err = testprog.Start(cmd); err != nil {

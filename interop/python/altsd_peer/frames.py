@@ -14,13 +14,13 @@ CODES = {
     9: "certificate_unacceptable", 10: "statement_invalid", 11: "statement_expired", 12: "machine_name_mismatch",
     13: "account_unacceptable", 14: "target_mismatch", 15: "no_application_protocol", 16: "no_record_protocol",
     17: "no_rpc_version", 18: "bad_choice", 19: "overloaded", 20: "timed_out", 21: "local_account",
-    22: "shutting_down", 23: "internal",
+    22: "shutting_down", 23: "internal", 24: "denied_by_policy", 25: "dns_unknown", 26: "own_certificate",
 }
 ACCEPTED, UNSUPPORTED_VERSION, MALFORMED, DECRYPTION_FAILED, UNKNOWN_CA = 0, 1, 2, 3, 4
 CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID, CERTIFICATE_REVOKED, REVOCATION_UNKNOWN = 5, 6, 7, 8
 CERTIFICATE_UNACCEPTABLE, STATEMENT_INVALID, STATEMENT_EXPIRED, MACHINE_NAME_MISMATCH = 9, 10, 11, 12
 ACCOUNT_UNACCEPTABLE, TARGET_MISMATCH, NO_APPLICATION_PROTOCOL, NO_RECORD_PROTOCOL = 13, 14, 15, 16
-NO_RPC_VERSION, BAD_CHOICE, OVERLOADED, TIMED_OUT, LOCAL_ACCOUNT, SHUTTING_DOWN, INTERNAL = range(17, 24)
+NO_RPC_VERSION, BAD_CHOICE, OVERLOADED, TIMED_OUT, LOCAL_ACCOUNT, SHUTTING_DOWN, INTERNAL, OWN_CERTIFICATE = range(17, 25)
 
 
 class Refusal(Exception):
