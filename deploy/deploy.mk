@@ -10,7 +10,9 @@ VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
-STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags=-s\ -w
+# The program says the package's version, and so do its pages.
+STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSION)
+STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 .PHONY: packages packages-next package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
@@ -18,7 +20,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 package-root:
 	mkdir -p dist/root
 	$(STATIC_BUILD) -o dist/root/shared-altsd ./cmd/shared-altsd
-	$(GO) build -trimpath -o dist/root/shared-altsd-host ./cmd/shared-altsd
+	$(GO) build -trimpath -ldflags='$(STAMP)' -o dist/root/shared-altsd-host ./cmd/shared-altsd
 	dist/root/shared-altsd-host man | gzip -9n >dist/root/shared-altsd.1.gz
 	dist/root/shared-altsd-host man shared-altsd.conf.5 | gzip -9n >dist/root/shared-altsd.conf.5.gz
 	for s in bash zsh fish; do dist/root/shared-altsd-host completion $$s >dist/root/completion.$$s || exit; done
