@@ -16,7 +16,7 @@ this machine: chain, name, key, usage, expiry, revocation. Each fault comes with
 fault.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
-  shared-altsd check --config /etc/shared-altsd/config`,
+  shared-altsd check --config /etc/shared-altsd/shared-altsd.conf`,
 	Config: configFile("Configuration:"),
 	Setup: func() ([]cli.Option, func([]string) error) {
 		f := new(daemon.Files)
