@@ -6,6 +6,9 @@
 # make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
 
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
+# The CA of smallstep, and its client, for the tests.
+STEP_CA := github.com/smallstep/certificates/cmd/step-ca@v0.30.2
+STEP := github.com/smallstep/cli/cmd/step@v0.28.7
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish
@@ -15,7 +18,7 @@ STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSI
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-next package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-next package-root images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -36,6 +39,10 @@ packages: package-root
 packages-next: packages
 	$(MAKE) --no-print-directory packages VERSION=99.0.0 PACKAGE_DIR=dist/next
 
+step:
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP_CA)
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP)
+
 images:
 	mkdir -p dist/image/socket-dir
 	cp deploy/Dockerfile dist/image/Dockerfile
@@ -50,7 +57,7 @@ DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 25m ./deploy/test -ru
 compose-test: images
 	$(DEPLOY_TEST) '^TestCompose$$'
 
-test-systemd: packages-next images
+test-systemd: packages-next images step
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root
@@ -59,7 +66,7 @@ test-units: package-root
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'
 
-test-deploy: deploy-debian-packages packages-next images
+test-deploy: deploy-debian-packages packages-next images step
 	$(GO) vet -tags deploy ./deploy/...
 	$(DEPLOY_TEST) .
 
