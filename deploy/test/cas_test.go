@@ -28,7 +28,7 @@ func TestSystemdCAs(t *testing.T) {
 	image := strings.TrimSpace(must(t, "deploy/test/rootfs.sh"))
 	net := network(t)
 	c := &caTest{alpha: boot(t, image, net, "alpha", "deb"), beta: boot(t, image, net, "beta", "deb"),
-		files: readRecipe(t, operations, "The three files")}
+		files: readRecipe(t, operations, "The three files").whole(t)}
 	for _, m := range c.both() {
 		m.install(t, "dist")
 		m.sh(t, "cp "+configFile+" /root/conf")
@@ -134,7 +134,7 @@ func (c *caTest) revoked(t *testing.T) {
 // byHand is the whole way with a CA that is a program, run by hand.
 func (c *caTest) byHand(t *testing.T, section, revocation, config string) {
 	c.fresh(t)
-	r := readRecipe(t, operations, section)
+	r := readRecipe(t, operations, section).whole(t)
 	list := func() {
 		t.Helper()
 		c.atCA(t, r.step(t, "the list"))
@@ -190,7 +190,7 @@ func (c *caTest) cfssl(t *testing.T) string {
 // stepCA: the CA is a service, which signs, renews and revokes when it is asked, and has a list of its own.
 func (c *caTest) stepCA(t *testing.T) string {
 	c.fresh(t)
-	r := readRecipe(t, operations, "step-ca")
+	r := readRecipe(t, operations, "step-ca").whole(t)
 	for _, m := range c.both() {
 		m.copyIn(t, "dist/tools/step")
 		m.sh(t, "install -m 755 /root/step /usr/local/bin/step; echo secret >/root/password")
@@ -237,7 +237,7 @@ systemd-run -q --unit step-ca -p Environment=STEPPATH=/root/stepca step-ca --pas
 // certmonger has its own CA on each machine, in FreeIPA's place: the way from certmonger to the daemon is the same.
 func (c *caTest) certmonger(t *testing.T) string {
 	c.fresh(t)
-	r := readRecipe(t, operations, "FreeIPA")
+	r := readRecipe(t, operations, "FreeIPA").whole(t)
 	for _, m := range c.both() {
 		// An enrolled host knows its realm.
 		m.sh(t, `printf '[libdefaults]\ndefault_realm = TEST\n' >/etc/krb5.conf; systemctl start certmonger.service`)

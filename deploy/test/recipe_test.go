@@ -20,7 +20,7 @@ type recipe struct {
 	taken   map[string]bool
 }
 
-// readRecipe reads the section with a heading. By the end of the test all of its steps have to be taken.
+// readRecipe reads the section with a heading.
 func readRecipe(t *testing.T, document, section string) *recipe {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root, document))
@@ -51,9 +51,14 @@ func readRecipe(t *testing.T, document, section string) *recipe {
 	if len(r.names) == 0 {
 		t.Fatalf("%s has no code", r.section)
 	}
+	return r
+}
+
+// whole demands that by the end of the test all steps are taken, unless a part of the test was chosen.
+func (r *recipe) whole(t *testing.T) *recipe {
 	t.Cleanup(func() {
 		if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
-			return // a part of the test was chosen
+			return
 		}
 		for _, name := range r.names {
 			if !r.taken[name] && !t.Failed() {

@@ -33,7 +33,7 @@ func as(account, command string) string {
 }
 
 func (m *machine) secondSocket(t *testing.T) string {
-	step := readRecipe(t, "docs/deploy.md", "Sockets for containers").step(t, "an account and a socket")
+	step := readRecipe(t, "docs/deploy.md", "Sockets for containers").whole(t).step(t, "an account and a socket")
 	pid := m.property(t, "shared-altsd.service", "MainPID")
 	m.sh(t, step)
 	if m.property(t, "shared-altsd.service", "MainPID") == pid {
@@ -68,7 +68,7 @@ func (m *machine) secondSocket(t *testing.T) string {
 
 // stockProgram runs grpc-go's own credentials by the two units of clients.md.
 func (m *machine) stockProgram(t *testing.T) string {
-	r := readRecipe(t, "docs/clients.md", "systemd")
+	r := readRecipe(t, "docs/clients.md", "systemd").whole(t)
 	const unit, command = "/etc/systemd/system/greeter.service", "/usr/bin/python3 /srv/greeter_server.py [::]:50051"
 	const app = "/usr/local/bin/app serve --stock --address [::]:50051"
 	mounts := r.step(t, unit+", with the mounts", command, app)
@@ -103,7 +103,7 @@ func (m *machine) keyApart(t *testing.T, pki *pki) string {
 	m.sh(t, "systemctl stop shared-altsd-renew.path")
 	put(first, "key")
 	put(first, "pem")
-	m.sh(t, readRecipe(t, "docs/deploy.md", "Key and certificate apart").step(t, "key and certificate apart"))
+	m.sh(t, readRecipe(t, "docs/deploy.md", "Key and certificate apart").whole(t).step(t, "key and certificate apart"))
 	m.waitSerial(t, fmt.Sprintf("%x", first.Cert.SerialNumber))
 	for _, order := range [][]string{{"key", "pem"}, {"pem", "key"}} {
 		c, before := pki.issue(pki.ca, "alpha.test"), m.status(t)
