@@ -29,14 +29,15 @@ func TestSystemdCAs(t *testing.T) {
 	net := network(t)
 	c := &caTest{alpha: boot(t, image, net, "alpha", "deb"), beta: boot(t, image, net, "beta", "deb"),
 		files: readRecipe(t, operations, "The three files").whole(t)}
+	tab := &table{title: "Certificates by the recipes of " + operations}
+	defer tab.print()
+	tab.row(t, "dev-ca, no package", c.tryIt)
 	for _, m := range c.both() {
 		m.install(t, "dist")
 		m.sh(t, "cp "+configFile+" /root/conf")
 		m.sh(t, c.files.step(t, "on each machine, once: the script"))
 		m.sh(t, "systemd-run -q --unit pong -p Restart=always -p RestartSec=200ms /usr/bin/shared-altsd pong :7400")
 	}
-	tab := &table{title: "Certificates by the recipes of " + operations}
-	defer tab.print()
 	tab.row(t, "openssl", c.openssl)
 	tab.row(t, "easy-rsa", c.easyRSA)
 	tab.row(t, "cfssl", c.cfssl)
@@ -45,6 +46,34 @@ func TestSystemdCAs(t *testing.T) {
 }
 
 func (c *caTest) both() []*machine { return []*machine{c.alpha, c.beta} }
+
+// tryIt is the first section: two machines by hand, with a throwaway CA.
+func (c *caTest) tryIt(t *testing.T) string {
+	r := readRecipe(t, operations, "1. Try it on two machines").whole(t)
+	for _, m := range c.both() {
+		m.copyIn(t, "dist/root/shared-altsd")
+		m.sh(t, "mkdir -p /root/bin; cp /root/shared-altsd /root/bin; install -m 755 /root/shared-altsd /usr/local/bin/shared-altsd")
+	}
+	c.alpha.sh(t, "cd /root\n"+r.step(t, "on one machine", "make build\n", "", "a.example.com", "alpha.test", "b.example.com", "beta.test"))
+	for _, m := range c.both() {
+		host := m.name + ".test"
+		for _, name := range []string{"ca.pem", host + ".pem"} {
+			carry(t, c.alpha, "/root/ca/"+name, m, "/root/"+name)
+		}
+		m.sh(t, r.step(t, "on each machine, as root", "HOST", host, "shared-altsd serve",
+			"systemd-run -q --unit by-hand --working-directory=/root /usr/local/bin/shared-altsd serve"))
+	}
+	c.alpha.sh(t, r.step(t, "on a.example.com", "shared-altsd pong", "systemd-run -q --unit pong-by-hand -p User=daemon /usr/local/bin/shared-altsd pong"))
+	ping := r.step(t, "on b.example.com", "a.example.com", "alpha.test")
+	waitFor(t, "the ping", func() (bool, string) {
+		out, err := c.beta.try(ping)
+		return err == nil && strings.Contains(out, "root@beta.test"), out
+	})
+	for _, m := range c.both() {
+		m.sh(t, "systemctl stop by-hand pong-by-hand || true; rm -rf /root/ca /root/*.pem /root/bin /usr/local/bin/shared-altsd; hash -r")
+	}
+	return "a ping between two machines"
+}
 
 // fresh leaves nothing of the CA before.
 func (c *caTest) fresh(t *testing.T) {
