@@ -82,3 +82,18 @@ func TestErrorsByText(t *testing.T) {
 		t.Errorf("found only %d rows with %d texts", rows, known)
 	}
 }
+
+// What README says of an installation by hand is in operations.md, whose commands the deployment tests run.
+func TestInstallationByHand(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "../README.md"), "\n## Install on two machines\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	lines := regexp.MustCompile(`(?m)^    ([^#\n]*[^# \n])`).FindAllStringSubmatch(section, -1)
+	if len(lines) < 4 {
+		t.Errorf("README has %d lines of code there", len(lines))
+	}
+	for _, m := range lines {
+		if !strings.Contains(read(t, "operations.md"), "\n    "+m[1]+"\n") {
+			t.Errorf("README has %q, operations.md has not", m[1])
+		}
+	}
+}
