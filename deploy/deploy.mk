@@ -6,19 +6,24 @@
 # make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
 
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
+# The CA of smallstep, and its client, for the tests.
+STEP_CA := github.com/smallstep/certificates/cmd/step-ca@v0.30.2
+STEP := github.com/smallstep/cli/cmd/step@v0.28.7
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
-STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags=-s\ -w
+# The program says the package's version, and so do its pages.
+STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSION)
+STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-next package-root images compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-next package-root images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
 	$(STATIC_BUILD) -o dist/root/shared-altsd ./cmd/shared-altsd
-	$(GO) build -trimpath -o dist/root/shared-altsd-host ./cmd/shared-altsd
+	$(GO) build -trimpath -ldflags='$(STAMP)' -o dist/root/shared-altsd-host ./cmd/shared-altsd
 	dist/root/shared-altsd-host man | gzip -9n >dist/root/shared-altsd.1.gz
 	dist/root/shared-altsd-host man shared-altsd.conf.5 | gzip -9n >dist/root/shared-altsd.conf.5.gz
 	for s in bash zsh fish; do dist/root/shared-altsd-host completion $$s >dist/root/completion.$$s || exit; done
@@ -34,6 +39,10 @@ packages: package-root
 packages-next: packages
 	$(MAKE) --no-print-directory packages VERSION=99.0.0 PACKAGE_DIR=dist/next
 
+step:
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP_CA)
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP)
+
 images:
 	mkdir -p dist/image/socket-dir
 	cp deploy/Dockerfile dist/image/Dockerfile
@@ -48,7 +57,7 @@ DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 25m ./deploy/test -ru
 compose-test: images
 	$(DEPLOY_TEST) '^TestCompose$$'
 
-test-systemd: packages-next images
+test-systemd: packages-next images step
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root
@@ -57,7 +66,7 @@ test-units: package-root
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'
 
-test-deploy: deploy-debian-packages packages-next images
+test-deploy: deploy-debian-packages packages-next images step
 	$(GO) vet -tags deploy ./deploy/...
 	$(DEPLOY_TEST) .
 

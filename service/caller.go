@@ -60,7 +60,7 @@ func (s *Server) judge(c *conn) (Caller, error) {
 	caller := Caller{UID: cred.UID, PID: cred.PID, share: c.share} // as it was guessed, until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
-			"uids; use the daemon's other socket", cred.UID)
+			"uids: run the program under one of those (a container: docker run --user)", cred.UID)
 	} else {
 		caller.refusal = s.refusedUIDs.check(cred.UID)
 	}

@@ -19,7 +19,7 @@ this machine: chain, name, key, usage, expiry, revocation. Each fault comes with
 fault.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
-  shared-altsd check --config /etc/shared-altsd/config
+  shared-altsd check --config /etc/shared-altsd/shared-altsd.conf
   sudo shared-altsd check
   sudo shared-altsd check --credentials renewed.pem
 

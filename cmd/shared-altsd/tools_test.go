@@ -24,6 +24,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/ping"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -346,11 +347,6 @@ func TestPingDiagnosis(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	web, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +359,7 @@ func TestPingDiagnosis(t *testing.T) {
 		name, socket, address, step, reason, diagnosis string
 		more                                           []string
 	}{
-		{"nothing listens", a.socket, closed.Addr().String(), ping.StepConnect, "", "nothing listens on port", nil},
+		{"nothing listens", a.socket, testnet.Refusing(t), ping.StepConnect, "", "nothing listens on port", nil},
 		{"silence", a.socket, silent.Addr().String(), ping.StepAnswer, "", "does not answer", []string{"--timeout", "300ms"}},
 		{"a web server", a.socket, web.Addr().String(), ping.StepVerify, "malformed", "another service", nil},
 		{"unknown CA", a.socket, foreignPong, ping.StepVerify, "unknown_ca", "no --ca vouches", []string{"--target-machine", "a.test"}},

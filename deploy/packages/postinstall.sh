@@ -28,5 +28,5 @@ if [ -n "$booted" ] && [ -e /etc/shared-altsd/machine.pem ]; then
 	done
 else
 	echo "shared-altsd: put this machine's certificate and key into /etc/shared-altsd/machine.pem (root's, mode 0600)"
-	echo "and the CA into /etc/shared-altsd/ca.pem, then: systemctl enable --now shared-altsd.service shared-altsd-renew.path"
+	echo "and the CA into /etc/shared-altsd/ca.pem (mode 0644), then: systemctl enable --now shared-altsd.service shared-altsd-renew.path"
 fi

@@ -30,14 +30,18 @@ var accounts = map[string]struct {
 	uid  int
 }{"alpha": {"alice", 20001}, "beta": {"bob", 20002}, "gamma": {"mallory", 20003}}
 
-const composeConfig = `# The daemon of a machine in deploy/compose.yaml.
-credentials = /etc/shared-altsd/machine.pem
-ca = /etc/shared-altsd/ca.pem
-crl = /etc/shared-altsd/ca.crl
-# Only the applications' uids, and the daemon's own, for status.
-socket = /run/shared-altsd/socket,uids=10001+20001-20003
-handshake-timeout = 5s
-`
+// composeConfig is the config file that docs/deploy.md prints for alpha, made another machine's, with a list of revoked
+// certificates and less patience.
+func composeConfig(t *testing.T, uid int) []byte {
+	_, conf, _ := strings.Cut(composeRecipe(t).step(t, "the files of a machine", "20001", fmt.Sprint(uid)), "shared-altsd.conf <<'END'\n")
+	conf, _, found := strings.Cut(conf, "END\n")
+	if !found {
+		t.Fatal("docs/deploy.md has no config file of a machine")
+	}
+	return []byte(conf + "crl = /etc/shared-altsd/ca.crl\nhandshake-timeout = 5s\n")
+}
+
+func composeRecipe(t *testing.T) *recipe { return readRecipe(t, "docs/deploy.md", "By hand") }
 
 func newFleet(t *testing.T) *fleet {
 	f := &fleet{t: t, project: fmt.Sprintf("altsd%d", os.Getpid()), hosts: t.TempDir(), pki: newPKI(t),
@@ -54,8 +58,8 @@ func newFleet(t *testing.T) *fleet {
 		f.certificate(host, f.pki.issue(ca, host+".test"))
 		f.file(host, "ca.pem", f.pki.ca.PEM())
 		f.file(host, "ca.crl", f.pki.crl())
-		f.file(host, "shared-altsd.conf", []byte(composeConfig))
 		a := accounts[host]
+		f.file(host, "shared-altsd.conf", composeConfig(t, a.uid))
 		f.file(host, "passwd", fmt.Appendf(nil, "%s:x:%d:%d::/:/\n", a.name, a.uid, a.uid))
 	}
 	// t.TempDir is closed to others; the daemon reaches its own directory by the mount.

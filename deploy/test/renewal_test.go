@@ -4,9 +4,6 @@ package deploytest
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -43,37 +40,4 @@ func (p *pair) refused(t *testing.T) string {
 	m.waitSerial(t, p.certify(t, m, p.pki.ca))
 	p.works(t)
 	return "by another CA, which the daemon came to trust later: refused until then, then in force by itself"
-}
-
-// apart: by the drop-in of docs/deploy.md, with a key that comes after its certificate.
-func (p *pair) apart(t *testing.T) string {
-	text, err := os.ReadFile(filepath.Join(root, "docs/deploy.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile("(?s)keep them apart by a drop-in.*?\n\n((?:    [^\n]*\n)+)").FindSubmatch(text)
-	if block == nil {
-		t.Fatal("docs/deploy.md shows no drop-in")
-	}
-	m := p.alpha
-	put := func(name string, data []byte) { m.put(t, "/etc/shared-altsd/machine."+name, data, "0600") }
-	first, next := p.pki.issue(p.pki.ca, "alpha.test"), p.pki.issue(p.pki.ca, "alpha.test")
-	m.sh(t, "systemctl stop shared-altsd-renew.path; mkdir -p /etc/systemd/system/shared-altsd.service.d")
-	const dropin = "/etc/systemd/system/shared-altsd.service.d/apart.conf"
-	m.put(t, dropin, []byte(regexp.MustCompile("(?m)^    ").ReplaceAllString(string(block[1]), "")), "0644")
-	put("pem", first.CertPEM)
-	put("key", first.KeyPEM)
-	m.sh(t, "systemctl daemon-reload; systemctl restart shared-altsd.service; systemctl start shared-altsd-renew.path")
-	put("pem", next.CertPEM)
-	waitFor(t, "the refusal of the certificate without its key", func() (bool, string) {
-		s := m.status(t)
-		return strings.Contains(s.Reloads.LastError, "private key belongs to none"), fmt.Sprintf("%+v", s)
-	})
-	put("key", next.KeyPEM)
-	m.waitSerial(t, fmt.Sprintf("%x", next.Cert.SerialNumber))
-	m.sh(t, "systemctl stop shared-altsd-renew.path; rm "+dropin+" /etc/shared-altsd/machine.key; systemctl daemon-reload")
-	p.certify(t, m, p.pki.ca)
-	m.sh(t, "systemctl restart shared-altsd.service; systemctl start shared-altsd-renew.path")
-	p.works(t)
-	return "refused while the key is missing, in force when it comes"
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the docker image in which the deployment tests boot systemd: Debian with systemd, dbus, SSSD and rpm, by
+# Makes the docker image in which the deployment tests boot systemd: Debian with systemd, dbus, SSSD, rpm and CAs, by
 # debootstrap. Prints the image's name. The name holds a digest of this file, so that an image
 # already made is used again and a change here makes a new one.
 set -eu
@@ -17,7 +17,7 @@ dir=$(mktemp -d)
 trap 'rm -rf --one-file-system "$dir"' EXIT
 # sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
 debootstrap --variant=minbase \
-	--include=systemd,systemd-sysv,dbus,procps,iproute2,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers \
+	--include=systemd,systemd-sysv,dbus,procps,iproute2,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger \
 	"$suite" "$dir/root" ${mirror:+"$mirror"} >"$dir/log" 2>&1 || { tail -20 "$dir/log" >&2; exit 1; }
 rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
 # What has no place on a machine that lives in a container, and would only slow its start.

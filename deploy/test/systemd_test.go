@@ -163,7 +163,6 @@ func TestSystemd(t *testing.T) {
 		return "shared-altsd-renew.path reloaded by itself"
 	})
 	tab.row(t, "a refused renewal stands", p.refused)
-	tab.row(t, "key and certificate apart", p.apart)
 	tab.row(t, "crash", p.crash)
 	tab.row(t, "hang", p.hang)
 	tab.row(t, "full disk for logs", p.fullDisk)

@@ -21,6 +21,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/alts"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -62,6 +64,7 @@ func run(args []string) error {
 	pause := flags.Duration("pause", 0, "between two channels of a worker")
 	timeout := flags.Duration("timeout", 20*time.Second, "of a channel with its RPC")
 	keep := flags.Bool("keep", false, "make all RPCs on one channel")
+	stock := flags.Bool("stock", false, "use grpc-go's own ALTS credentials, as under shared-altsd exec")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -69,9 +72,13 @@ func run(args []string) error {
 	defer stop()
 	switch args[0] {
 	case "serve":
-		return serve(ctx, *address, altscreds.ServerOptions{Socket: *socket, DaemonUID: uint32(*uid)})
+		creds, err := serverCredentials(*stock, altscreds.ServerOptions{Socket: *socket, DaemonUID: uint32(*uid)})
+		if err != nil {
+			return err
+		}
+		return serve(ctx, *address, creds)
 	case "call":
-		c := &caller{address: *address, duration: *duration, pause: *pause, timeout: *timeout, keep: *keep,
+		c := &caller{address: *address, duration: *duration, pause: *pause, timeout: *timeout, keep: *keep, stock: *stock,
 			options: altscreds.ClientOptions{Socket: *socket, DaemonUID: uint32(*uid), TargetAccounts: targets(*target)}}
 		return c.run(ctx, *workers)
 	}
@@ -85,11 +92,32 @@ func targets(s string) []string {
 	return strings.Split(s, ",")
 }
 
-func serve(ctx context.Context, address string, o altscreds.ServerOptions) error {
-	creds, err := altscreds.NewServerCredentials(o)
-	if err != nil {
-		return err
+func serverCredentials(stock bool, o altscreds.ServerOptions) (credentials.TransportCredentials, error) {
+	if stock {
+		return alts.NewServerCreds(alts.DefaultServerOptions()), nil
 	}
+	return altscreds.NewServerCredentials(o)
+}
+
+func clientCredentials(stock bool, o altscreds.ClientOptions) (credentials.TransportCredentials, error) {
+	if stock {
+		return alts.NewClientCreds(&alts.ClientOptions{TargetServiceAccounts: o.TargetAccounts}), nil
+	}
+	return altscreds.NewClientCredentials(o)
+}
+
+// account gives who is at the other end, whichever credentials said so.
+func account(info credentials.AuthInfo) (string, error) {
+	if p, ok := altscreds.PeerFromAuthInfo(info); ok {
+		return p.Account, nil
+	}
+	if a, ok := info.(alts.AuthInfo); ok {
+		return a.PeerServiceAccount(), nil
+	}
+	return "", errors.New("the peer is not authenticated")
+}
+
+func serve(ctx context.Context, address string, creds credentials.TransportCredentials) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
@@ -109,18 +137,19 @@ func meet(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInt
 	if err := dec(new(emptypb.Empty)); err != nil {
 		return nil, err
 	}
-	p, ok := altscreds.PeerFromContext(ctx)
+	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil, errors.New("no peer")
 	}
-	return wrapperspb.String(p.Account), nil
+	caller, err := account(p.AuthInfo)
+	return wrapperspb.String(caller), err
 }
 
 type caller struct {
 	address                  string
 	options                  altscreds.ClientOptions
 	duration, pause, timeout time.Duration
-	keep                     bool
+	keep, stock              bool
 
 	mu     sync.Mutex
 	report Report
@@ -166,7 +195,7 @@ func (c *caller) meet(ctx context.Context, kept **grpc.ClientConn) {
 	peer, seenAs, err := func() (peer, seenAs string, err error) {
 		conn := *kept
 		if conn == nil {
-			creds, err := altscreds.NewClientCredentials(c.options)
+			creds, err := clientCredentials(c.stock, c.options)
 			if err != nil {
 				return "", "", err
 			}
@@ -205,9 +234,6 @@ func introduce(ctx context.Context, conn *grpc.ClientConn, timeout time.Duration
 	if err := conn.Invoke(ctx, method, new(emptypb.Empty), answer, grpc.Peer(&p)); err != nil {
 		return "", "", err
 	}
-	server, ok := altscreds.PeerFromAuthInfo(p.AuthInfo)
-	if !ok {
-		return "", "", errors.New("the server is not authenticated")
-	}
-	return server.Account, answer.Value, nil
+	met, err = account(p.AuthInfo)
+	return met, answer.Value, err
 }

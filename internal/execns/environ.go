@@ -38,8 +38,9 @@ func environ(env []string, socket string, addr net.IP) []string {
 	lower, upper = join(lower, upper, names), join(upper, lower, names)
 	set := []string{localsock.Variable + "=" + socket, "no_proxy=" + lower, "NO_PROXY=" + upper}
 	if grpc, ok := get("no_grpc_proxy"); ok {
-		set = append(set, "no_grpc_proxy="+join(grpc, "", names))
-	} else if lower == "*" { // nothing special to C-core
+		// C-core alone reads it, to which "*" is nothing special.
+		set = append(set, "no_grpc_proxy="+strings.TrimPrefix(grpc+","+names, ","))
+	} else if lower == "*" {
 		set = append(set, "no_grpc_proxy="+names)
 	}
 	if list, _ := get(addressProxied); list != "" {

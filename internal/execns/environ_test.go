@@ -21,6 +21,8 @@ func TestEnviron(t *testing.T) {
 		// All: for those who know the sign; C-core does not.
 		{[]string{"no_proxy=*"}, []string{"no_proxy=*", "NO_PROXY=*", "no_grpc_proxy=" + names}},
 		{[]string{"no_proxy=*", "NO_PROXY=u"}, []string{"no_proxy=*", "NO_PROXY=u," + names, "no_grpc_proxy=" + names}},
+		{[]string{"no_grpc_proxy=*"}, with("no_grpc_proxy=*," + names)},
+		{[]string{"no_proxy=*", "no_grpc_proxy=*"}, []string{"no_proxy=*", "NO_PROXY=*", "no_grpc_proxy=*," + names}},
 		{[]string{"GRPC_PROXY_EXP=proxy:3128"}, none},
 		{[]string{proxied + "10.0.0.0/8, 127.0.0.0/8,::/0,0.0.0.0/0,fd00::/8,::ffff:127.0.0.0/104,9.9,10.1.1.1, ,8.8.8.8"},
 			with(proxied + "10.0.0.0/8,fd00::/8,10.1.1.1,8.8.8.8")},

@@ -3,10 +3,13 @@ package testnet
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Pair returns both ends of a TCP connection over loopback (IPv4), which are closed when the test ends.
@@ -26,6 +29,24 @@ func Pair(t testing.TB) (client, server *net.TCPConn) {
 	}
 	t.Cleanup(func() { server.Close() })
 	return client, server
+}
+
+// Refusing returns an address of loopback at which nothing listens, and that is nobody else's until the test ends.
+func Refusing(t testing.TB) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }
 
 // Segments is a connection that reads and writes at most Size bytes at a time.

@@ -8,8 +8,15 @@ import (
 	"time"
 )
 
-// Number returns the module's version, or "devel" for a build from a work tree without one.
+// stamped is the version of the package that the program is built for: deploy/deploy.mk has the linker set it, since the
+// Go tool knows none of a work tree.
+var stamped string
+
+// Number returns the version of the package or of the module, or "devel" for a build from a work tree without one.
 func Number() string {
+	if stamped != "" {
+		return stamped
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return "devel"
