@@ -49,15 +49,16 @@ func texts(t *testing.T) string {
 	return all.String()
 }
 
-// foreign are errors of the kernel and of gRPC's libraries.
-var foreign = map[string]bool{"connect": true, "connection refused": true, "ALTS is only supported on GCP": true}
+// foreign are errors of the kernel, of systemd and of gRPC's libraries.
+var foreign = map[string]bool{"connect": true, "connection refused": true, "ALTS is only supported on GCP": true,
+	"Failed at step CREDENTIALS": true}
 
 // The errors that operations.md explains by their text are ones that the program has: each part of one between its
 // variables stands in a string of the program.
 func TestErrorsByText(t *testing.T) {
 	program := texts(t)
 	_, section, _ := strings.Cut(read(t, "operations.md"), "\n## 9. ")
-	variable := regexp.MustCompile(`\.\.\.|"[^"]*"|\b(?:N|FILE|DIR|LINE|PATH|HOST|65534|the socket)\b|/etc/hosts|` +
+	variable := regexp.MustCompile(`\.\.\.|"[^"]*"|\b(?:N|FILE|DIR|LINE|PATH|HOST|65534|5s|the socket)\b|/etc/hosts|` +
 		`no such file or directory|permission denied`)
 	rows, known := 0, 0
 	for _, row := range regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1) {

@@ -102,10 +102,11 @@ func (h *session) expire() *failure {
 //	  and stops at last, cutting the rest      shutting_down *    nothing                  shutting_down
 //	accepted                                   status 0, by step  the result               accepted
 //
-// * by a responder, if the peer has begun to speak our protocol, and by an initiator whose socket was handed over. Then the
-// session is not ended but refused, for a second: the status frame is the response to the request that is being answered,
-// or else to the next one; a socket that was handed over takes it at once. The failure follows with the request after that,
-// or when the second is over. Nothing is told before the stop where the application asks the next daemon.
+// * by a responder, if the peer has begun to speak our protocol, and by an initiator whose socket was handed over,
+// unless its application gives up. Then the session is not ended but refused, for a second: the status frame is the
+// response to the request that is being answered, or else to the next one; a socket that was handed over takes it at
+// once. The failure follows with the request after that, or when the second is over. Nothing is told before the stop
+// where the application asks the next daemon.
 //
 // # the same, in answer to a whole message 1 (refuse). Nothing is told if none has come within a second.
 //
@@ -129,7 +130,8 @@ func (h *session) end(f *failure) *failure {
 	h.sent += len(h.frame)
 	if h.hs != nil {
 		h.id = h.hs.ID()
-		if h.tells() && f != nil && f.tell != reason.Accepted && h.frame == nil {
+		// A client's application that gives up hangs up, which says all that there is to say.
+		if h.tells() && f != nil && f.tell != reason.Accepted && h.frame == nil && (h.role == Responder || !f.outside) {
 			h.frame = h.hs.Abort(f.tell) // not counted as sent: nobody may ask for it
 		}
 		h.hs.Close()

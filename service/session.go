@@ -146,7 +146,7 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 		}
 		if len(r.Next.GetInBytes()) == 0 {
 			return nil, peerClosed("the peer closed the connection in the middle of the handshake; " +
-				"the log of the daemon there says why")
+				"the log of the daemon there says why, and if it says accepted, the application there wanted somebody else")
 		}
 		return h.feed(ctx, r.Next.GetInBytes())
 	}

@@ -130,15 +130,15 @@ func TestBlame(t *testing.T) {
 					wantError(t, got, code, who, b.error, "("+b.code.String()+")")
 					text = got.Text
 				}
-				b.wantLines(t, mark, clientMark, caller.uid, answerer.uid, text)
+				b.wantLines(t, mark, clientMark, caller.uid, answerer.uid, text, by == "altscreds")
 			})
 		}
 	}
 }
 
 // wantLines looks for the lines of both daemons. That of a side which refuses holds why; the other's that its peer did,
-// or, where a client tells the server nothing, that it hung up.
-func (b *blame) wantLines(t *testing.T, mark, clientMark int, caller, answerer uint32, text string) {
+// or, where a client that relays tells the server nothing, that it hung up.
+func (b *blame) wantLines(t *testing.T, mark, clientMark int, caller, answerer uint32, text string, handed bool) {
 	t.Helper()
 	l := b.client.find(t, clientMark, "the client's daemon", func(l *record) bool {
 		return l.Reason == b.code.String() && l.ByPeer == b.byPeer && l.Role == "initiator" && l.UID == caller
@@ -155,7 +155,10 @@ func (b *blame) wantLines(t *testing.T, mark, clientMark int, caller, answerer u
 		t.Errorf("the error does not name the handshake %s: %s", l.ID, text)
 	}
 	b.server.find(t, mark, "the server's daemon", func(s *record) bool {
-		if !b.byPeer {
+		switch {
+		case !b.byPeer && handed:
+			return s.ID == l.ID && s.Reason == b.code.String() && s.ByPeer && s.UID == answerer
+		case !b.byPeer:
 			return s.ID == l.ID && s.Reason == "peer_closed" && s.UID == answerer
 		}
 		return s.ID == l.ID && s.Reason == b.code.String() && !s.ByPeer && s.UID == answerer && strings.Contains(s.Detail, b.says)

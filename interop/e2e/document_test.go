@@ -58,7 +58,7 @@ const unheardOf reason.Code = 999
 // uncoded are the reasons that the wire has no code for.
 var uncoded = []struct{ name, status, reads, cure string }{
 	{badRequest, " Internal", "its own daemon's text", "The application, or its gRPC library, asked for what the handshaker service does not offer; the text says what to change."},
-	{"peer_closed", "", "in the log alone, as a rule", "The other side hung up: the log of its daemon says why."},
+	{"peer_closed", "", "in the log alone, as a rule", "The other side hung up: the log of its daemon says why. If that says accepted, its application has a list of its own (Envoy: `peer_service_accounts`)."},
 	{"cancelled", "", "in the log alone, as a rule", "None: the application gave up by itself."},
 }
 
