@@ -5,10 +5,14 @@
 //   builder.AddListeningPort("0.0.0.0:50051", shared_altsd::ServerCredentials());
 //   grpc::Status s = shared_altsd::Authorize(*context, {"alice@alpha.example.com"});
 //
-// For gRPC 1.46 and later, C++14 and later. docs/clients.md says which versions it was compiled and run with.
+// For gRPC 1.46 and later, C++14 and later (what gRPC itself asks for, if that is more). README.md beside this file says
+// which versions it was run with.
 
 #ifndef SHARED_ALTSD_H
 #define SHARED_ALTSD_H
+
+// The version of this header: 10000 for 1.0.0. Within 1.x what is here stays as it is.
+#define SHARED_ALTSD_VERSION 100
 
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
