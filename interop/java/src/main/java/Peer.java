@@ -303,7 +303,7 @@ public final class Peer {
     return take(reply).getValue() + " " + server[0] + " -";
   }
 
-  /** Gives the server's account, which gRPC shows a client from 1.72 on. */
+  /** Gives the server's account, which gRPC shows a client from 1.71 on. */
   private static String serverOf(ClientCall<?, ?> call) {
     try {
       Object context = AltsContextUtil.class.getMethod("createFrom", ClientCall.class).invoke(null, call);
