@@ -8,6 +8,12 @@ interop: debian-packages
 	$(GO) test -count=1 -v ./interop/matrix/ ./interop/conformance/ ./internal/execns/ ./internal/sockowner/
 	$(GO) test -count=1 -run Exec ./cmd/shared-altsd/
 
+# The same with the libraries that are downloaded (interop/matrix/cache_test.go has their versions): a quarter of an hour.
+.PHONY: interop-all
+interop-all: DEBIAN_PACKAGES += default-jdk-headless maven python3-venv
+interop-all: debian-packages
+	SHARED_ALTSD_INTEROP=all .ci/gotest -race=false -timeout 45m -parallel 16 ./interop/matrix/
+
 # What one account can do to the handshakes of another, as a table for docs/threat-model.md; as root.
 .PHONY: bench-fairness
 FAIRNESS_FLAGS ?=

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes DIR a root with the newest gRPC that Debian has (experimental over sid), a C++ compiler and what else building
-# interop/cpp takes. Nothing in it is configured: packages are only unpacked, to be used by chroot and by its loader.
+# Makes DIR/root a root with the newest gRPC that Debian has (experimental over sid), a C++ compiler and what else building
+# interop/cpp takes. Packages are only unpacked and nothing is configured: it is for chroot, and for its own loader.
 set -eu
 dir=$1
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v security | head -n 1)}
@@ -15,7 +15,9 @@ apt() {
 		-o Dir::Etc::sourcelist="$dir/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences="$dir/apt/preferences" -o Dir::Etc::preferencesparts=/dev/null \
 		-o APT::Install-Recommends=false -o APT::Sandbox::User=root "$@"
 }
-apt update
-apt install --download-only -y base-files libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev libssl-dev g++ make pkgconf dash coreutils
+# A mirror answers now and then that it does not.
+again() { "$@" || { sleep 5; "$@"; } || { sleep 20; "$@"; }; }
+again apt update
+again apt install --download-only -y base-files libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev libssl-dev g++ make pkgconf dash coreutils
 for deb in "$dir"/apt/cache/archives/*.deb; do dpkg -x "$deb" "$dir/root"; done
 rm -rf "$dir/apt"

@@ -37,7 +37,7 @@ std::string Pattern(uint64_t offset, size_t n) {
 }
 
 // Sizes gives the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
-// random as bounds of random sizes, so that small sizes are frequent, too. The program in Go has the same sequence.
+// random as bounds of random sizes, so that small sizes are frequent, too. The other programs have the same sequence.
 class Sizes {
  public:
   explicit Sizes(uint64_t largest) : largest_(largest) {}

@@ -15,8 +15,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
-// The libraries of this file cannot be installed where the tests run. Their tests send a daemon the very requests that
-// the libraries' sources make, in their order, and judge the answers as those sources do.
+// The libraries of this file are downloaded for make interop-all alone. Without them, these tests send a daemon the very
+// requests that the libraries' sources make, in their order and with the peer's bytes in any segments, and judge the
+// answers as those sources do.
 
 const recordProtocol = "ALTSRP_GCM_AES128_REKEY"
 

@@ -2,14 +2,11 @@ package matrix
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
-	"iter"
 	"net"
 	"os"
 	"strings"
@@ -19,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/alts"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -27,10 +26,10 @@ import (
 )
 
 // This file is the Go program of the tests. A copy of the test binary with this variable is that program: it does what
-// interop/cpp/peer.cc does, with grpc-go's own ALTS ("go", under shared-altsd exec) or with altscreds.
+// interop/cpp/peer.cc does, with grpc-go's own ALTS ("go", under shared-altsd exec), with altscreds, or without any security, next to Envoy ("plain").
 //
-//	peer go|altscreds server ADDRESS
-//	peer go|altscreds client TARGET ACCOUNT,ACCOUNT...
+//	peer go|altscreds|plain server ADDRESS
+//	peer go|altscreds|plain client TARGET ACCOUNT,ACCOUNT...
 const bePeer = "SHARED_ALTSD_MATRIX_PEER"
 
 const chunkSize = 1 << 20
@@ -49,20 +48,17 @@ func init() {
 func runPeer(args []string) error {
 	kind, role, address := args[0], args[1], args[2]
 	if role == "server" {
-		creds, err := altscreds.NewServerCredentials(altscreds.ServerOptions{})
-		if kind == "go" {
-			creds, err = alts.NewServerCreds(alts.DefaultServerOptions()), nil
-		}
+		creds, err := serverCredentials(kind)
 		if err != nil {
 			return err
 		}
 		return serve(address, creds)
 	}
-	accounts := strings.Split(args[3], ",")
-	creds, err := altscreds.NewClientCredentials(altscreds.ClientOptions{TargetAccounts: accounts})
-	if kind == "go" {
-		creds, err = alts.NewClientCreds(&alts.ClientOptions{TargetServiceAccounts: accounts}), nil
+	var accounts []string
+	if args[3] != "" {
+		accounts = strings.Split(args[3], ",")
 	}
+	creds, err := clientCredentials(kind, accounts)
 	if err != nil {
 		return err
 	}
@@ -86,75 +82,24 @@ func runPeer(args []string) error {
 	return nil
 }
 
-// patternChunk is one chunk of what interop.proto has a download consist of; it repeats after 65536 bytes.
-var patternChunk = sync.OnceValue(func() []byte {
-	b := make([]byte, chunkSize)
-	for i := range b {
-		b[i] = byte(i>>8 ^ i)
+func serverCredentials(kind string) (credentials.TransportCredentials, error) {
+	switch kind {
+	case "go":
+		return alts.NewServerCreds(alts.DefaultServerOptions()), nil
+	case "plain":
+		return insecure.NewCredentials(), nil
 	}
-	return b
-})
+	return altscreds.NewServerCredentials(altscreds.ServerOptions{})
+}
 
-// sendPattern calls send with chunks of the pattern, size bytes in all.
-func sendPattern(size int, send func(*wrapperspb.BytesValue) error) error {
-	for at := 0; at < size; at += chunkSize {
-		if err := send(wrapperspb.Bytes(patternChunk()[:min(chunkSize, size-at)])); err != nil {
-			return err
-		}
+func clientCredentials(kind string, accounts []string) (credentials.TransportCredentials, error) {
+	switch kind {
+	case "go":
+		return alts.NewClientCreds(&alts.ClientOptions{TargetServiceAccounts: accounts}), nil
+	case "plain":
+		return insecure.NewCredentials(), nil
 	}
-	return nil
-}
-
-func patternDigest(size int) string {
-	h := sha256.New()
-	sendPattern(size, func(b *wrapperspb.BytesValue) error { h.Write(b.Value); return nil })
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// sizes gives the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
-// random as bounds of random sizes, so that small sizes are frequent, too. The program in C++ has the same sequence.
-func sizes(n, largest int) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		random := uint64(0)
-		for i := range n {
-			size := largest
-			if i == 1 {
-				size = 1
-			} else if i > 1 {
-				random = random*6364136223846793005 + 1442695040888963407
-				size = 1 + int(random>>32%min(uint64(largest), 1<<(random>>59)))
-			}
-			if !yield(size) {
-				return
-			}
-		}
-	}
-}
-
-// echoMessages calls send with the messages of "echo N M".
-func echoMessages(n, largest int, send func(*wrapperspb.BytesValue) error) error {
-	const period = 1 << 16
-	pattern := bytes.Repeat(patternChunk()[:period], (largest+period-1)/period+1)
-	at := 0
-	for size := range sizes(n, largest) {
-		if err := send(wrapperspb.Bytes(pattern[at : at+size])); err != nil {
-			return err
-		}
-		at = (at + size) % period
-	}
-	return nil
-}
-
-// addMessage adds a message to a digest, its size and a colon before it.
-func addMessage(h hash.Hash, b *wrapperspb.BytesValue) {
-	fmt.Fprintf(h, "%d:", len(b.Value))
-	h.Write(b.Value)
-}
-
-func echoDigest(n, largest int) string {
-	h := sha256.New()
-	echoMessages(n, largest, func(b *wrapperspb.BytesValue) error { addMessage(h, b); return nil })
-	return hex.EncodeToString(h.Sum(nil))
+	return altscreds.NewClientCredentials(altscreds.ClientOptions{TargetAccounts: accounts})
 }
 
 // receive gives the digest of all that comes.
@@ -172,11 +117,26 @@ func receive(recv func() (*wrapperspb.BytesValue, error)) (string, error) {
 	}
 }
 
+// peerHeader is where Envoy tells a server its caller.
+const peerHeader = "x-peer-account"
+
+// saidBefore is what the client says itself in that header, which a server must not believe.
+const saidBefore = "root@beta.test"
+
+// caller describes a server's caller.
+func caller(ctx context.Context) string {
+	p, _ := grpcpeer.FromContext(ctx)
+	if p.Addr.Network() == "unix" { // behind Envoy
+		return strings.Join(metadata.ValueFromIncomingContext(ctx, peerHeader), ",") + " -"
+	}
+	return describe(p.AuthInfo)
+}
+
 // describe gives account and attribute "uid" of an authenticated peer.
 func describe(ai credentials.AuthInfo) string {
 	p, ok := altscreds.PeerFromAuthInfo(ai)
 	if !ok {
-		return "nobody -"
+		return "- -"
 	}
 	return p.Account + " " + p.Attributes["uid"]
 }
@@ -194,8 +154,7 @@ var service = grpc.ServiceDesc{
 			if err := decode(new(wrapperspb.StringValue)); err != nil {
 				return nil, err
 			}
-			p, _ := grpcpeer.FromContext(ctx)
-			return wrapperspb.String(describe(p.AuthInfo)), nil
+			return wrapperspb.String(caller(ctx)), nil
 		},
 	}},
 	Streams: []grpc.StreamDesc{
@@ -230,13 +189,21 @@ var service = grpc.ServiceDesc{
 }
 
 func serve(address string, creds credentials.TransportCredentials) error {
-	l, err := net.Listen("tcp", address)
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return err
 	}
 	s := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(1<<30))
 	s.RegisterService(&service, interop{})
-	fmt.Println("port", l.Addr().(*net.TCPAddr).Port)
+	port := 0 // of a UNIX socket
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	fmt.Println("port", port)
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
 		s.Stop()
@@ -267,6 +234,7 @@ func (c *client) open() (err error) {
 func greet(ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	var p grpcpeer.Peer
 	reply := new(wrapperspb.StringValue)
+	ctx = metadata.AppendToOutgoingContext(ctx, peerHeader, saidBefore)
 	if err := conn.Invoke(ctx, "/"+serviceName+"/Greet", new(wrapperspb.StringValue), reply, grpc.Peer(&p)); err != nil {
 		return "", err
 	}

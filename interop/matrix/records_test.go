@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"testing"
 
@@ -78,12 +77,9 @@ func (c *frameCounter) count(t *testing.T) int {
 // once, in segments of 16 bytes, and over the change of keys in both directions.
 func TestRecordsWithCPP(t *testing.T) {
 	w := theWorld(t)
-	named := func(name string) *kind {
-		k := kinds[slices.IndexFunc(kinds, func(k *kind) bool { return k.name == name })]
-		k.need(t, w)
-		return k
-	}
-	own, cpp := named("altscreds"), named("c++")
+	own := goOwn
+	own.need(t, w)
+	cpp.need(t, w)
 	large, small, fewer := echoDigest(24, 8<<20), echoDigest(4096, 32<<10), echoDigest(16, 64<<10)
 	for _, pair := range [][2]*kind{{own, cpp}, {cpp, own}} {
 		t.Run(pair[0].name+" to "+pair[1].name, func(t *testing.T) {
