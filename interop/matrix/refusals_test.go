@@ -57,9 +57,9 @@ var refusalCases = []refusalCase{
 		accounts: serverAt(gamma)},
 	{name: "the server's machine does not trust this one's CA", client: gamma, server: serverIn(beta), says: "(unknown_ca)",
 		accounts: serverAt(beta)},
-	{name: "the server's certificate has expired", client: alpha, server: serverIn(delta), says: "(certificate_expired)",
+	{name: "the server's certificate has expired", client: alpha, server: serverIn(delta), says: "(own_certificate)",
 		accounts: serverAt(delta)},
-	{name: "this machine's certificate has expired", client: delta, server: serverIn(beta), says: "(certificate_expired)",
+	{name: "this machine's certificate has expired", client: delta, server: serverIn(beta), says: "(own_certificate)",
 		accounts: serverAt(beta)},
 	{name: "the application names an account without a machine", not: judgesAccounts, client: alpha, server: serverIn(beta),
 		says: "(bad_request)", accounts: func(w *world, _ *kind) string { return w.server.name }},
@@ -71,6 +71,16 @@ var refusalCases = []refusalCase{
 	{name: "the server is silent", slow: true, client: alpha, server: func(t *testing.T, w *world) string {
 		return strangeServer(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	}, accounts: serverAt(beta)},
+	{name: "the server goes on when the daemon's time is over", slow: true, client: alpha, says: "(timed_out)",
+		server: func(t *testing.T, w *world) string {
+			return strangeServer(t, func(c net.Conn) {
+				c.Read(make([]byte, 64<<10))
+				io.WriteString(c, "salt\x01\x02\x08\x00 a beginning")
+				time.Sleep(12 * time.Second)
+				io.WriteString(c, " and no end")
+				io.Copy(io.Discard, c)
+			})
+		}, accounts: serverAt(beta)},
 }
 
 // strangeServer is a server that is no server of gRPC.
