@@ -5,8 +5,8 @@ SHELL := /bin/bash
 
 GO ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-# What the tests need of Debian: a C compiler for the race detector and for the system's user database.
-DEBIAN_PACKAGES := gcc libc6-dev openssl
+# What the tests need of Debian: a C compiler for the race detector and for the system's user database; ps.
+DEBIAN_PACKAGES := gcc libc6-dev openssl procps
 FUZZ_SECONDS ?= 75
 
 .PHONY: build static test debian-packages lint unit fuzz exec-race clean
