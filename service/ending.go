@@ -48,8 +48,9 @@ func (h *session) drain() *failure {
 	switch {
 	case h.state == idle || h.state == waiting:
 		return h.end(asFailure(errStopping))
-	case h.state == running && h.holds != aPlace && !h.underWay(): // a part of message 1, which anybody can send
-		return h.end(asFailure(errStopping))
+	case h.state == running && h.holds != aPlace && !h.underWay():
+		// A part of message 1, which anybody can send: whether there is more, to be told by, is not waited for.
+		return h.end(h.end(asFailure(errStopping)))
 	case h.state == refused && h.holds == aStream:
 		return h.end(h.failure)
 	case h.state == running && !h.ending:
