@@ -285,8 +285,8 @@ func (f *fleet) expired(t *testing.T) string {
 	})
 	f.works(t, "beta", "alpha") // with the one before
 	f.restart("beta")
-	said := f.refused(t, "beta", "alpha", "(certificate_expired)")
-	f.refused(t, "alpha", "beta", "")
+	said := f.refused(t, "beta", "alpha", "(own_certificate)")
+	f.refused(t, "alpha", "beta", "(own_certificate)")
 	f.heal(t)
 	return said
 }
