@@ -234,7 +234,7 @@ var particular = []struct {
 	{regexp.MustCompile(`DIR/\S*socket`), "SOCKET"},
 	// Which end of a connection notices first is chance.
 	{regexp.MustCompile(`(local|remote) connection failure`), "local (or remote) connection failure"},
-	{regexp.MustCompile(`code = Unavailable desc = (write|read|connection|error)[^"]*`), "code = Unavailable desc = (how the connection ended)"},
+	{regexp.MustCompile(`code = Unavailable desc = (write|read|connection|error)(\\"|[^"])*`), "code = Unavailable desc = (how the connection ended)"},
 	{regexp.MustCompile(`shared-altsd: (this machine's|the peer's) daemon refused: .* \(\w+\)(; handshake ID)?`), "shared-altsd: $1 daemon refused: TEXT"},
 }
 
