@@ -249,11 +249,13 @@ func (t *taker) over(h *session) error {
 		return h.expire()
 	case t.away.Load() && h.holds == aPlace:
 		return h.giveWay()
-	case t.srv.draining.Err() != nil && !h.ending:
+	}
+	if t.srv.draining.Err() != nil && !h.ending {
 		if f := h.drain(); f != nil {
 			return f
 		}
-	case t.ctx.Err() != nil:
+	}
+	if t.ctx.Err() != nil {
 		return h.end(t.srv.gone(t.ctx.Err()))
 	}
 	return nil
