@@ -70,7 +70,8 @@ func splitKeys(initiatorToResponder, responderToInitiator *noise.CipherState) (k
 	return keyData
 }
 
-// wipe overwrites the static private key's bytes, lets go of the ephemeral one, which Go cannot wipe, and drops everything that could be used to go on with it.
+// wipe overwrites the static private key's bytes, lets go of the ephemeral one, which Go cannot wipe, and drops everything
+// that could be used to go on with the handshake.
 func (h *Handshake) wipe() {
 	if h.dh != nil {
 		h.dh.ephemeral = nil

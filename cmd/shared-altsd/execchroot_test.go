@@ -8,8 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // In a chroot the kernel makes no user namespace, whatever the sysctls say, and exec does not blame these alone.
@@ -17,19 +15,7 @@ func TestExecInChroot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can chroot")
 	}
-	static, err := testprog.Static()
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(static)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := testprog.Dir(t)
-	program := write(t, filepath.Join(dir, "shared-altsd"), data)
-	if err := os.Chmod(program, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := rootWithProgram(t)
 	tmp := filepath.Join(dir, "tmp")
 	if err := errors.Join(os.Mkdir(tmp, 0o700), os.Chmod(tmp, os.ModeSticky|0o777)); err != nil {
 		t.Fatal(err)

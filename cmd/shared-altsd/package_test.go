@@ -27,12 +27,9 @@ func TestPackagePaths(t *testing.T) {
 	}
 }
 
-// On a machine with the package, which is here what the program sees as the root of its file system, check without flags
-// judges what the unit's daemon has, and a renewed certificate by the CAs of the configuration.
-func TestCheckPackage(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can show a program another root")
-	}
+// rootWithProgram returns a directory to chroot to, with the static program as /shared-altsd.
+func rootWithProgram(t *testing.T) string {
+	t.Helper()
 	static, err := testprog.Static()
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +38,20 @@ func TestCheckPackage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	machine := testprog.Dir(t)
+	dir := testprog.Dir(t)
+	if err := os.Chmod(write(t, filepath.Join(dir, "shared-altsd"), data), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// On a machine with the package, which is here what the program sees as the root of its file system, check without flags
+// judges what the unit's daemon has, and a renewed certificate by the CAs of the configuration.
+func TestCheckPackage(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can show a program another root")
+	}
+	machine := rootWithProgram(t)
 	put := func(name string, data []byte) {
 		t.Helper()
 		path := filepath.Join(machine, name)
@@ -49,10 +59,6 @@ func TestCheckPackage(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, path, data)
-	}
-	put("shared-altsd", data)
-	if err := os.Chmod(filepath.Join(machine, "shared-altsd"), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	ca := newCA(t, testca.Options{})
 	check := func(want string, args ...string) {
