@@ -3,6 +3,7 @@ package certbind
 import (
 	"container/list"
 	"crypto/sha256"
+	"crypto/x509"
 	"slices"
 	"sync"
 	"time"
@@ -72,7 +73,11 @@ func (c *cache) put(key [32]byte, o *outcome) {
 		c.leaves[o.leaf] = leaf
 	} else {
 		// The same DER has the same meaning: one parsed certificate serves all accounts of a machine.
-		o.peer.Leaf = leaf.Front().Value.(*list.Element).Value.(*cached).peer.Leaf
+		first := &leaf.Front().Value.(*list.Element).Value.(*cached).peer
+		o.peer.Leaf = first.Leaf
+		if slices.EqualFunc(first.Path, o.peer.Path, (*x509.Certificate).Equal) {
+			o.peer.Path = first.Path
+		}
 	}
 	entry := &cached{key: key, outcome: o}
 	e := c.all.PushBack(entry)

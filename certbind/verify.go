@@ -28,6 +28,8 @@ type Peer struct {
 
 	// CA is the trusted CA that vouched: of several, the one that began last. It is shared as well.
 	CA *x509.Certificate
+	// Path is the verified chain from Leaf to CA. It is shared as well.
+	Path []*x509.Certificate
 
 	limits []string // names that the CA which vouched may vouch for; nil: any
 }
@@ -92,7 +94,7 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	o := &outcome{
 		peer: Peer{
 			Machine: st.Machine, Account: st.Account, Attributes: st.Attributes,
-			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, CA: path.anchor,
+			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, CA: path.anchor, Path: path.certs,
 			NotAfter: earlier(st.NotAfter, path.notAfter),
 		},
 		leaf: leafHash, static: static, notBefore: st.NotBefore,
@@ -188,6 +190,7 @@ func (t *Trust) checkNames(st *Statement, leaf *x509.Certificate) error {
 
 // A verifiedPath is where a verified chain ends and how long it is good for, with its revocation lists.
 type verifiedPath struct {
+	certs               []*x509.Certificate // leaf first, trust anchor last
 	anchor              *x509.Certificate
 	notBefore, notAfter time.Time
 }
@@ -307,7 +310,7 @@ func (t *Trust) checkPath(path []*x509.Certificate, now time.Time) (verifiedPath
 				"a name constraint of a CA of the chain forbids the subject, or another directory name, of a certificate under it")
 		}
 	}
-	p := verifiedPath{anchor: path[len(path)-1], notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}
+	p := verifiedPath{certs: path, anchor: path[len(path)-1], notBefore: path[0].NotBefore, notAfter: path[0].NotAfter}
 	for _, c := range path[1:] {
 		p.notAfter = earlier(p.notAfter, c.NotAfter)
 		if c.NotBefore.After(p.notBefore) {

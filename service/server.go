@@ -78,6 +78,7 @@ type Server struct {
 	turns         *fair.Turns[share]  // of work on the processor
 	keys          *keysahead.Keys     // of handshakes
 	audit         *auditor
+	standard      standard
 	heldBytes     *tally[share] // bytes of requests and answers that streams hold
 	grpc          *localgrpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
