@@ -83,15 +83,14 @@ func (s *set) add(member string) error {
 
 // account says why a name in lower case cannot be that of an account.
 func account(name string) error {
-	err := foreign(name)
-	if err == nil {
-		if bad := strings.IndexAny(name, ",!"); bad >= 0 {
-			return fmt.Errorf("it holds %q: for several accounts write a set (define NAME ACCOUNT..., then $NAME), and for all but "+
-				"some a deny line before", name[bad])
-		}
-		err = certbind.ValidAccount(name, true)
+	if err := foreign(name); err != nil {
+		return err
 	}
-	if err != nil {
+	if bad := strings.IndexAny(name, ",!"); bad >= 0 {
+		return fmt.Errorf("it holds %q: for several accounts write a set (define NAME ACCOUNT..., then $NAME), and for all but "+
+			"some a deny line before", name[bad])
+	}
+	if err := certbind.ValidAccount(name, true); err != nil {
 		return fmt.Errorf("it can be no account: %w", err)
 	}
 	return nil

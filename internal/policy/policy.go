@@ -63,17 +63,20 @@ func NameHash(name string) [32]byte { return sha256.Sum256([]byte(name)) }
 // Rules are what --policy says. They do not change once made.
 type Rules struct {
 	index
-	permissive bool
-	allow      [2]bool  // what applies where no rule does, by direction
-	defaults   [2]place // where the default is said, by direction, if it is
 	statements
 }
+
+// String returns the files as one, each statement in its one form.
+func (r *Rules) String() string { return r.written(r.index.rules) }
 
 // Denied is what is denied before all rules. It does not change once made.
 type Denied struct {
 	index
 	statements
 }
+
+// String returns the files as one, each statement in its one form.
+func (d *Denied) String() string { return d.written(d.index.rules) }
 
 // A Policy is both, as one. It does not change once made; nil lets everybody.
 type Policy struct {
@@ -168,13 +171,10 @@ func (p *Policy) PeerGroups() []string {
 
 // Mode returns "enforcing" or "permissive", "" where there are no rules.
 func (p *Policy) Mode() string {
-	switch {
-	case p == nil || p.rules == nil:
+	if p == nil || p.rules == nil {
 		return ""
-	case p.rules.permissive:
-		return permissive
 	}
-	return enforcing
+	return modeName(p.rules.permissive)
 }
 
 // Default returns "allow" or "deny", what applies where no rule does, "" where there are no rules.
