@@ -28,8 +28,8 @@ func (p *Policy) Lint(hasGroup func(name string) bool) (found []Finding) {
 		of := r.lint(&r.statements, hasGroup)
 		of = append(of, r.lintDefaults()...)
 		if r.permissive {
-			of = append(of, finding(r.mode, "mode permissive: nothing is refused but what is denied at once; write mode enforcing when the log "+
-				"warns of nothing more that should pass"))
+			of = append(of, finding(r.mode, "mode permissive: nothing is refused but what is denied at once; write mode "+
+				"enforcing when the log warns of nothing more that should pass"))
 		}
 		order := r.order()
 		slices.SortStableFunc(of, func(a, b Finding) int { return order(place{a.File, a.Line}, place{b.File, b.Line}) })
@@ -85,10 +85,11 @@ func (r *Rules) lintDefaults() (found []Finding) {
 		}
 		switch {
 		case all == 0 && at.line == 0:
-			found = append(found, finding(place{r.files[0], 1}, "nothing is said of %v: all that this machine's programs %s is refused; "+
-				"write default %v deny if that is meant", d, what, d))
+			found = append(found, finding(place{r.files[0], 1}, "nothing is said of %v: all that this machine's programs %s "+
+				"is refused; write default %v deny if that is meant", d, what, d))
 		case all > 0 && agree == all:
-			found = append(found, finding(at, "all that this machine's programs %s is %s: each rule for %v says the same as its default, %s",
+			found = append(found, finding(at, "all that this machine's programs %s is %s: each rule for %v says the same as "+
+				"its default, %s",
 				what, map[bool]string{true: "allowed", false: "refused"}[r.allow[d]], d, verb(r.allow[d])))
 		}
 	}

@@ -120,8 +120,8 @@ type parser struct {
 // ParseRules reads the files of a policy, in order. An error names the line, what is wrong and the cure.
 func ParseRules(files []File) (*Rules, error) {
 	if len(files) == 0 {
-		return nil, errors.New("there is no *.policy file, and without a rule nobody may talk to anybody: write one ('allow any * " +
-			"*@*' lets everybody), or take --policy away")
+		return nil, errors.New("there is no *.policy file, and without a rule nobody may talk to anybody: write one ('allow " +
+			"any * *@*' lets everybody), or take --policy away")
 	}
 	p := parser{}
 	if err := p.read(files); err != nil {
@@ -149,8 +149,8 @@ func (p *parser) read(files []File) error {
 	for _, f := range files {
 		p.files = append(p.files, f.Name)
 		if size += len(f.Data); size > MaxBytes {
-			return fmt.Errorf("%s: the files have more than %d bytes together: write sets and domains (.example.com) in the place "+
-				"of single names", f.Name, MaxBytes)
+			return fmt.Errorf("%s: the files have more than %d bytes together: write sets and domains (.example.com) in the "+
+				"place of single names", f.Name, MaxBytes)
 		}
 		data, line := bytes.TrimPrefix(f.Data, []byte("\ufeff")), 0
 		for text := range bytes.Lines(data) {
@@ -186,8 +186,8 @@ func (p *parser) line(at place, line []byte) error {
 		return p.define(at, tokens[1:])
 	case "mode", "default":
 		if p.denied {
-			return fmt.Errorf("%s belongs to the files of --policy: here stand deny and define alone, and what is denied here is "+
-				"denied in either mode", word)
+			return fmt.Errorf("%s belongs to the files of --policy: here stand deny and define alone, and what is denied "+
+				"here is denied in either mode", word)
 		}
 		if word == "mode" {
 			return p.setMode(at, tokens[1:])
@@ -200,7 +200,8 @@ func (p *parser) line(at place, line []byte) error {
 		if p.denied {
 			return fmt.Errorf("%.80q begins no line: begin with deny, or with define for a set", word)
 		}
-		return fmt.Errorf("%.80q begins no line: begin with allow or deny, with define for a set, or with mode or default", word)
+		return fmt.Errorf("%.80q begins no line: begin with allow or deny, with define for a set, or with mode or "+
+			"default", word)
 	}
 }
 
@@ -273,8 +274,8 @@ func (p *parser) setDefault(at place, args []string) error {
 
 func (p *parser) rule(at place, text string, tokens []string) error {
 	if p.denied && tokens[0] == "allow" {
-		return errors.New("allow belongs to the files of --policy: what is denied here no rule allows; take the deny line away " +
-			"('shared-altsd deny --remove')")
+		return errors.New("allow belongs to the files of --policy: what is denied here no rule allows; take the deny line " +
+			"away ('shared-altsd deny --remove')")
 	}
 	form := "deny in|out|any LOCAL USER@MACHINE [CONDITION=VALUE]..."
 	if !p.denied {
@@ -284,7 +285,8 @@ func (p *parser) rule(at place, text string, tokens []string) error {
 		return fmt.Errorf("the rule has %d words: write %s", len(tokens), form)
 	}
 	if len(p.rules) == maxRules {
-		return fmt.Errorf("there are more than %d rules: write sets (define NAME MEMBER...) and domains (.example.com)", maxRules)
+		return fmt.Errorf("there are more than %d rules: write sets (define NAME MEMBER...) and domains "+
+			"(.example.com)", maxRules)
 	}
 	r := rule{place: at, base: filepath.Base(at.file), text: text, allow: tokens[0] == "allow"}
 	switch tokens[1] {
@@ -324,7 +326,8 @@ func (p *parser) define(at place, args []string) error {
 	case strings.HasPrefix(name, "$"):
 		return fmt.Errorf("%.80q: write the name without $ where it is defined, and with $ where it is used", args[0])
 	case !validSetName(name):
-		return fmt.Errorf("%.80q cannot name a set: write letters of ASCII, digits, - and _, at most %d, a letter first", args[0],
+		return fmt.Errorf("%.80q cannot name a set: write letters of ASCII, digits, - and _, at most %d, a letter "+
+			"first", args[0],
 			maxSetName)
 	case old != nil:
 		return fmt.Errorf("$%s stands in %v already: give this one another name, or its members to that one", name, old.place)
@@ -343,8 +346,8 @@ func (p *parser) define(at place, args []string) error {
 		seen[s.members[len(s.members)-1]] = true
 	}
 	if s.notAccounts != "" && s.notMachines != "" {
-		return fmt.Errorf("the members of $%s are neither all accounts (%.80q is none) nor all machines (%.80q is none): define two "+
-			"sets", name, s.notAccounts, s.notMachines)
+		return fmt.Errorf("the members of $%s are neither all accounts (%.80q is none) nor all machines (%.80q is none): "+
+			"define two sets", name, s.notAccounts, s.notMachines)
 	}
 	p.known[name] = s
 	p.sets = append(p.sets, s)

@@ -121,34 +121,36 @@ type Verdict struct {
 
 // Judge says whether a connection may be: what is denied first, then the first rule that matches, then the default.
 func (p *Policy) Judge(c *Connection) Verdict {
-	v, _ := p.Explain(c)
+	v, _ := p.judge(c)
 	return v
 }
 
-// Explain is Judge with the rule that decided as it was written, "" where none did.
-func (p *Policy) Explain(c *Connection) (Verdict, string) {
+// judge returns the rule that decided as well, nil where none did.
+func (p *Policy) judge(c *Connection) (Verdict, *rule) {
 	if p == nil {
-		return Verdict{Allowed: true}, ""
+		return Verdict{Allowed: true}, nil
 	}
+	v := Verdict{Rule: "default " + c.Direction.String()}
 	if c.Account == "" || c.Peer.Account == "" || c.Peer.Machine == "" {
-		return Verdict{Rule: "default " + c.Direction.String()}, "" // nobody: no verifier lets that through
+		return v, nil // nobody: no verifier lets that through
 	}
 	if p.denied != nil {
 		if r := p.denied.first(c, true); r != nil {
-			return Verdict{Rule: r.name(), Denied: true}, r.text
+			return Verdict{Rule: r.name(), Denied: true}, r
 		}
 	}
 	if p.rules == nil {
-		return Verdict{Allowed: true}, ""
+		return Verdict{Allowed: true}, nil
 	}
-	v, text := Verdict{Allowed: p.rules.allow[c.Direction], Rule: "default " + c.Direction.String()}, ""
-	if r := p.rules.first(c, false); r != nil {
-		v, text = Verdict{Allowed: r.allow, Rule: r.name()}, r.text
+	v.Allowed = p.rules.allow[c.Direction]
+	r := p.rules.first(c, false)
+	if r != nil {
+		v.Allowed, v.Rule = r.allow, r.name()
 	}
 	if !v.Allowed && p.rules.permissive {
 		v.Allowed, v.Would = true, true
 	}
-	return v, text
+	return v, r
 }
 
 // LocalGroups returns the groups that stand on local sides, sorted: those whose members the user database has to be

@@ -34,7 +34,7 @@ func TestRefusals(t *testing.T) {
 		"define a *.example.com":                `the member "*.example.com" of $a: *. is not taken: write .example.com, which is every name below example.com`,
 		"define a n[0-9]":                       `the member "n[0-9]" of $a: it holds '[', and there are no patterns within names`,
 		"define a bob_ .example.com":            `the members of $a are neither all accounts (".example.com" is none) nor all machines ("bob_" is none)`,
-		"allow in * $a@*":                       `the peer's account in "$a@*": there is no set $a before this line: define a MEMBER..., in a line or a file before`,
+		"allow in * $a@*":                       `the peer's account in "$a@*": there is no set $a before this line: write define a MEMBER..., in a line or a file before`,
 		"define a .x\nallow in * $a@*":          `the peer's account in "$a@*": the set defined in /etc/shared-altsd/policy.d/0.policy:1 holds machines (".x" is no account): put it behind the @`,
 		"define a bob_\nallow in * *@$a":        `the peer's machine in "*@$a": the set defined in /etc/shared-altsd/policy.d/0.policy:1 holds accounts ("bob_" is no machine): put it before the @`,
 		"define a .x\nallow in $a *@*":          `the local account "$a": the set defined in /etc/shared-altsd/policy.d/0.policy:1 holds machines`,
