@@ -129,7 +129,7 @@ func TestCovers(t *testing.T) {
 func TestLintClaimsNothingFalse(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	claims := 0
-	for range 200 {
+	for range 120 {
 		d, rs := again(t, strings.Join(randomLines(r, true), "\n"), strings.Join(randomLines(r, false), "\n"))
 		p := New(d, rs)
 		never := map[string]bool{}

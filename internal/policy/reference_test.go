@@ -234,7 +234,7 @@ func again(t *testing.T, denied, rules string) (*Denied, *Rules) {
 // The index finds what reading line by line does.
 func TestIndexAgainstReference(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	rounds := 400
+	rounds := 150
 	if testing.Short() {
 		rounds = 100
 	}
