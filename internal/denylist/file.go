@@ -33,8 +33,8 @@ const (
 )
 
 // Open locks and reads the file denied.policy of a directory. It may not be there yet; a symlink is refused.
-func Open(dir string) (f *File, err error) {
-	f = &File{}
+func Open(dir string) (_ *File, err error) {
+	f := new(File)
 	if f.dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
