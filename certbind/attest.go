@@ -2,7 +2,6 @@ package certbind
 
 import (
 	"bytes"
-	"crypto/ecdh"
 	"errors"
 	"sync"
 	"time"
@@ -35,20 +34,14 @@ func (s *statementSlot) holds(encoded []byte, now time.Time) bool {
 type Attestation struct {
 	// Public and Private are the X25519 static key pair.
 	Public, Private [32]byte
-	// Key is Private made ready for use, which costs a scalar multiplication; nil: whoever uses Private has to. It is
-	// shared, does not change, and goes when the last handshake with it ends.
-	Key *ecdh.PrivateKey
 	// Identity is the payload of docs/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
 	Identity []byte
 	// NotAfter is the end of the statement, the leaf's at the latest.
 	NotAfter time.Time
 }
 
-// Wipe zeroes the private key and lets go of Key.
-func (a *Attestation) Wipe() {
-	clear(a.Private[:])
-	a.Key = nil
-}
+// Wipe zeroes the private key.
+func (a *Attestation) Wipe() { clear(a.Private[:]) }
 
 // Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
@@ -59,7 +52,7 @@ func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error
 	for {
 		m.mu.Lock()
 		s := m.state.Load()
-		att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
+		att := &Attestation{Public: s.public, Private: s.private}
 		m.mu.Unlock()
 		err := m.attest(att, s, account, attrs, now)
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 // A stock is the keys of one kind.
 type stock[K any] struct {
 	fresh func() (K, error)
+	wipe  func(K)              // a key that nobody gets
 	now   func() time.Duration // since boot
 
 	mu     sync.Mutex
@@ -60,7 +61,7 @@ func (s *stock[K]) pop() K {
 // drop lets go of the keys that are too old.
 func (s *stock[K]) drop(now time.Duration) {
 	for s.n > 0 && now-s.keys[s.first].at >= maxAge {
-		s.pop()
+		s.wipe(s.pop())
 	}
 }
 
@@ -88,7 +89,11 @@ func (s *stock[K]) piece() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.making--
-	if err != nil || s.closed {
+	switch {
+	case err != nil:
+		return true
+	case s.closed:
+		s.wipe(key)
 		return true
 	}
 	s.keys[(s.first+s.n)%most] = kept[K]{key, at}
@@ -122,7 +127,7 @@ func (s *stock[K]) close() {
 	defer s.mu.Unlock()
 	s.closed, s.owed = true, 0
 	for s.n > 0 {
-		s.pop()
+		s.wipe(s.pop())
 	}
 	if s.expiry != nil {
 		s.expiry.Stop()

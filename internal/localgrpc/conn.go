@@ -69,6 +69,9 @@ type conn struct {
 	firstWindow int64 // of a new stream
 	blocked     []*Stream
 	age         *time.Timer
+	ping        [8]byte // the PING that waits for its answer, if pinged
+	pinged      bool
+	pingTimer   *time.Timer
 
 	out      []byte
 	outBuf   *[]byte // out's from the pool
@@ -329,6 +332,9 @@ func (c *conn) close() {
 	c.shut()
 	if c.age != nil {
 		c.age.Stop()
+	}
+	if c.pingTimer != nil {
+		c.pingTimer.Stop()
 	}
 	for _, st := range c.streams {
 		st.abort()
