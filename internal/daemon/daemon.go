@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/policy"
@@ -122,6 +123,8 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	}
 	d.policy.start()
 	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.policy, d.denied, d.metrics)
+	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, accounts: accounts, server: d.server,
+		domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}

@@ -25,10 +25,8 @@ type position struct {
 	numbers                map[string]int
 	any, same              []int
 	names, domains, groups map[string][]int
+	longest                int // of the domains, bytes
 }
-
-// maxName is how long the name of a machine may be that is looked up under its domains.
-const maxName = 253
 
 func (p *position) number(of pattern) int {
 	text := of.String()
@@ -61,7 +59,7 @@ func (p *position) number(of pattern) int {
 func (p *position) addName(name string, n int) {
 	to := p.names
 	if name[0] == '.' {
-		to = p.domains
+		to, p.longest = p.domains, max(p.longest, len(name))
 	}
 	to[name] = append(to[name], n)
 }
@@ -81,10 +79,7 @@ func (p *position) account(to []int, name string, groups []string) []int {
 func (p *position) machineNamed(to []int, name string) []int {
 	name = strings.TrimSuffix(name, ".") // as a certificate may have it
 	to = append(to, p.names[name]...)
-	if len(p.domains) == 0 || len(name) > maxName {
-		return to
-	}
-	for i := 1; i < len(name); i++ {
+	for i := max(1, len(name)-p.longest); i < len(name); i++ {
 		if name[i] == '.' {
 			to = append(to, p.domains[name[i:]]...)
 		}

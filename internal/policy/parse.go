@@ -2,9 +2,11 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,6 +36,13 @@ const (
 	permissive = "permissive"
 )
 
+func modeName(isPermissive bool) string {
+	if isPermissive {
+		return permissive
+	}
+	return enforcing
+}
+
 func verb(allow bool) string {
 	if allow {
 		return "allow"
@@ -49,47 +58,76 @@ type place struct {
 
 func (p place) String() string { return fmt.Sprintf("%s:%d", p.file, p.line) }
 
-// statements are what files say, in their order.
+// statements are what files say beside rules.
 type statements struct {
-	list []string // each in the one form that it has
-	mode place    // where the mode is said, if it is
-	sets []*set
+	files      []string // their names, in order
+	mode       place    // where it is said, if it is
+	permissive bool
+	defaults   [2]place // where it is said, by direction, if it is
+	allow      [2]bool  // the default, by direction
+	sets       []*set
 }
 
-// String returns the files as one, each statement in its one form.
-func (s *statements) String() string {
-	if len(s.list) == 0 {
-		return ""
+// written returns files as one, each statement in its one form.
+func (s *statements) written(rules []rule) string {
+	type line struct {
+		place
+		text string
 	}
-	return strings.Join(s.list, "\n") + "\n"
+	var lines []line
+	add := func(at place, format string, args ...any) {
+		if at.line > 0 {
+			lines = append(lines, line{at, fmt.Sprintf(format, args...) + "\n"})
+		}
+	}
+	add(s.mode, "mode %s", modeName(s.permissive))
+	for d, at := range s.defaults {
+		add(at, "default %v %s", Direction(d), verb(s.allow[d]))
+	}
+	for _, set := range s.sets {
+		add(set.place, "define %s %s", set.name, strings.Join(set.members, " "))
+	}
+	for i := range rules {
+		add(rules[i].place, "%v", &rules[i])
+	}
+	order := s.order()
+	slices.SortFunc(lines, func(a, b line) int { return order(a.place, b.place) })
+	var b strings.Builder
+	for _, l := range lines {
+		b.WriteString(l.text)
+	}
+	return b.String()
+}
+
+// order returns how places follow each other.
+func (s *statements) order() func(a, b place) int {
+	number := make(map[string]int)
+	for i, f := range s.files {
+		number[f] = i
+	}
+	return func(a, b place) int { return cmp.Or(number[a.file]-number[b.file], a.line-b.line) }
 }
 
 // A parser reads files of one kind.
 type parser struct {
 	denied bool
 	statements
-	rules      []rule
-	known      map[string]*set
-	permissive bool
-	allow      [2]bool
-	defaults   [2]place
-	members    int
+	rules   []rule
+	known   map[string]*set
+	members int // of all sets
 }
 
 // ParseRules reads the files of a policy, in order. An error names the line, what is wrong and the cure.
 func ParseRules(files []File) (*Rules, error) {
 	if len(files) == 0 {
-		return nil, errors.New("there is no *.policy file, and without a rule nobody may talk to anybody: write one ('allow any * " +
-			"*@*' lets everybody), or take --policy away")
+		return nil, errors.New("there is no *.policy file, and without a rule nobody may talk to anybody: write one ('allow " +
+			"any * *@*' lets everybody), or take --policy away")
 	}
 	p := parser{}
-	if err := p.files(files); err != nil {
+	if err := p.read(files); err != nil {
 		return nil, err
 	}
-	r := &Rules{permissive: p.permissive, allow: p.allow, statements: p.statements}
-	for d, at := range p.defaults {
-		r.defaults[d] = at
-	}
+	r := &Rules{statements: p.statements}
 	r.index.build(p.rules)
 	return r, nil
 }
@@ -97,7 +135,7 @@ func ParseRules(files []File) (*Rules, error) {
 // ParseDenied reads the files of what is denied before all rules, in order.
 func ParseDenied(files []File) (*Denied, error) {
 	p := parser{denied: true}
-	if err := p.files(files); err != nil {
+	if err := p.read(files); err != nil {
 		return nil, err
 	}
 	d := &Denied{statements: p.statements}
@@ -105,13 +143,14 @@ func ParseDenied(files []File) (*Denied, error) {
 	return d, nil
 }
 
-func (p *parser) files(files []File) error {
+func (p *parser) read(files []File) error {
 	size := 0
 	p.known = make(map[string]*set)
 	for _, f := range files {
+		p.files = append(p.files, f.Name)
 		if size += len(f.Data); size > MaxBytes {
-			return fmt.Errorf("%s: the files have more than %d bytes together: write sets and domains (.example.com) in the place "+
-				"of single names", f.Name, MaxBytes)
+			return fmt.Errorf("%s: the files have more than %d bytes together: write sets and domains (.example.com) in the "+
+				"place of single names", f.Name, MaxBytes)
 		}
 		data, line := bytes.TrimPrefix(f.Data, []byte("\ufeff")), 0
 		for text := range bytes.Lines(data) {
@@ -147,8 +186,8 @@ func (p *parser) line(at place, line []byte) error {
 		return p.define(at, tokens[1:])
 	case "mode", "default":
 		if p.denied {
-			return fmt.Errorf("%s belongs to the files of --policy: here stand deny and define alone, and what is denied here is "+
-				"denied in either mode", word)
+			return fmt.Errorf("%s belongs to the files of --policy: here stand deny and define alone, and what is denied "+
+				"here is denied in either mode", word)
 		}
 		if word == "mode" {
 			return p.setMode(at, tokens[1:])
@@ -161,7 +200,8 @@ func (p *parser) line(at place, line []byte) error {
 		if p.denied {
 			return fmt.Errorf("%.80q begins no line: begin with deny, or with define for a set", word)
 		}
-		return fmt.Errorf("%.80q begins no line: begin with allow or deny, with define for a set, or with mode or default", word)
+		return fmt.Errorf("%.80q begins no line: begin with allow or deny, with define for a set, or with mode or "+
+			"default", word)
 	}
 }
 
@@ -213,7 +253,6 @@ func (p *parser) setMode(at place, args []string) error {
 		return fmt.Errorf("mode is %.80q: write mode permissive, or mode enforcing", strings.Join(args, " "))
 	}
 	p.mode, p.permissive = at, args[0] == permissive
-	p.list = append(p.list, "mode "+args[0])
 	return nil
 }
 
@@ -230,14 +269,13 @@ func (p *parser) setDefault(at place, args []string) error {
 		return fmt.Errorf("default %v stands in %v already: say it once, in one of the files", d, p.defaults[d])
 	}
 	p.defaults[d], p.allow[d] = at, args[1] == "allow"
-	p.list = append(p.list, "default "+args[0]+" "+args[1])
 	return nil
 }
 
 func (p *parser) rule(at place, text string, tokens []string) error {
 	if p.denied && tokens[0] == "allow" {
-		return errors.New("allow belongs to the files of --policy: what is denied here no rule allows; take the deny line away " +
-			"('shared-altsd deny --remove')")
+		return errors.New("allow belongs to the files of --policy: what is denied here no rule allows; take the deny line " +
+			"away ('shared-altsd deny --remove')")
 	}
 	form := "deny in|out|any LOCAL USER@MACHINE [CONDITION=VALUE]..."
 	if !p.denied {
@@ -247,7 +285,8 @@ func (p *parser) rule(at place, text string, tokens []string) error {
 		return fmt.Errorf("the rule has %d words: write %s", len(tokens), form)
 	}
 	if len(p.rules) == maxRules {
-		return fmt.Errorf("there are more than %d rules: write sets (define NAME MEMBER...) and domains (.example.com)", maxRules)
+		return fmt.Errorf("there are more than %d rules: write sets (define NAME MEMBER...) and domains "+
+			"(.example.com)", maxRules)
 	}
 	r := rule{place: at, base: filepath.Base(at.file), text: text, allow: tokens[0] == "allow"}
 	switch tokens[1] {
@@ -274,7 +313,6 @@ func (p *parser) rule(at place, text string, tokens []string) error {
 		}
 	}
 	p.rules = append(p.rules, r)
-	p.list = append(p.list, r.String())
 	return nil
 }
 
@@ -288,7 +326,8 @@ func (p *parser) define(at place, args []string) error {
 	case strings.HasPrefix(name, "$"):
 		return fmt.Errorf("%.80q: write the name without $ where it is defined, and with $ where it is used", args[0])
 	case !validSetName(name):
-		return fmt.Errorf("%.80q cannot name a set: write letters of ASCII, digits, - and _, at most %d, a letter first", args[0],
+		return fmt.Errorf("%.80q cannot name a set: write letters of ASCII, digits, - and _, at most %d, a letter "+
+			"first", args[0],
 			maxSetName)
 	case old != nil:
 		return fmt.Errorf("$%s stands in %v already: give this one another name, or its members to that one", name, old.place)
@@ -307,12 +346,11 @@ func (p *parser) define(at place, args []string) error {
 		seen[s.members[len(s.members)-1]] = true
 	}
 	if s.notAccounts != "" && s.notMachines != "" {
-		return fmt.Errorf("the members of $%s are neither all accounts (%.80q is none) nor all machines (%.80q is none): define two "+
-			"sets", name, s.notAccounts, s.notMachines)
+		return fmt.Errorf("the members of $%s are neither all accounts (%.80q is none) nor all machines (%.80q is none): "+
+			"define two sets", name, s.notAccounts, s.notMachines)
 	}
 	p.known[name] = s
 	p.sets = append(p.sets, s)
-	p.list = append(p.list, "define "+name+" "+strings.Join(s.members, " "))
 	return nil
 }
 

@@ -83,15 +83,14 @@ func (s *set) add(member string) error {
 
 // account says why a name in lower case cannot be that of an account.
 func account(name string) error {
-	err := foreign(name)
-	if err == nil {
-		if bad := strings.IndexAny(name, ",!"); bad >= 0 {
-			return fmt.Errorf("it holds %q: for several accounts write a set (define NAME ACCOUNT..., then $NAME), and for all but "+
-				"some a deny line before", name[bad])
-		}
-		err = certbind.ValidAccount(name, true)
+	if err := foreign(name); err != nil {
+		return err
 	}
-	if err != nil {
+	if bad := strings.IndexAny(name, ",!"); bad >= 0 {
+		return fmt.Errorf("it holds %q: for several accounts write a set (define NAME ACCOUNT..., then $NAME), and for all "+
+			"but some a deny line before", name[bad])
+	}
+	if err := certbind.ValidAccount(name, true); err != nil {
 		return fmt.Errorf("it can be no account: %w", err)
 	}
 	return nil
@@ -107,11 +106,11 @@ func machine(name string) error {
 	}
 	switch {
 	case strings.ContainsAny(name, ",!"):
-		return errors.New("for several machines write a set (define NAME MACHINE..., then $NAME), and for all but some a deny line " +
-			"before")
+		return errors.New("for several machines write a set (define NAME MACHINE..., then $NAME), and for all but some a " +
+			"deny line before")
 	case strings.ContainsAny(name, "/:"):
-		return errors.New("addresses and networks are not judged, only names that certificates prove: write machines, domains " +
-			"(.example.com) or *")
+		return errors.New("addresses and networks are not judged, only names that certificates prove: write machines, " +
+			"domains (.example.com) or *")
 	case name == ".":
 		return errors.New("a domain has a name behind its dot: write .example.com, or * for all machines")
 	case len(name) > 1 && strings.HasSuffix(name, "."):
@@ -127,15 +126,16 @@ func machine(name string) error {
 func foreign(name string) error {
 	for _, r := range name {
 		if r >= 0x80 {
-			return fmt.Errorf("it holds %U, and names are plain ASCII: write a machine's as its certificate has it (xn--...)", r)
+			return fmt.Errorf("it holds %U, and names are plain ASCII: write a machine's as its certificate has it "+
+				"(xn--...)", r)
 		}
 	}
 	if strings.Contains(name, `"`) {
 		return errors.New("quotes belong to the values of conditions: write names without")
 	}
 	if bad := strings.IndexAny(name, "*?[]{}()|~^"); bad >= 0 {
-		return fmt.Errorf("it holds %q, and there are no patterns within names and no regular expressions: write the whole name, "+
-			".example.com for every machine below, * for all, or a set (define NAME MEMBER..., then $NAME)", name[bad])
+		return fmt.Errorf("it holds %q, and there are no patterns within names and no regular expressions: write the whole "+
+			"name, .example.com for every machine below, * for all, or a set (define NAME MEMBER..., then $NAME)", name[bad])
 	}
 	return nil
 }
@@ -144,7 +144,8 @@ func foreign(name string) error {
 func (p *parser) local(token string) (pattern, error) {
 	t := ascii.Lower(token)
 	if t == "=" {
-		return pattern{}, errors.New("= stands for the local account in the peer's place: as the local account write * or a name")
+		return pattern{}, errors.New("= stands for the local account in the peer's place: as the local account write * or a " +
+			"name")
 	}
 	l, err := p.account(t)
 	if err != nil {
@@ -159,12 +160,15 @@ func (p *parser) peer(token string) (user, mach pattern, err error) {
 	u, m := names.SplitAccount(t)
 	switch {
 	case !strings.Contains(t, "@") && strings.Contains(t, "="):
-		return user, mach, fmt.Errorf("the peer %.80q has no @: write the peer, USER@MACHINE, before the conditions; *@* is everybody",
+		return user, mach, fmt.Errorf("the peer %.80q has no @: write the peer, USER@MACHINE, before the conditions; *@* is "+
+			"everybody",
 			token)
 	case !strings.Contains(t, "@"):
-		return user, mach, fmt.Errorf("the peer %.80q has no @: write USER@MACHINE, as in %s; *@* is everybody", token, completed(t))
+		return user, mach, fmt.Errorf("the peer %.80q has no @: write USER@MACHINE, as in %.100s; *@* is "+
+			"everybody", token, completed(t))
 	case u == "" || m == "":
-		return user, mach, fmt.Errorf("the peer %.80q has nothing on one side of its @: write * for all, as in *@.example.com", token)
+		return user, mach, fmt.Errorf("the peer %.80q has nothing on one side of its @: write * for all, as in "+
+			"*@.example.com", token)
 	}
 	if user, err = p.account(u); err != nil {
 		return user, mach, fmt.Errorf("the peer's account in %.80q: %w", token, err)
@@ -201,7 +205,8 @@ func (p *parser) account(t string) (pattern, error) {
 	case t[0] == '$':
 		s, err := p.setFor(t[1:])
 		if err == nil && s.notAccounts != "" {
-			err = fmt.Errorf("the set defined in %v holds machines (%.80q is no account): put it behind the @, or define another", s.place,
+			err = fmt.Errorf("the set defined in %v holds machines (%.80q is no account): put it behind the @, or define "+
+				"another", s.place,
 				s.notAccounts)
 		}
 		return pattern{ofSet, t[1:], s}, err
@@ -219,12 +224,13 @@ func (p *parser) machine(t string) (pattern, error) {
 	case t == "=":
 		return pattern{}, errors.New("= stands for an account, before the @: write the machine, .example.com or *")
 	case t[0] == '%':
-		return pattern{}, errors.New("a group is one of accounts, before the @: for several machines write a set (define NAME " +
-			"MACHINE..., then $NAME)")
+		return pattern{}, errors.New("a group is one of accounts, before the @: for several machines write a set (define " +
+			"NAME MACHINE..., then $NAME)")
 	case t[0] == '$':
 		s, err := p.setFor(t[1:])
 		if err == nil && s.notMachines != "" {
-			err = fmt.Errorf("the set defined in %v holds accounts (%.80q is no machine): put it before the @, or define another", s.place,
+			err = fmt.Errorf("the set defined in %v holds accounts (%.80q is no machine): put it before the @, or define "+
+				"another", s.place,
 				s.notMachines)
 		}
 		return pattern{ofSet, t[1:], s}, err
@@ -238,7 +244,8 @@ func (p *parser) machine(t string) (pattern, error) {
 func (p *parser) setFor(name string) (*set, error) {
 	s := p.known[name]
 	if s == nil {
-		return nil, fmt.Errorf("there is no set $%s before this line: define %s MEMBER..., in a line or a file before", name, name)
+		return nil, fmt.Errorf("there is no set $%.80s before this line: write define %.80[1]s MEMBER..., in a line or a file before",
+			name)
 	}
 	s.used = true
 	return s, nil
@@ -261,5 +268,6 @@ func groupName(lowered string) (string, error) {
 	case err == nil:
 		err = errors.New("it is no name")
 	}
-	return "", fmt.Errorf("%w; write it as the attribute groups has it, what is not of [a-z0-9_.$+-@\\] as %%XX: domain%%20users", err)
+	return "", fmt.Errorf("%w; write it as the attribute groups has it, what is not of [a-z0-9_.$+-@\\] as %%XX: "+
+		"domain%%20users", err)
 }

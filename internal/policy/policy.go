@@ -63,17 +63,20 @@ func NameHash(name string) [32]byte { return sha256.Sum256([]byte(name)) }
 // Rules are what --policy says. They do not change once made.
 type Rules struct {
 	index
-	permissive bool
-	allow      [2]bool  // what applies where no rule does, by direction
-	defaults   [2]place // where the default is said, by direction, if it is
 	statements
 }
+
+// String returns the files as one, each statement in its one form.
+func (r *Rules) String() string { return r.written(r.index.rules) }
 
 // Denied is what is denied before all rules. It does not change once made.
 type Denied struct {
 	index
 	statements
 }
+
+// String returns the files as one, each statement in its one form.
+func (d *Denied) String() string { return d.written(d.index.rules) }
 
 // A Policy is both, as one. It does not change once made; nil lets everybody.
 type Policy struct {
@@ -118,34 +121,36 @@ type Verdict struct {
 
 // Judge says whether a connection may be: what is denied first, then the first rule that matches, then the default.
 func (p *Policy) Judge(c *Connection) Verdict {
-	v, _ := p.Explain(c)
+	v, _ := p.judge(c)
 	return v
 }
 
-// Explain is Judge with the rule that decided as it was written, "" where none did.
-func (p *Policy) Explain(c *Connection) (Verdict, string) {
+// judge returns the rule that decided as well, nil where none did.
+func (p *Policy) judge(c *Connection) (Verdict, *rule) {
 	if p == nil {
-		return Verdict{Allowed: true}, ""
+		return Verdict{Allowed: true}, nil
 	}
+	v := Verdict{Rule: "default " + c.Direction.String()}
 	if c.Account == "" || c.Peer.Account == "" || c.Peer.Machine == "" {
-		return Verdict{Rule: "default " + c.Direction.String()}, "" // nobody: no verifier lets that through
+		return v, nil // nobody: no verifier lets that through
 	}
 	if p.denied != nil {
 		if r := p.denied.first(c, true); r != nil {
-			return Verdict{Rule: r.name(), Denied: true}, r.text
+			return Verdict{Rule: r.name(), Denied: true}, r
 		}
 	}
 	if p.rules == nil {
-		return Verdict{Allowed: true}, ""
+		return Verdict{Allowed: true}, nil
 	}
-	v, text := Verdict{Allowed: p.rules.allow[c.Direction], Rule: "default " + c.Direction.String()}, ""
-	if r := p.rules.first(c, false); r != nil {
-		v, text = Verdict{Allowed: r.allow, Rule: r.name()}, r.text
+	v.Allowed = p.rules.allow[c.Direction]
+	r := p.rules.first(c, false)
+	if r != nil {
+		v.Allowed, v.Rule = r.allow, r.name()
 	}
 	if !v.Allowed && p.rules.permissive {
 		v.Allowed, v.Would = true, true
 	}
-	return v, text
+	return v, r
 }
 
 // LocalGroups returns the groups that stand on local sides, sorted: those whose members the user database has to be
@@ -168,13 +173,10 @@ func (p *Policy) PeerGroups() []string {
 
 // Mode returns "enforcing" or "permissive", "" where there are no rules.
 func (p *Policy) Mode() string {
-	switch {
-	case p == nil || p.rules == nil:
+	if p == nil || p.rules == nil {
 		return ""
-	case p.rules.permissive:
-		return permissive
 	}
-	return enforcing
+	return modeName(p.rules.permissive)
 }
 
 // Default returns "allow" or "deny", what applies where no rule does, "" where there are no rules.

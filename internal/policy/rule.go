@@ -84,6 +84,11 @@ func (n *conditions) hold(c *Connection) bool {
 	return (!n.hasKey || n.key == c.Peer.Key) && (!n.hasCert || slices.Contains(c.Peer.Certificates, n.cert))
 }
 
+// ofCertificate reports whether something is asked of the peer's certificate.
+func (n *conditions) ofCertificate() bool {
+	return n.eku != "" || n.by != anyCA || n.hasKey || n.hasCert
+}
+
 // written returns the conditions behind a blank each, in one order.
 func (n *conditions) written() string {
 	var b strings.Builder
@@ -117,7 +122,8 @@ func (n *conditions) add(token string, denied bool) error {
 		known += ", key= and cert="
 	}
 	if !found {
-		return fmt.Errorf("%.80q is no condition: write NAME=VALUE of %s, a value with blanks in double quotes, and # before a remark",
+		return fmt.Errorf("%.80q is no condition: write NAME=VALUE of %s, a value with blanks in double quotes, and # "+
+			"before a remark",
 			token, known)
 	}
 	var twice bool
@@ -134,8 +140,8 @@ func (n *conditions) add(token string, denied bool) error {
 		err = n.setCA(value)
 	case "key", "cert":
 		if !denied {
-			return fmt.Errorf("%s= belongs to what is denied at once: 'shared-altsd deny' takes keys and certificates, and a policy goes by "+
-				"names and CAs", name)
+			return fmt.Errorf("%s= belongs to what is denied at once: 'shared-altsd deny' takes keys and certificates, and "+
+				"a policy goes by names and CAs", name)
 		}
 		if name == "key" {
 			twice, n.hasKey = n.hasKey, true
@@ -200,8 +206,8 @@ func (n *conditions) setCA(v string) error {
 		return nil
 	}
 	if m := caSerial.FindString(v); m != "" {
-		return fmt.Errorf("write it without%s, since the CA's successor has the same name; for this one alone write the SHA-256 of its "+
-			"public key, 64 hexadecimal digits", m)
+		return fmt.Errorf("write it without%s, since the CA's successor has the same name; for this one alone write the "+
+			"SHA-256 of its public key, 64 hexadecimal digits", m)
 	}
 	if err := distinguishedName(v); err != nil {
 		return fmt.Errorf("it is neither the SHA-256 of a CA's public key, 64 hexadecimal digits, nor its name: %w", err)
