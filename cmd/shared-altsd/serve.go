@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io/fs"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,7 +10,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
-	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -129,13 +126,14 @@ func (c *serveConfig) addSocket(v string) error {
 	return nil
 }
 
-func (c *serveConfig) setSocketMode(v string) error {
-	n, err := strconv.ParseUint(v, 8, 32)
-	if err != nil || n > 0o777 {
-		return fmt.Errorf("%q is not a mode: give permission bits in octal, such as 0666", v)
-	}
-	c.SocketMode = fs.FileMode(n)
-	return nil
+func (c *serveConfig) setSocketMode(v string) (err error) {
+	c.SocketMode, err = daemon.ParseMode(v)
+	return err
+}
+
+func (c *serveConfig) setSocketGroup(v string) (err error) {
+	c.SocketGroup, err = daemon.ParseGroup(v)
+	return err
 }
 
 func (c *serveConfig) setSecureNaming(v string) (err error) {
@@ -143,26 +141,8 @@ func (c *serveConfig) setSecureNaming(v string) (err error) {
 	return err
 }
 
-// groupID returns the gid of a group's name or number.
-func groupID(name string) (int, error) {
-	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(gid), nil
-	}
-	gid, err := service.GroupID(name)
-	return int(gid), err
-}
-
-func (c *serveConfig) setSocketGroup(v string) (err error) {
-	c.SocketGroup, err = groupID(v)
-	return err
-}
-
 func (c *serveConfig) setMetrics(v string) (err error) {
-	a := &c.Metrics
-	a.Network, a.Address, err = metrics.ParseAddr(v)
-	if err == nil && a.Network == "unix" {
-		err = localsock.CheckPath(a.Address)
-	}
+	c.Metrics, err = daemon.ParseMetricsAddr(v)
 	return err
 }
 
