@@ -147,16 +147,16 @@ func (c *serveConfig) setMetrics(v string) (err error) {
 }
 
 func (c *serveConfig) limitOptions(group string) []cli.Option {
-	const most = 1 << 20
+	const maxLimit = 1 << 20
 	return []cli.Option{
-		{Name: "max-handshakes", Default: "200", Group: group, Value: cli.Int(&c.Limits.Handshakes, "N", 1, most),
+		{Name: "max-handshakes", Default: "200", Group: group, Value: cli.Int(&c.Limits.Handshakes, "N", 1, maxLimit),
 			Help: "Handshakes that one account may have under way as client, and as many as server. More wait in turn until " +
 				"their deadline."},
-		{Name: "max-handshakes-total", Default: "2000", Group: group, Value: cli.Int(&c.Limits.TotalHandshakes, "N", 1, most),
+		{Name: "max-handshakes-total", Default: "2000", Group: group, Value: cli.Int(&c.Limits.HandshakesInAll, "N", 1, maxLimit),
 			Help: "Handshakes under way in all."},
-		{Name: "max-connections", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Connections, "N", 1, most),
+		{Name: "max-connections", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Connections, "N", 1, maxLimit),
 			Help: "Connections that one account may have to the daemon."},
-		{Name: "max-streams", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Streams, "N", 1, most),
+		{Name: "max-streams", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Streams, "N", 1, maxLimit),
 			Help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
 	}
 }

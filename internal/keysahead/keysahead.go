@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	most   = 64               // of a kind
-	maxAge = 10 * time.Second // of a key that is given out
+	maxKept = 64               // of a kind
+	maxAge  = 10 * time.Second // of a key that is given out
 )
 
 // Keys gives out key pairs, each once. It is made by New and must be ended by Close. It is safe for concurrent use.
