@@ -20,7 +20,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// functions gives "package folder.Name" of each test and fuzz target there is.
+// functions returns "package folder.Name" of each test and fuzz target there is.
 func functions(t *testing.T) map[string]bool {
 	t.Helper()
 	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\((?:t|f|m) \*testing\.[TFM]\)`)
@@ -101,7 +101,7 @@ func TestFuzzTargetsAreNamed(t *testing.T) {
 	}
 }
 
-// requirements gives the version of each module of go.mod.
+// requirements returns the version of each module of go.mod.
 func requirements(t *testing.T) map[string]string {
 	t.Helper()
 	modules := map[string]string{}

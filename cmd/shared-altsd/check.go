@@ -51,14 +51,14 @@ const (
 	packageState       = "/var/lib/shared-altsd"
 )
 
-// checkConfig is the config file of check, which knows where the packages have theirs.
+// checkConfig returns the config file of check, which knows where the packages have theirs.
 func checkConfig() *cli.ConfigFile {
 	c := configFile("Configuration:")
 	c.Default = packageDefaults
 	return c
 }
 
-// packageDefaults are the packages' files, where they are there and the command line leaves something to them.
+// packageDefaults returns the packages' files, where they are there and the command line leaves something to them.
 func packageDefaults(given func(name string) bool) *cli.Defaults {
 	if given("credentials") && given("ca") {
 		return nil

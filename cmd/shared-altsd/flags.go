@@ -12,7 +12,7 @@ import (
 
 // Flags that several subcommands have.
 
-// fileOptions are the flags about certificates, which serve and check share, bound to f.
+// fileOptions returns the flags about certificates, which serve and check share, bound to f.
 func fileOptions(f *daemon.Files) []cli.Option {
 	const group = "Certificates:"
 	addCA := func(v string) error {
@@ -67,7 +67,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 	}
 }
 
-// configFile is the config file, which serve and check read; group is where their help has --config.
+// configFile returns the config file, which serve and check read; group is where their help has --config.
 func configFile(group string) *cli.ConfigFile {
 	return &cli.ConfigFile{
 		Group:   group,

@@ -45,7 +45,7 @@ func (c *serveConfig) config() daemon.Config {
 	return c.Config
 }
 
-// options is the one table of serve's flags, bound to c.
+// options returns the one table of serve's flags, bound to c.
 func (c *serveConfig) options() []cli.Option {
 	const (
 		local  = "Local applications:"

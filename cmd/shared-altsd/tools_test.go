@@ -386,7 +386,7 @@ func TestPingDiagnosis(t *testing.T) {
 }
 
 // Metrics on a UNIX socket and on TCP, and what may not be.
-// scrape gives the metrics that are served on a UNIX socket.
+// scrape returns the metrics that are served on a UNIX socket.
 func scrape(t *testing.T, path string) string {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,

@@ -69,7 +69,7 @@ func (k *Keys) Close() {
 	k.mlkem768.close()
 }
 
-// sinceBoot is the time since the machine was started, that in which it slept included.
+// sinceBoot returns the time since the machine was started, that in which it slept included.
 func sinceBoot() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {

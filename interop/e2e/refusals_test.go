@@ -52,7 +52,7 @@ type refusal struct {
 	late bool
 }
 
-// change gives a function that changes one frame.
+// change returns a function that changes one frame.
 func change(typ byte, f func([]byte) []byte) func(*rogue) {
 	return func(r *rogue) {
 		r.send = func(t byte, frame []byte) []byte {
@@ -320,7 +320,7 @@ var refusals = []refusal{
 	{name: "no status after message 3", late: true, code: reason.TimedOut, says: "did not finish within 1s", stops: true, side: asServer, on: hasty, rogue: instead(frameStatus, nil)},
 }
 
-// capture gives the identity that beta's daemon proves bob with.
+// capture returns the identity that beta's daemon proves bob with.
 func (w *world) capture(t testing.TB) []byte {
 	t.Helper()
 	addr := w.as(t, bob).listen(t, w.beta, 0)
@@ -432,7 +432,7 @@ func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, a
 	}
 }
 
-// honest gives a daemon whose machine d accepts.
+// honest returns a daemon whose machine d accepts.
 func (w *world) honest(d *daemon) *daemon {
 	if d == w.demanding {
 		return w.demanding
