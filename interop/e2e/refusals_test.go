@@ -347,8 +347,8 @@ func (w *world) pool(t testing.TB, d *daemon, why string) *process {
 	return w.as(t, poolAccount(n))
 }
 
-// refusesClient checks that a stock client, by its daemon, does not take the rogue for a server, and says why.
-func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
+// peer returns the rogue that is to be refused.
+func (r *refusal) peer(t *testing.T, w *world) *rogue {
 	c := w.goodClaim(t)
 	if r.claim != nil {
 		r.claim(c)
@@ -357,6 +357,12 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 	if r.rogue != nil {
 		r.rogue(peer)
 	}
+	return peer
+}
+
+// refusesClient checks that a stock client, by its daemon, does not take the rogue for a server, and says why.
+func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
+	peer := r.peer(t, w)
 	mark := d.mark()
 	addr, done := peer.listen(t)
 	call := order{Op: "call", Socket: d.socket, Addr: addr, Targets: []string{"mallory@eve.test", "mallory@revoked.test"}}
@@ -389,14 +395,7 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 // refusesServer checks that a stock server, by its daemon, does not take the rogue for a client, which is told why; and
 // that the next client gets through.
 func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, addr string) {
-	c := w.goodClaim(t)
-	if r.claim != nil {
-		r.claim(c)
-	}
-	peer := c.rogue()
-	if r.rogue != nil {
-		r.rogue(peer)
-	}
+	peer := r.peer(t, w)
 	mark := d.mark()
 	logged := func(l *record) bool {
 		return l.Reason == r.code.String() && l.UID == p.uid && l.Role == "responder" && !l.ByPeer &&
