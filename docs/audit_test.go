@@ -137,6 +137,33 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
+// A walk names each file once, with functions that are there.
+func TestWalks(t *testing.T) {
+	_, text, found := strings.Cut(read(t, "audit.md"), "\n## One handshake, from accept to the key\n")
+	if !found {
+		t.Fatal("audit.md has no walk")
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	name := regexp.MustCompile("`(\\w+)`")
+	seen := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+\\.go)` \\| ([^|]+) \\|").FindAllStringSubmatch(text, -1) {
+		file := row[1]
+		if seen[file] {
+			t.Errorf("%s is named twice", file)
+		}
+		seen[file] = true
+		code := read(t, filepath.Join("..", file))
+		for _, m := range name.FindAllStringSubmatch(row[2], -1) {
+			if !regexp.MustCompile(`(?m)^func (?:\(.*?\) )?` + m[1] + `[(\[]`).MatchString(code) {
+				t.Errorf("%s has no function %s", file, m[1])
+			}
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("the walk has no row")
+	}
+}
+
 // The Noise library asks for golang.org/x/crypto of 2021, v0.0.0; what is built in must be a release of our choice.
 func TestRule06Crypto(t *testing.T) {
 	version := requirements(t)["golang.org/x/crypto"]
