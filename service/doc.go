@@ -56,9 +56,10 @@
 //
 // # Time
 //
-// A client's handshake may take Config.HandshakeTimeout from its start request on, a server's from the peer's first
-// byte on: a gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the
-// peer's costs neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in
+// A client's handshake may take Config.HandshakeTimeout once it has a place, for which it waits as long at most; a
+// server's from the peer's first byte on, and anew once it has a place, which it takes when message 1 is whole. A
+// gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the peer's costs
+// neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in
 // a good response, waits a second for its application to see the peer hang up, and then fails the stream. One whose
 // time is over does the same if within a second there is a request to answer; onto a socket that was handed over it
 // writes at once.
