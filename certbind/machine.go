@@ -57,7 +57,7 @@ type state struct {
 	credential      *Credential
 	leaf            [32]byte // SHA-256 of the leaf's DER
 	public, private [32]byte
-	statements      map[string]*statementSlot // by account
+	statements      map[string]*keptStatement // by account
 
 	trust *Trust
 	cache *cache
@@ -133,7 +133,7 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.state.Load()
-	next := &state{public: public, private: private, statements: make(map[string]*statementSlot)}
+	next := &state{public: public, private: private, statements: make(map[string]*keptStatement)}
 	switch {
 	case c == nil && t == nil && old != nil:
 		next.credential, next.leaf, next.trust, next.cache = old.credential, old.leaf, old.trust, old.cache

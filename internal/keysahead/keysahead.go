@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	most   = 64               // of a kind
-	maxAge = 10 * time.Second // of a key that is given out
+	maxKept = 64               // of a kind
+	maxAge  = 10 * time.Second // of a key that is given out
 )
 
 // Keys gives out key pairs, each once. It is made by New and must be ended by Close. It is safe for concurrent use.
@@ -70,7 +70,7 @@ func (k *Keys) Close() {
 	k.mlkem768.close()
 }
 
-// sinceBoot is the time since the machine was started, that in which it slept included.
+// sinceBoot returns the time since the machine was started, that in which it slept included.
 func sinceBoot() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {

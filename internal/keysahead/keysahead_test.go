@@ -263,10 +263,10 @@ func TestRule46AtMost64(t *testing.T) {
 	k := New(noiseproto.FreshKeys{})
 	defer k.Close()
 	for range 3 {
-		use(t, k, 2*most)
+		use(t, k, 2*maxKept)
 		makeUp(k)
-		if k.Held() != 2*most {
-			t.Errorf("%d keys are held, want %d", k.Held(), 2*most)
+		if k.Held() != 2*maxKept {
+			t.Errorf("%d keys are held, want %d", k.Held(), 2*maxKept)
 		}
 	}
 }

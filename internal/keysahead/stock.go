@@ -12,13 +12,13 @@ type stock[K any] struct {
 	now   func() time.Duration // since boot
 
 	mu     sync.Mutex
-	keys   [most]kept[K] // a ring
-	first  int           // the oldest
-	n      int           // how many
-	owed   int           // how many were used and not made up for
-	making int           // how many are being made; all three together are at most most
-	used   time.Duration // when one was last asked for; 0: never
-	expiry *time.Timer   // nil while there are no keys
+	keys   [maxKept]kept[K] // a ring
+	first  int              // the oldest
+	n      int              // how many
+	owed   int              // how many were used and not made up for
+	making int              // how many are being made; all three together are at most maxKept
+	used   time.Duration    // when one was last asked for; 0: never
+	expiry *time.Timer      // nil while there are no keys
 	closed bool
 }
 
@@ -39,7 +39,7 @@ func (s *stock[K]) take() (K, error) {
 	if had {
 		key = s.pop()
 	}
-	if busy && !s.closed && s.n+s.owed+s.making < most {
+	if busy && !s.closed && s.n+s.owed+s.making < maxKept {
 		s.owed++
 	}
 	s.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *stock[K]) take() (K, error) {
 func (s *stock[K]) pop() K {
 	key := s.keys[s.first].key
 	s.keys[s.first] = kept[K]{}
-	s.first = (s.first + 1) % most
+	s.first = (s.first + 1) % maxKept
 	s.n--
 	return key
 }
@@ -96,7 +96,7 @@ func (s *stock[K]) piece() bool {
 		s.wipe(key)
 		return true
 	}
-	s.keys[(s.first+s.n)%most] = kept[K]{key, at}
+	s.keys[(s.first+s.n)%maxKept] = kept[K]{key, at}
 	s.n++
 	if s.expiry == nil {
 		s.expiry = time.AfterFunc(maxAge, s.expire)

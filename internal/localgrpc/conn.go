@@ -202,7 +202,7 @@ func (c *conn) readFrame() error {
 	return c.handle(f)
 }
 
-// units is the cost of a frame in microseconds, about: 1 for each and for 256 bytes of it, 10 more for a new stream,
+// units returns the cost of a frame in microseconds, about: 1 for each and for 256 bytes of it, 10 more for a new stream,
 // and for DATA, which may be a request, and 1 for 8 bytes of it, since it may be many, or for 32 bytes of headers, each
 // of which may be a field. What a request asks for is not in it.
 func units(fh http2.FrameHeader) int {
