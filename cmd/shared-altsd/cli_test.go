@@ -118,7 +118,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// allOptions gives the options of a command with --config, where it has that.
+// allOptions returns the options of a command with --config, where it has that.
 func allOptions(c *cli.Command) []cli.Option {
 	options, _ := c.Setup()
 	if c.Config != nil {

@@ -82,20 +82,9 @@ func (d *denyFlags) run(args []string) error {
 	case d.remove && d.reason != "":
 		return cli.Usagef("--reason goes with a denial: nothing is written where one is removed")
 	}
-	pattern, n := d.cert, 0
-	var err error
-	if d.cert != "" {
-		if pattern, err = certPattern(d.cert); err != nil {
-			return fmt.Errorf("--cert: %w", err)
-		}
-	} else if pattern = args[0]; d.remove {
-		n, _ = strconv.Atoi(pattern)
-	}
-	var rule denylist.Rule
-	if n == 0 {
-		if rule, err = denylist.Pattern(pattern, d.direction, d.account); err != nil {
-			return cli.Usagef("%v", err)
-		}
+	rule, n, err := d.rule(args)
+	if err != nil {
+		return err
 	}
 	f, err := denylist.Open(d.dir)
 	if err != nil {
@@ -103,7 +92,8 @@ func (d *denyFlags) run(args []string) error {
 	}
 	defer f.Close()
 	who := asked()
-	data, changed := f.Data(), false
+	data, changed := f.Data(), true
+	var done []string
 	if d.remove {
 		gone := rule.Is
 		if n > 0 {
@@ -111,22 +101,20 @@ func (d *denyFlags) run(args []string) error {
 		}
 		var removed []string
 		if data, removed = denylist.Remove(data, gone); len(removed) == 0 {
-			return fmt.Errorf("nothing is denied by %s in %s/%s ('shared-altsd deny --list' has what is; what a file of %s denies "+
-				"is removed there)", pattern, d.dir, daemon.DeniedFile, daemon.DeniedMore)
+			return fmt.Errorf("nothing like it is denied by %s/%s ('shared-altsd deny --list' has what is; what a file of %s denies "+
+				"is removed there)", d.dir, daemon.DeniedFile, daemon.DeniedMore)
 		}
 		for _, r := range removed {
-			fmt.Println("removed:  " + r)
+			done = append(done, "removed:  "+r)
 		}
-		changed = true
 	} else {
 		remark := fmt.Sprintf("by %s at %s", who, time.Now().UTC().Format(time.RFC3339))
 		if reason := denylist.Clean(d.reason); reason != "" {
 			remark += ": " + reason
 		}
+		done = []string{"denied:   " + string(rule)}
 		if data, changed = denylist.Add(data, rule, remark); !changed {
-			fmt.Printf("denied:   %s, already\n", rule)
-		} else {
-			fmt.Printf("denied:   %s\n", rule)
+			done[0] += ", already"
 		}
 	}
 	back := func() error { return nil }
@@ -135,11 +123,36 @@ func (d *denyFlags) run(args []string) error {
 			return err
 		}
 	}
-	return d.enforce(data, who, back)
+	state, err := d.enforce(data, who, back)
+	if err == nil {
+		_, err = fmt.Println(strings.Join(append(done, state), "\n"))
+	}
+	return err
 }
 
-// enforce has the daemon read the file, which holds data, and takes the change back if it refuses.
-func (d *denyFlags) enforce(data []byte, who string, back func() error) error {
+// rule returns the rule that the command names, or, where one is removed by it, its number in --list.
+func (d *denyFlags) rule(args []string) (rule denylist.Rule, n int, err error) {
+	var pattern string
+	switch {
+	case d.cert == "":
+		pattern = args[0]
+	default:
+		if pattern, err = certPattern(d.cert); err != nil {
+			return "", 0, fmt.Errorf("--cert: %w", err)
+		}
+	}
+	if n, err := strconv.Atoi(pattern); d.remove && err == nil && n > 0 {
+		return "", n, nil
+	}
+	if rule, err = denylist.Pattern(pattern, d.direction, d.account); err != nil {
+		err = cli.Usagef("%v", err)
+	}
+	return rule, 0, err
+}
+
+// enforce has the daemon read the file, which holds data, and says what is so then. It takes the change back if the daemon
+// refuses.
+func (d *denyFlags) enforce(data []byte, who string, back func() error) (state string, err error) {
 	resp, err := d.admin().ReadDenied(who)
 	if err == nil && [32]byte(resp.Sha256) != sha256.Sum256(data) {
 		err = adminclient.Refused{Err: fmt.Errorf("the daemon reads another file, in %s: give --denied %s", resp.Dir, resp.Dir)}
@@ -147,18 +160,16 @@ func (d *denyFlags) enforce(data []byte, who string, back func() error) error {
 	_, refused := err.(adminclient.Refused)
 	switch {
 	case err == nil:
-		fmt.Printf("in force: %d denials, by the daemon\n", resp.Entries)
-		return nil
+		return fmt.Sprintf("in force: %d denials, by the daemon", resp.Entries), nil
 	case adminclient.NoDaemon(err):
-		fmt.Printf("written:  no daemon runs here (%v); the next one begins with it\n", err)
-		return nil
+		return fmt.Sprintf("written:  no daemon runs here (%v); the next one begins with it", err), nil
 	case refused:
 		if e := back(); e != nil {
-			return fmt.Errorf("%w; and %s could not be put back: %w", err, daemon.DeniedFile, e)
+			return "", fmt.Errorf("%w; and %s could not be put back: %w", err, daemon.DeniedFile, e)
 		}
-		return fmt.Errorf("%w; %s is as it was", err, daemon.DeniedFile)
+		return "", fmt.Errorf("%w; %s is as it was", err, daemon.DeniedFile)
 	}
-	return fmt.Errorf("%s is written, but whether it is in force is not known: %w", daemon.DeniedFile, err)
+	return "", fmt.Errorf("%s is written, but whether it is in force is not known: %w", daemon.DeniedFile, err)
 }
 
 // print prints what is denied.

@@ -48,6 +48,10 @@ func (d *DeniedFiles) Sum() [32]byte {
 // ReadDenied reads what is denied below a directory, which has to be there: denied.policy and denied.d/*.policy, each if
 // it is there.
 func ReadDenied(dir string) (*DeniedFiles, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
 	if _, _, err := safepath.Dir(dir, DeniedFile); err != nil {
 		return nil, err
 	}

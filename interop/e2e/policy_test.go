@@ -132,7 +132,7 @@ func TestRule48Policy(t *testing.T) {
 		t.Errorf("remove, %d: %s", code, out)
 	}
 	r.wants("let again", w.as(t, alice), addr, "")
-	if code, out := r.deny("--remove", "alice@alpha.test"); code != 1 || !strings.Contains(out, "nothing is denied by") {
+	if code, out := r.deny("--remove", "alice@alpha.test"); code != 1 || !strings.Contains(out, "nothing like it is denied by") {
 		t.Errorf("remove twice, %d: %s", code, out)
 	}
 
