@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,6 +56,9 @@ allow in  %no-such-group *@*
 			"alice@alpha.example.com   service=6432\ngroups    of the local account: %ops\n"},
 		{"alice@alpha.example.com bob --local-group= --in --service 6432", 1, "in        refused by default in\n" +
 			"          unless the peer's certificate is as in 10-site.policy:5: allow in  *     *@alpha.example.com       ca=\"CN=Example CA\"\n"},
+		{"alice@alpha.example.com bob --local-group= --in --condition ca=CN=Another", 1, "refused by default in"},
+		{"alice@alpha.example.com bob --local-group= --in --condition CA", 0, "in        allowed by 10-site.policy:5"},
+		{"alice@alpha.example.com bob --local-group= --in --condition port=1", 2, "there is no condition \"port=\""},
 		{"alice@alpha.example.com bob --local-group= --in --group Guests", 1, "refused by 10-site.policy:6"},
 		{"bob@stolen.example.com bob --local-group= --denied DENIED", 1, "in        refused, denied at once by denied.policy:1: deny any * " +
 			"*@stolen.example.com # INC-4711\nout       refused, denied at once by denied.policy:1"},
@@ -66,6 +70,9 @@ allow in  %no-such-group *@*
 		{"bob@b.example.com bob --policy /no/such/dir", 2, "/no"},
 	} {
 		args := append([]string{"policy", "test"}, strings.Fields(strings.ReplaceAll(c.args, "DENIED", denied))...)
+		if i := slices.Index(args, "CA"); i > 0 {
+			args[i] = `ca="CN=Example CA"`
+		}
 		if !strings.Contains(c.args, "--policy") {
 			args = append(args, "--policy", dir)
 		}
