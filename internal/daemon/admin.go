@@ -34,7 +34,6 @@ const MaxHandedCredentials = 100 << 10
 type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
-	accounts service.AccountDatabase
 	reloader *reloader
 	metrics  *metrics.Set
 	server   *service.Server
@@ -43,10 +42,8 @@ type admin struct {
 }
 
 // addAdmin adds the two services to server, which does not serve yet.
-func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader,
-	set *metrics.Set) *admin {
-	a := &admin{machine: machine, accounts: accounts, reloader: r, metrics: set, server: server,
-		health: health.NewServer()}
+func addAdmin(server *service.Server, machine *certbind.Machine, r *reloader, set *metrics.Set) *admin {
+	a := &admin{machine: machine, reloader: r, metrics: set, server: server, health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	grpc_health_v1.RegisterHealthServer(server, a.health)
@@ -59,12 +56,13 @@ func (a *admin) drain() {
 	a.health.Shutdown()
 }
 
-// caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may.
+// caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may, where no
+// socket makes somebody else of them.
 func caller(ctx context.Context) (c service.Caller, privileged bool, err error) {
 	if c, err = service.CallerFromContext(ctx); err != nil {
 		return c, false, err
 	}
-	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
+	return c, c.Himself() && (c.UID == 0 || int(c.UID) == os.Geteuid()), nil
 }
 
 // statusCost is what Status costs, in microseconds: a check of the certificate. Any user may ask.
@@ -99,10 +97,8 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
-	if account, err := a.accounts.Lookup(ctx, c.UID); err != nil {
+	if resp.CallerAccount, err = a.server.AccountOf(ctx, c); err != nil {
 		resp.CallerRefused = withFlag(err).Error()
-	} else {
-		resp.CallerAccount = account.Name
 	}
 	for _, i := range expiryItems(credential, trust) {
 		resp.Expiries = append(resp.Expiries, &adminpb.Expiry{

@@ -112,7 +112,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, withFlag(err)
 	}
-	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.metrics)
+	d.admin = addAdmin(d.server, d.machine, d.reloader, d.metrics)
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}
@@ -148,10 +148,14 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 		return nil
 	}
 	for _, s := range d.sockets.local {
-		s.service = d.server.NewSocket(s.uids)
+		var err error
+		if s.service, err = d.server.NewSocket(s.use); err != nil {
+			return err
+		}
 		if err := serve(s); err != nil {
 			return err
 		}
+		go s.announceFault(ctx, d.log)
 	}
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()

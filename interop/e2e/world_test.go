@@ -401,10 +401,10 @@ func (w *world) leaks(text string) (found []string) {
 
 // A record is a line of a daemon's log.
 type record struct {
-	Level, Msg, ID, Role, Local, Peer, Reason, Detail string
-	UID                                               uint32
-	Suppressed                                        int
-	ByPeer                                            bool `json:"by_peer"`
+	Level, Msg, ID, Role, Local, Peer, Reason, Detail, Socket string
+	UID                                                       uint32
+	Suppressed                                                int
+	ByPeer                                                    bool `json:"by_peer"`
 }
 
 // A daemon is shared-altsd serve for one machine.
