@@ -22,6 +22,7 @@ const (
 	maxAttributeName   = 32
 	maxAttributeValue  = 2048
 	maxAttributesField = 3072
+	maxSocketLabel     = 64
 )
 
 // ValidMachineName reports why s is not a machine name: an ASCII host name in lower case of at most 253 bytes, not an
@@ -124,6 +125,10 @@ func validAttribute(a Attribute, allowDomain bool) error {
 	case "uid":
 		if n, err := strconv.ParseUint(a.Value, 10, 32); err != nil || strconv.FormatUint(n, 10) != a.Value {
 			return errors.New(`the attribute "uid" is not a decimal number below 2^32 without leading zeros`)
+		}
+	case "socket":
+		if len(a.Value) < 1 || len(a.Value) > maxSocketLabel || strings.Trim(a.Value, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" {
+			return fmt.Errorf(`the attribute "socket" is not 1 to %d lower-case ASCII letters, digits, dots and hyphens`, maxSocketLabel)
 		}
 	case "groups":
 		return validGroups(a.Value, allowDomain)

@@ -61,6 +61,8 @@ func TestAttributes(t *testing.T) {
 		{"uid", "0", true}, {"uid", "4294967295", true}, {"uid", "4294967296", false}, {"uid", "01", false},
 		{"uid", "", false},
 		{"uid", "-1", false}, {"uid", "+1", false}, {"uid", "1e3", false},
+		{"socket", "blue-7.a", true}, {"socket", "", false}, {"socket", "Blue", false}, {"socket", "/run/s", false},
+		{"socket", strings.Repeat("a", 64), true}, {"socket", strings.Repeat("a", 65), false},
 		{"groups", "", false}, {"groups", "a", true}, {"groups", "a,b", true}, {"groups", "b,a", false},
 		{"groups", "a,a", false},
 		{"groups", "a,", false}, {"groups", "A", false}, {"groups", "a, b", false}, {"groups", "domain%20users", true},

@@ -46,6 +46,7 @@ step:
 images:
 	mkdir -p dist/image/socket-dir
 	cp deploy/Dockerfile dist/image/Dockerfile
+	echo 'root:x:0:0::/:/' >dist/image/passwd
 	$(STATIC_BUILD) -o dist/image/shared-altsd ./cmd/shared-altsd
 	$(STATIC_BUILD) -o dist/image/app ./deploy/testapp
 	docker build -q --target daemon -t shared-altsd:local dist/image

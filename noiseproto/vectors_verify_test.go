@@ -306,6 +306,8 @@ func newVerification(t *testing.T) *verification {
 		{"attributes: a group with an escape in lower case", "groups", "a%2cb"},
 		{"attributes: a group with a letter escaped", "groups", "%61"},
 		{"attributes: a group with a line feed escaped", "groups", "a%0A"},
+		{"good: socket", "socket", "blue-7.a"}, {"attributes: socket empty", "socket", ""},
+		{"attributes: a path as the socket", "socket", "/run/blue/socket"},
 		{"good: reserved name", "shell", "/bin/sh ~"},
 		{"good: empty value of a reserved name", "shell", ""},
 		{"attributes: uid over 32 bits", "uid", "4294967296"}, {"attributes: uid with a leading zero", "uid", "01"},

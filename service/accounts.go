@@ -2,8 +2,10 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +79,7 @@ const (
 	known       uidClass = iota // had a name before, or is in /etc/passwd
 	stranger                    // of those nothing is known
 	subordinate                 // in a range of /etc/subuid: users have 65536 each, without a name as a rule
+	unnamed                     // no uid at all: a name of a socket's, which nobody is to have (vacancies.go)
 )
 
 // A pool bounds the lookups of one class: how many may be stuck in the user database together, and how many of uids
@@ -87,7 +90,8 @@ type pool struct {
 	burst  float64
 }
 
-var pools = [...]pool{known: {atOnce: lookupsAtOnce}, stranger: {8, 20, 200}, subordinate: {4, 10, 50}}
+var pools = [...]pool{known: {atOnce: lookupsAtOnce}, stranger: {8, 20, 200}, subordinate: {4, 10, 50},
+	unnamed: {atOnce: lookupsAtOnce}}
 
 // A lane is a pool in use.
 type lane struct {
@@ -120,10 +124,11 @@ type Accounts struct {
 	opts                  AccountOptions
 	fresh, stale, refused time.Duration
 
-	mu      sync.Mutex
-	lanes   [len(pools)]lane
-	entries map[uint32]*accountEntry
-	local   []string // the groups of Account.LocalGroups; replaced, not changed
+	mu        sync.Mutex
+	lanes     [len(pools)]lane
+	entries   map[uint32]*accountEntry
+	local     []string                 // the groups of Account.LocalGroups; replaced, not changed
+	vacancies map[string]*accountEntry // of the names that sockets give out, as many as there are such
 }
 
 // An accountEntry is one lookup and its outcome.
@@ -157,7 +162,7 @@ func newAccounts(o AccountOptions, src userSource) *Accounts {
 	}
 	o.Groups = lowered(o.Groups)
 	a := &Accounts{source: src, files: newUserFiles(), opts: o, fresh: accountFresh, stale: accountStale,
-		refused: accountRefused, entries: make(map[uint32]*accountEntry)}
+		refused: accountRefused, entries: make(map[uint32]*accountEntry), vacancies: make(map[string]*accountEntry)}
 	for i, p := range pools {
 		a.lanes[i] = lane{pool: p, places: make(chan struct{}, p.atOnce), left: p.burst, filled: time.Now()}
 	}
@@ -171,6 +176,32 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
+	return a.await(ctx, e, subject{uid: uid})
+}
+
+// A subject is what a lookup is about: a uid, or a name.
+type subject struct {
+	uid  uint32
+	name string
+}
+
+func (s subject) String() string {
+	if s.name != "" {
+		return fmt.Sprintf("say whether there is an account %q", s.name)
+	}
+	return fmt.Sprintf("name uid %d", s.uid)
+}
+
+// key is what getent is asked for.
+func (s subject) key() string {
+	if s.name != "" {
+		return s.name
+	}
+	return strconv.FormatUint(uint64(s.uid), 10)
+}
+
+// await returns the outcome of a lookup, or what serves in its place.
+func (a *Accounts) await(ctx context.Context, e *accountEntry, of subject) (Account, error) {
 	if acct, ok := a.served(e); ok {
 		return acct, nil
 	}
@@ -186,11 +217,11 @@ func (a *Accounts) Lookup(ctx context.Context, uid uint32) (Account, error) {
 			return e.acct, e.err
 		case <-ctx.Done():
 			return Account{}, reason.Errorf(reason.Internal,
-				"gave up waiting for the user database to name uid %d: %w", uid, ctx.Err())
+				"gave up waiting for the user database to %v: %w", of, ctx.Err())
 		case <-deadline.C:
 			left := e.left() // another query may have begun
 			if left <= 0 {
-				return Account{}, a.hung(uid)
+				return Account{}, a.hung(of)
 			}
 			deadline.Reset(left)
 		}
@@ -243,7 +274,11 @@ func (a *Accounts) classOf(uid uint32) uidClass {
 func (a *Accounts) Ready(uid uint32) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := a.entries[uid]
+	return a.ready(a.entries[uid])
+}
+
+// ready reports whether await would answer at once; a.mu is held.
+func (a *Accounts) ready(e *accountEntry) bool {
 	if e == nil {
 		return false
 	}
@@ -269,11 +304,13 @@ func (a *Accounts) class(uid uint32) uidClass {
 	return a.files.class(uid)
 }
 
-func (a *Accounts) hung(uid uint32) error {
-	return reason.Errorf(reason.Internal,
-		"the user database (%s) did not name uid %d within %v; see whether `getent passwd %d` hangs",
-		AccountSource, uid, a.opts.Timeout, uid)
+func (a *Accounts) hung(of subject) error {
+	return reason.Errorf(reason.Internal, "the user database (%s) did not %v within %v; see whether `getent passwd %s` hangs",
+		AccountSource, of, a.opts.Timeout, of.key())
 }
+
+// aged reports whether an entry is to be asked for again.
+func (e *accountEntry) aged(now time.Time) bool { return e.found() && now.After(e.until) }
 
 // entry returns the entry to wait for, starting a lookup if there is none or it has aged. An error says that no lookup
 // could be started.
@@ -281,9 +318,8 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	aged := func(e *accountEntry) bool { return e.found() && now.After(e.until) }
 	old := a.entries[uid]
-	if old != nil && !aged(old) && old.covers(a.local) {
+	if old != nil && !old.aged(now) && old.covers(a.local) {
 		return old, nil
 	}
 	l := &a.lanes[a.class(uid)]
@@ -293,12 +329,20 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 	}
 	if old == nil && len(a.entries) >= accountsKept {
 		// Refusals go first, whatever their age: a user with many subordinate uids could fill the cache with them.
-		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return aged(e) || e.found() && e.err != nil })
+		maps.DeleteFunc(a.entries, func(_ uint32, e *accountEntry) bool { return e.aged(now) || e.found() && e.err != nil })
 		if len(a.entries) >= accountsKept {
 			return nil, reason.Errorf(reason.Internal,
 				"the user database does not answer for %d accounts already", accountsKept)
 		}
 	}
+	e := a.after(old, now)
+	a.entries[uid] = e
+	go a.fill(e, subject{uid: uid}, l.places)
+	return e, nil
+}
+
+// after returns the entry of a lookup that begins now, in the place of old, nil if there was none.
+func (a *Accounts) after(old *accountEntry, now time.Time) *accountEntry {
 	e := &accountEntry{done: make(chan struct{}), local: a.local}
 	e.ends.Store(now.Add(a.opts.Timeout).UnixNano())
 	switch {
@@ -310,14 +354,12 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 	case reason.Of(old.err) == reason.Internal:
 		e.last, e.named = old.last, old.named
 	}
-	a.entries[uid] = e
-	go a.fill(e, uid, l.places)
-	return e, nil
+	return e
 }
 
 // fill does one lookup. NSS cannot be interrupted, so that a hung one keeps this goroutine and its place among the
 // lookups until it returns.
-func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
+func (a *Accounts) fill(e *accountEntry, of subject, places chan struct{}) {
 	ask := func() (context.Context, context.CancelFunc) {
 		ends := time.Now().Add(a.opts.Timeout)
 		e.ends.Store(ends.UnixNano())
@@ -331,11 +373,16 @@ func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
 		opts.Groups = slices.Concat(opts.Groups, e.local)
 		slices.Sort(opts.Groups)
 		opts.Groups = slices.Compact(opts.Groups)
-		e.acct, e.err = resolver{a.source, opts, ask}.resolve(uid)
+		r := resolver{a.source, opts, ask}
+		if of.name != "" {
+			e.err = r.vacant(of.name)
+		} else {
+			e.acct, e.err = r.resolve(of.uid)
+		}
 		<-places
 		e.acct.divide(a.opts.Groups, e.local)
 	case <-ctx.Done():
-		e.err = a.hung(uid)
+		e.err = a.hung(of)
 	}
 	life := a.fresh
 	if e.err != nil {

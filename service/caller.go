@@ -22,8 +22,12 @@ type Caller struct {
 	Program string
 
 	share   share
-	refusal error // why all handshakes on this connection are refused, nil if they are not
+	as      *SocketUse // whom his socket makes of him, nil if he is the account of his uid
+	refusal error      // why all handshakes on this connection are refused, nil if they are not
 }
+
+// Himself reports whether he is the account of his uid, and not whom his socket makes of him.
+func (c Caller) Himself() bool { return c.as == nil }
 
 // A UIDRange is First to Last, both included.
 type UIDRange struct{ First, Last uint32 }
@@ -57,7 +61,7 @@ func (r UIDRanges) contains(uid uint32) bool {
 // kept, so that what he asks for is refused with the reason; an error says that there are too many such.
 func (s *Server) judge(c *conn) (Caller, error) {
 	cred := c.cred
-	caller := Caller{UID: cred.UID, PID: cred.PID, share: c.share} // as it was guessed, until it is known better
+	caller := Caller{UID: cred.UID, PID: cred.PID, share: c.share, as: c.as} // as it was guessed, until it is known better
 	if !c.allowed.contains(cred.UID) {
 		caller.refusal = reason.Errorf(reason.LocalAccount, "uid %d may not use this socket, which is limited to other "+
 			"uids: run the program under one of those (a container: docker run --user)", cred.UID)
@@ -132,12 +136,25 @@ func (r refusedUIDs) check(uid uint32) error {
 type identity struct {
 	account Account
 	machine string
+	socket  *SocketUse // that gave the account out, nil if the user database did
+}
+
+// knowsGroups reports whether of each of groups it is known whether the account is in it: one that a socket gives out is in
+// none.
+func (id *identity) knowsGroups(groups []string) bool {
+	return id.socket != nil || id.account.askedFor(groups)
 }
 
 func (id *identity) String() string { return id.account.Name + "@" + id.machine }
 
 // attributes are what this machine attests of the account (docs/protocol.md, section 5.4), in ascending order.
 func (id *identity) attributes() []certbind.Attribute {
+	if id.socket != nil {
+		if id.socket.Label == "" {
+			return nil
+		}
+		return []certbind.Attribute{{Name: "socket", Value: id.socket.Label}}
+	}
 	attrs := []certbind.Attribute{{Name: "uid", Value: strconv.FormatUint(uint64(id.account.UID), 10)}}
 	if len(id.account.Groups) > 0 {
 		attrs = slices.Insert(attrs, 0, certbind.Attribute{Name: "groups", Value: names.EncodeGroups(id.account.Groups)})
@@ -146,14 +163,34 @@ func (id *identity) attributes() []certbind.Attribute {
 }
 
 // ready reports whether identityOf would answer at once.
-func (s *Server) ready(uid uint32) bool {
+func (s *Server) ready(c Caller) bool {
+	if c.as != nil {
+		a, ok := s.accounts.(interface{ vacantReady(name string) bool })
+		return ok && a.vacantReady(c.as.Account)
+	}
 	a, ok := s.accounts.(interface{ Ready(uid uint32) bool })
-	return ok && a.Ready(uid)
+	return ok && a.Ready(c.UID)
+}
+
+// AccountOf returns the account that a caller is.
+func (s *Server) AccountOf(ctx context.Context, c Caller) (Account, error) {
+	id, err := s.identityOf(ctx, c)
+	if err != nil {
+		return Account{}, err
+	}
+	return id.account, nil
 }
 
 // identityOf returns who a caller is, for one handshake: the account that the user database has for his uid, now or at
-// most accountFresh ago.
-func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) {
+// most accountFresh ago, or whom his socket makes of him, of whom that database must know nothing.
+func (s *Server) identityOf(ctx context.Context, c Caller) (*identity, error) {
+	if c.as != nil {
+		if err := s.vacant(ctx, c.as.Account); err != nil {
+			return nil, err
+		}
+		return &identity{Account{UID: c.UID, Name: c.as.Account}, s.cfg.Machine.Name(), c.as}, nil
+	}
+	uid := c.UID
 	acct, err := s.accounts.Lookup(ctx, uid)
 	if err != nil {
 		return nil, err
@@ -173,5 +210,16 @@ func (s *Server) identityOf(ctx context.Context, uid uint32) (*identity, error) 
 		}
 	}
 	acct.Groups = groups
-	return &identity{acct, s.cfg.Machine.Name()}, nil
+	return &identity{acct, s.cfg.Machine.Name(), nil}, nil
+}
+
+// vacant returns nil if the user database knows no account of a name that a socket gives out.
+func (s *Server) vacant(ctx context.Context, name string) error {
+	a, ok := s.accounts.(interface {
+		vacant(ctx context.Context, name string) error
+	})
+	if !ok {
+		return reason.Errorf(reason.Internal, "this user database cannot say whether there is an account %q", name)
+	}
+	return a.vacant(ctx, name)
 }

@@ -103,10 +103,10 @@ func TestRule18RefusedUIDs(t *testing.T) {
 		t.Errorf("overflow uid %d", r.overflow)
 	}
 	s := &Server{accounts: accountsFunc(func(context.Context, uint32) (Account, error) { return Account{UID: 7, Name: "x"}, nil })}
-	_, err := s.identityOf(t.Context(), 8)
+	_, err := s.identityOf(t.Context(), Caller{UID: 8})
 	wantReason(t, err, reason.Internal, "uid 7 instead of 8")
 	s.accounts = named("Somebody")
-	_, err = s.identityOf(t.Context(), 8)
+	_, err = s.identityOf(t.Context(), Caller{UID: 8})
 	wantReason(t, err, reason.LocalAccount, "cannot be used")
 }
 

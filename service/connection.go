@@ -49,8 +49,9 @@ type listener struct {
 	*net.UnixListener
 	srv     *Server
 	allowed UIDRanges
-	socket  uint32   // its number, if it is limited to uids, else 0
-	file    *os.File // a copy of its descriptor, which, unlike a net.Listener, can be waited for
+	socket  uint32     // its number, if it is limited to uids, else 0
+	as      *SocketUse // whom it makes of its callers, nil if they are the accounts of their uids
+	file    *os.File   // a copy of its descriptor, which, unlike a net.Listener, can be waited for
 }
 
 // Close closes the listener and the copy.
@@ -117,7 +118,8 @@ func (l *listener) newConn(fd int, cred peercred.Cred, whose share) (*conn, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UnixConn: u.(*net.UnixConn), srv: l.srv, allowed: l.allowed, socket: l.socket, cred: cred, share: whose}
+	c := &conn{UnixConn: u.(*net.UnixConn), srv: l.srv, allowed: l.allowed, socket: l.socket, as: l.as, cred: cred,
+		share: whose}
 	c.leave = func() { l.srv.pending.leave(whose) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -149,7 +151,8 @@ type conn struct {
 	*net.UnixConn
 	srv     *Server
 	allowed UIDRanges
-	socket  uint32 // as in listener
+	socket  uint32     // as in listener
+	as      *SocketUse // as in listener
 	cred    peercred.Cred
 	share   share           // whose it is, as far as is known
 	ctx     context.Context // ends with it

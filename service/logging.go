@@ -34,6 +34,7 @@ type Record struct {
 	UID      uint32
 	PID      int32             // at connect
 	Program  string            // the process's own word, bounded; empty if not known
+	Socket   string            // label or path of the socket that gave the account out; empty if the user database did
 	Peer     string            // account@machine, empty unless verified
 	PeerCA   *x509.Certificate // that vouched for the peer, a trusted one; nil unless verified. It is shared: not to be changed
 	Serial   string            // of the peer's certificate, in hexadecimal, as above
@@ -60,6 +61,9 @@ func (h *session) record() Record {
 		share: h.share, Reason: reason.Accepted.String(), Sent: h.sent, Received: h.received}
 	if f := h.failure; f != nil {
 		r.Reason, r.Detail, r.ByPeer = f.name, f.text, f.byPeer
+	}
+	if h.caller.as != nil {
+		r.Socket = h.caller.as.name()
 	}
 	if !h.began.IsZero() {
 		r.Duration = r.Time.Sub(h.began)
@@ -159,6 +163,9 @@ func (r *Record) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("role", r.Role.String()), slog.String("local", r.Local),
 		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("program", r.Program),
+	}
+	if r.Socket != "" {
+		attrs = append(attrs, slog.String("socket", r.Socket))
 	}
 	for _, end := range []struct {
 		key string

@@ -99,13 +99,13 @@ func (h *session) release(out []byte) ([]byte, error) {
 // knowGroups asks for the caller's account again if the policy in force names local groups that it was not looked up for.
 func (h *session) knowGroups(ctx context.Context) error {
 	inForce, _ := h.srv.inForce()
-	if inForce == nil || h.me == nil || h.me.account.askedFor(inForce.LocalGroups()) {
+	if inForce == nil || h.me == nil || h.me.knowsGroups(inForce.LocalGroups()) {
 		return nil
 	}
-	if h.hurried && !h.srv.ready(h.caller.UID) {
+	if h.hurried && !h.srv.ready(h.caller) {
 		return errWouldWait
 	}
-	now, err := h.srv.identityOf(ctx, h.caller.UID)
+	now, err := h.srv.identityOf(ctx, h.caller)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func newConnection(by *policy.Policy, role Role, me *identity, p *certbind.Peer,
 		c.Direction = policy.Out
 	}
 	groups := by.LocalGroups()
-	if !me.account.askedFor(groups) {
+	if !me.knowsGroups(groups) {
 		return nil, reason.Errorf(reason.Internal,
 			"the rules of this machine changed while %s shook hands: try again", me.account.Name)
 	}

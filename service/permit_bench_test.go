@@ -20,7 +20,7 @@ func BenchmarkPermit(b *testing.B) {
 				b.Fatal(err)
 			}
 			s.SetPolicy(by)
-			h := &session{srv: s, role: Responder, me: &identity{Account{Name: "bob"}, "beta.test"}}
+			h := &session{srv: s, role: Responder, me: &identity{Account{Name: "bob"}, "beta.test", nil}}
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := h.permit(p, "grpc"); err != nil {

@@ -166,11 +166,11 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	if h.holds == nothing && h.role == Responder {
 		return h.overload()
 	}
-	if h.hurried && !h.srv.ready(h.caller.UID) {
+	if h.hurried && !h.srv.ready(h.caller) {
 		return errWouldWait
 	}
 	var err error
-	if h.me, err = h.srv.identityOf(ctx, h.caller.UID); err != nil {
+	if h.me, err = h.srv.identityOf(ctx, h.caller); err != nil {
 		return err
 	}
 	h.named()

@@ -15,7 +15,10 @@ import (
 func TestRule37SocketTakesAnother(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{Limits: Limits{Connections: 2}})
 	me := uint32(os.Geteuid())
-	place := d.NewSocket(UIDRanges{{me, me}})
+	place, err := d.NewSocket(SocketUse{UIDs: UIDRanges{{me, me}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	take := func(path string) (*daemon, chan error) {
 		t.Helper()
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

@@ -126,7 +126,7 @@ func TestTargets(t *testing.T) {
 		check := func(naming SecureNaming, machine, want string) {
 			t.Helper()
 			s := &Server{cfg: Config{SecureNaming: naming}}
-			tg, err := s.newTarget(test.req, &identity{Account{Name: "alice"}, machine})
+			tg, err := s.newTarget(test.req, &identity{account: Account{Name: "alice"}, machine: machine})
 			if err == nil {
 				err = tg.authorize(peer)
 			}
@@ -158,7 +158,7 @@ func TestServerAccounts(t *testing.T) {
 	} {
 		for naming := Strict; naming <= Off; naming++ {
 			s := &Server{cfg: Config{SecureNaming: naming, ServerAccounts: test.accounts}}
-			me := &identity{Account{Name: test.me}, "alpha.test"}
+			me := &identity{account: Account{Name: test.me}, machine: "alpha.test"}
 			tg, err := s.newTarget(&altspb.StartClientHandshakeReq{TargetName: "beta.test:1"}, me)
 			if err != nil {
 				t.Fatal(err)

@@ -70,9 +70,10 @@ func (v varlinkUsers) call(ctx context.Context, method string, params map[string
 		case "":
 		case userdbMethods + "NoRecordFound":
 			return errNoUser
-		case userdbMethods + "ConflictingRecordFound", userdbMethods + "NonMatchingRecordFound",
-			"org.varlink.service.InvalidParameter":
-			// A name that it has in another spelling, or one that systemd takes for no name: that of digits alone.
+		case userdbMethods + "ConflictingRecordFound", userdbMethods + "NonMatchingRecordFound":
+			return fmt.Errorf("systemd-userdbd: %w, since %w (%s)", errCannotAsk, errOtherSpelling, reply.Error)
+		case "org.varlink.service.InvalidParameter":
+			// A name that systemd takes for none: that of digits alone.
 			return fmt.Errorf("systemd-userdbd: %w (%s)", errCannotAsk, reply.Error)
 		case "io.systemd.System", userdbMethods + "ServiceNotAvailable":
 			// Any failure; of a name that systemd takes for none, and of its uid, it says one of these.

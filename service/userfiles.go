@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // userFiles is what the files of this machine say of a uid, which decides how a lookup queues and nothing else: uids with
@@ -19,6 +21,7 @@ type userFiles struct {
 	looked   time.Time
 	seen     [2]os.FileInfo // nil while there is no such file
 	accounts map[uint32]bool
+	names    map[string]string // of /etc/passwd, by themselves in lower case
 	ranges   []UIDRange
 }
 
@@ -33,10 +36,7 @@ func newUserFiles() *userFiles { return &userFiles{passwd: "/etc/passwd", subuid
 func (f *userFiles) class(uid uint32) uidClass {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= userFilesEach {
-		f.looked = now
-		f.refresh()
-	}
+	f.look()
 	switch {
 	case f.accounts[uid]:
 		return known
@@ -46,10 +46,27 @@ func (f *userFiles) class(uid uint32) uidClass {
 	return stranger
 }
 
+// spelling returns how /etc/passwd writes a name that is given in lower case, "" if it has none such.
+func (f *userFiles) spelling(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.look()
+	return f.names[name]
+}
+
+// look reads what has changed, once in userFilesEach; f.mu is held.
+func (f *userFiles) look() {
+	if now := time.Now(); now.Sub(f.looked) >= userFilesEach {
+		f.looked = now
+		f.refresh()
+	}
+}
+
 func (f *userFiles) refresh() {
 	if changed(f.passwd, &f.seen[0]) {
-		f.accounts = make(map[uint32]bool)
+		f.accounts, f.names = make(map[uint32]bool), make(map[string]string)
 		eachLine(f.passwd, func(fields []string) {
+			f.names[ascii.Lower(fields[0])] = fields[0]
 			if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil {
 				f.accounts[uint32(uid)] = true
 			}

@@ -26,6 +26,8 @@ type userSource interface {
 var (
 	errNoUser    = errors.New("no such user or group")
 	errCannotAsk = errors.New("cannot be asked for this")
+	// errOtherSpelling says that the database has the name in another spelling, which leads nowhere from this one.
+	errOtherSpelling = errors.New("it has the name in another spelling")
 )
 
 type userEntry struct {
@@ -136,9 +138,9 @@ func (h helperUsers) getentAndFiles() []userSource {
 }
 
 // first returns what the first source says that can tell. Where systemd-userdbd failed, that the files do not know a name
-// says nothing.
+// says nothing; where it has the name in another spelling, an error says that as well.
 func first[T any](sources []userSource, query func(userSource) (T, error)) (v T, err error) {
-	var failed error
+	var failed, spelled error
 	for i, s := range sources {
 		v, err = query(s)
 		if last := i == len(sources)-1; last && failed != nil && errors.Is(err, errNoUser) {
@@ -147,9 +149,15 @@ func first[T any](sources []userSource, query func(userSource) (T, error)) (v T,
 		if !errors.Is(err, errCannotAsk) {
 			break
 		}
+		if errors.Is(err, errOtherSpelling) {
+			spelled = err
+		}
 		if errors.Is(err, errFailed) {
 			failed = err
 		}
+	}
+	if spelled != nil && errors.Is(err, errNoUser) {
+		err = fmt.Errorf("%w; %w", err, spelled)
 	}
 	return v, err
 }

@@ -228,6 +228,20 @@ func TestSocketActivation(t *testing.T) {
 			t.Errorf("a caller of another uid: %v", err)
 		}
 	})
+	t.Run("an account by name", func(t *testing.T) {
+		p := activate(t, fmt.Sprintf("uids=%d,account=greeter+,label=blue", uid), "$$")
+		p.told.waitAfter(t, 0, "READY=1")
+		if code, out, errs := altsd(t, "whoami", "--socket", p.socket); code != 0 || out != "greeter+@a.test\n  socket = blue\n" {
+			t.Errorf("exit status %d: %s %s", code, out, errs)
+		}
+	})
+	t.Run("bad account", func(t *testing.T) {
+		p := activate(t, fmt.Sprintf("uids=%d,account=a@b", uid), "$$")
+		if code := p.wait(); code != 1 || !strings.Contains(p.log.String(), "FileDescriptorName=uids=") ||
+			!strings.Contains(p.log.String(), "--allow-domain-accounts") {
+			t.Errorf("exit status %d: %s", code, p.log)
+		}
+	})
 	t.Run("bad name", func(t *testing.T) {
 		p := activate(t, "uids=x", "$$")
 		if code := p.wait(); code != 1 || !strings.Contains(p.log.String(), "FileDescriptorName=uids=x") {

@@ -57,9 +57,12 @@ func (c *serveConfig) options() []cli.Option {
 	account := func(v string) error { return certbind.ValidAccount(ascii.Lower(v), true) }
 	publish := func(v string) error { return certbind.ValidGroup(ascii.Lower(v), true) }
 	socket := cli.Option{
-		Name: "socket", Group: local, Repeat: true, Value: cli.Func("PATH[,uids=N-M]", c.addSocket).CompleteFiles(),
+		Name: "socket", Group: local, Repeat: true, Value: cli.Func("PATH[,uids=N-M[,account=NAME[,label=LABEL]]]",
+			c.addSocket).CompleteFiles(),
 		Help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of " +
-			"these uids are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container.",
+			"these uids are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container. With " +
+			"account, they are all NAME, which the user database must not have: best a name with a '+', such as greeter+, " +
+			"which useradd does not make. Peers see label as its attribute 'socket'.",
 	}
 	directory := func(to *string) cli.Value {
 		return cli.Func("DIR", func(v string) error { *to = v; return nil }).CompleteFiles()
@@ -115,14 +118,19 @@ func (c *serveConfig) options() []cli.Option {
 }
 
 func (c *serveConfig) addSocket(v string) error {
-	path, ranges, limited := strings.Cut(v, ",uids=")
+	path, use, limited := strings.Cut(v, ",uids=")
 	s := daemon.Socket{Path: path}
 	if err := localsock.CheckPath(path); err != nil {
 		return err
 	}
+	for _, key := range []string{",account=", ",label="} {
+		if strings.Contains(path, key) {
+			return fmt.Errorf("%s stands behind uids=, as in PATH,uids=40001,account=greeter+,label=blue", key[1:])
+		}
+	}
 	if limited {
 		var err error
-		if s.UIDs, err = service.ParseUIDRanges(ranges); err != nil {
+		if s.Use, err = service.ParseSocketUse("uids=" + use); err != nil {
 			return err
 		}
 	}

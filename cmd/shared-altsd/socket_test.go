@@ -79,6 +79,51 @@ func TestSocketUIDs(t *testing.T) {
 	}
 }
 
+// By a socket that gives an account out, every command speaks of that account, and root is nobody else there either.
+func TestRule50Commands(t *testing.T) {
+	dir, uid := testprog.Dir(t), os.Geteuid()
+	box := filepath.Join(dir, "box")
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}},
+		"--socket", fmt.Sprintf("%s,uids=%d,account=Greeter+,label=blue", box, uid),
+		"--socket", fmt.Sprintf("%s/taken,uids=%d,account=root", dir, uid))
+	p.log.waitAfter(t, 0, "the socket serves nobody as it is")
+	if code, s := asJSON(t, "status", "--socket", box); code != 0 || s["caller_account"] != "greeter+" || s["privileged"] == true {
+		t.Errorf("status: %d %v", code, s)
+	}
+	if code, out, errs := altsd(t, "whoami", "--socket", box); code != 0 || out != "greeter+@a.test\n  socket = blue\n" {
+		t.Errorf("whoami: %d %s %s", code, out, errs)
+	}
+	if code, _, errs := altsd(t, "reload", "--socket", box); code != 1 || !strings.Contains(errs, "only root and the daemon's own account") {
+		t.Errorf("reload: %d %s", code, errs)
+	}
+	address, end := startPong(t, box, "1")
+	code, out, errs := altsd(t, "ping", "--socket", box, "--target-account", "greeter+@a.test", address)
+	if code != 0 || !strings.Contains(out, "peer      greeter+@a.test\n          socket = blue\n") ||
+		!strings.Contains(out, "you       greeter+@a.test, as the peer sees it") {
+		t.Errorf("ping: %d %s %s", code, out, errs)
+	}
+	if out, err := end(); err != nil || !strings.Contains(out, "greeter+@a.test") {
+		t.Errorf("pong: %v %s", err, out)
+	}
+	for _, command := range []string{"status", "whoami"} {
+		if code, out, errs := altsd(t, command, "--socket", filepath.Join(dir, "taken")); !strings.Contains(out+errs, `has an account "root" by now`) {
+			t.Errorf("%s where the name is somebody's: %d %s %s", command, code, out, errs)
+		}
+	}
+	for flag, want := range map[string]string{
+		dir + "/x,account=greeter+":            "stands behind uids=",
+		dir + "/x,uids=1,account=":             "is empty, or there twice",
+		dir + "/x,uids=1,label=blue":           "label= stands beside account= alone",
+		dir + "/x,label=a,uids=1,account=b":    "stands behind uids=",
+		dir + "/x,uids=1,account=a,label=/run": "a to z, 0 to 9 and -",
+		dir + "/x,uids=1,account=1000":         "a name of digits alone",
+	} {
+		if code, _, errs := altsd(t, "serve", "--credentials", "x", "--ca", "x", "--socket", flag); code != 2 || !strings.Contains(errs, want) {
+			t.Errorf("%s: %d %s, want %s", flag, code, errs, want)
+		}
+	}
+}
+
 // Files of sockets, locks and a directory that are removed while the daemon runs are there again, of each socket of its,
 // and nobody who has a connection notices.
 func TestSocketFileRemoved(t *testing.T) {

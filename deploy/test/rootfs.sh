@@ -1,13 +1,26 @@
 #!/bin/sh
-# Makes the docker image in which the deployment tests boot systemd: Debian with systemd, dbus, SSSD, rpm and CAs, by
-# debootstrap. Prints the image's name. The name holds a digest of this file, so that an image
-# already made is used again and a change here makes a new one.
+# Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm and
+# CAs, or, with the argument podman, Debian 13 with a podman that has Quadlet. Prints the image's name. The name holds a
+# digest of this file, so that an image already made is used again and a change here makes a new one.
 set -eu
-suite=bookworm
+what=${1:-systemd}
+packages=systemd,systemd-sysv,dbus,procps,iproute2
+case $what in
+systemd)
+	suite=bookworm
+	# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
+	packages=$packages,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger
+	;;
+podman)
+	suite=trixie
+	packages=$packages,podman,crun,netavark,nftables,catatonit
+	;;
+*) echo "$0: $what: what is that?" >&2; exit 2 ;;
+esac
 # The mirror that this machine itself uses, or else debootstrap's default.
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-	awk -v suite=$suite '$1 == suite { print $2; exit }')}
-image=shared-altsd-test/systemd:$suite-$(sha256sum "$0" | cut -c1-12)
+	awk -v suite=bookworm '$1 == suite { print $2; exit }')}
+image=shared-altsd-test/$what:$suite-$(sha256sum "$0" | cut -c1-12)
 if docker image inspect "$image" >/dev/null 2>&1; then
 	echo "$image"
 	exit
@@ -15,10 +28,7 @@ fi
 command -v debootstrap >/dev/null || { echo "$0: needs debootstrap (apt-get install debootstrap)" >&2; exit 1; }
 dir=$(mktemp -d)
 trap 'rm -rf --one-file-system "$dir"' EXIT
-# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
-debootstrap --variant=minbase \
-	--include=systemd,systemd-sysv,dbus,procps,iproute2,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger \
-	"$suite" "$dir/root" ${mirror:+"$mirror"} >"$dir/log" 2>&1 || { tail -20 "$dir/log" >&2; exit 1; }
+debootstrap --variant=minbase --include="$packages" "$suite" "$dir/root" ${mirror:+"$mirror"} >"$dir/log" 2>&1 || { tail -20 "$dir/log" >&2; exit 1; }
 rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
 # What has no place on a machine that lives in a container, and would only slow its start.
 for unit in systemd-udevd.service systemd-timesyncd.service getty.target apt-daily.timer apt-daily-upgrade.timer \

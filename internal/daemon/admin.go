@@ -34,7 +34,6 @@ const MaxHandedCredentials = 100 << 10
 type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
-	accounts service.AccountDatabase
 	reloader *reloader
 	policy   *standard
 	denied   *deniedStore
@@ -45,10 +44,9 @@ type admin struct {
 }
 
 // addAdmin adds the services to server, which does not serve yet.
-func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader, p *standard,
-	d *deniedStore, set *metrics.Set) *admin {
-	a := &admin{machine: machine, accounts: accounts, reloader: r, policy: p, denied: d, metrics: set, server: server,
-		health: health.NewServer()}
+func addAdmin(server *service.Server, machine *certbind.Machine, r *reloader, p *standard, d *deniedStore,
+	set *metrics.Set) *admin {
+	a := &admin{machine: machine, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	adminpb.RegisterDenialServer(server, &denial{store: d})
@@ -62,12 +60,13 @@ func (a *admin) drain() {
 	a.health.Shutdown()
 }
 
-// caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may.
+// caller returns who asks, and whether he may see what concerns other accounts: root and the daemon itself may, where no
+// socket makes somebody else of them.
 func caller(ctx context.Context) (c service.Caller, privileged bool, err error) {
 	if c, err = service.CallerFromContext(ctx); err != nil {
 		return c, false, err
 	}
-	return c, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
+	return c, c.Himself() && (c.UID == 0 || int(c.UID) == os.Geteuid()), nil
 }
 
 // statusCost is what Status costs, in microseconds: a check of the certificate. Any user may ask.
@@ -102,7 +101,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
-	if account, err := a.accounts.Lookup(ctx, c.UID); err != nil {
+	if account, err := a.server.AccountOf(ctx, c); err != nil {
 		resp.CallerRefused = withFlag(err).Error()
 	} else {
 		resp.CallerAccount = account.Name

@@ -36,7 +36,7 @@ type Config struct {
 // A Socket is a place for applications to reach the daemon.
 type Socket struct {
 	Path string
-	UIDs service.UIDRanges // nil: every uid
+	Use  service.SocketUse
 }
 
 // A MetricsAddr is where the metrics are served, as net.Listen has it; the zero value is nowhere.

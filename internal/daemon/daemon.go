@@ -122,9 +122,8 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 		return nil, withFlag(err)
 	}
 	d.policy.start()
-	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.policy, d.denied, d.metrics)
-	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, accounts: accounts, server: d.server,
-		domains: c.Files.AllowDomainAccounts})
+	d.admin = addAdmin(d.server, d.machine, d.reloader, d.policy, d.denied, d.metrics)
+	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}
@@ -160,10 +159,14 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 		return nil
 	}
 	for _, s := range d.sockets.local {
-		s.service = d.server.NewSocket(s.uids)
+		var err error
+		if s.service, err = d.server.NewSocket(s.use); err != nil {
+			return err
+		}
 		if err := serve(s); err != nil {
 			return err
 		}
+		go s.announceFault(ctx, d.log)
 	}
 	go d.denied.watch(ctx.Done())
 	watch := time.NewTicker(watchInterval)

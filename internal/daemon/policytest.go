@@ -18,10 +18,9 @@ import (
 // A rulesTest answers what the policy in force would say.
 type rulesTest struct {
 	adminpb.UnimplementedRulesServer
-	policy   *standard
-	accounts service.AccountDatabase
-	server   *service.Server
-	domains  bool // accounts of domains are allowed
+	policy  *standard
+	server  *service.Server
+	domains bool // accounts of domains are allowed
 }
 
 // Bounds of a test.
@@ -70,7 +69,7 @@ func (r *rulesTest) Test(ctx context.Context, req *adminpb.TestRulesRequest) (*a
 
 // own returns the groups of a caller who may ask of himself alone.
 func (r *rulesTest) own(ctx context.Context, c service.Caller, account string, p *policy.Policy) ([]string, error) {
-	me, err := r.accounts.Lookup(ctx, c.UID)
+	me, err := r.server.AccountOf(ctx, c)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, withFlag(err).Error())
 	}

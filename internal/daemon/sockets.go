@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,7 +26,7 @@ type sockets struct {
 // A servedSocket is a listening socket for applications and whom it serves.
 type servedSocket struct {
 	*localsock.Listener
-	uids    service.UIDRanges
+	use     service.SocketUse
 	service *service.Socket // while it is served
 }
 
@@ -52,19 +53,25 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 	if len(specs) == 0 && len(inherited) == 0 {
 		specs = []Socket{{Path: localsock.DefaultPath}}
 	}
-	limits := map[string]service.UIDRanges{}
+	uses := map[string]service.SocketUse{}
 	for _, spec := range specs {
-		limits[spec.Path] = spec.UIDs
+		if err := spec.Use.Check(c.Files.AllowDomainAccounts); err != nil {
+			return nil, fmt.Errorf("--socket %s: %w", spec.Path, withFlag(err))
+		}
+		uses[spec.Path] = spec.Use
 	}
 	taken := map[string]bool{}
 	for _, in := range inherited {
-		uids, listed := limits[in.path]
-		if ranges, ok := strings.CutPrefix(in.name, "uids="); ok {
+		use, listed := uses[in.path]
+		if strings.HasPrefix(in.name, "uids=") {
 			if listed {
 				return nil, fmt.Errorf("the socket %s has uids in its unit (FileDescriptorName=) and is a --socket as well: "+
 					"limit it in one place", in.path)
 			}
-			if uids, err = service.ParseUIDRanges(ranges); err != nil {
+			if use, err = service.ParseSocketUse(in.name); err == nil {
+				err = withFlag(use.Check(c.Files.AllowDomainAccounts))
+			}
+			if err != nil {
 				return nil, fmt.Errorf("FileDescriptorName=%s of the socket unit: %w", in.name, err)
 			}
 		}
@@ -73,7 +80,8 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.local = append(s.local, &servedSocket{Listener: l, uids: uids})
+		use.Path = in.path
+		s.local = append(s.local, &servedSocket{Listener: l, use: use})
 	}
 	for _, spec := range specs {
 		if taken[spec.Path] {
@@ -83,10 +91,18 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("--socket: %w", err)
 		}
-		s.local = append(s.local, &servedSocket{Listener: l, uids: spec.UIDs})
+		spec.Use.Path = spec.Path
+		s.local = append(s.local, &servedSocket{Listener: l, use: spec.Use})
 	}
 	s.watchAll()
 	return s, nil
+}
+
+// announceFault says at the start that nobody can use the socket as it is: the name that it gives out may be somebody's.
+func (s *servedSocket) announceFault(ctx context.Context, log *slog.Logger) {
+	if err := s.service.Fault(ctx); err != nil && ctx.Err() == nil {
+		log.Error("the socket serves nobody as it is", "socket", s.Path, "account", s.use.Account, "error", err)
+	}
 }
 
 // listenMetrics returns the listener for metrics: given, which is the service manager's, or that of addr; nil for none.

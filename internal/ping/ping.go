@@ -76,7 +76,7 @@ func (r *report) write(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "  %9.3f ms  in all\n\npeer      %s\n", total, r.Peer)
-	for _, name := range []string{"uid", "groups"} {
+	for _, name := range []string{"uid", "groups", "socket"} {
 		if v := r.Attrs[name]; v != "" {
 			fmt.Fprintf(w, "          %s = %s\n", name, v)
 		}

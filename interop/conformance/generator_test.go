@@ -437,16 +437,20 @@ func (g *generator) finish(d *draft) *claim {
 
 // attributes returns a few, in any order and form.
 func (g *generator) attributes() (b []byte) {
-	names := []string{"a", "groups", "uid", "x-y_1"}
-	for i := range g.IntN(4) {
+	names := []string{"a", "groups", "socket", "uid", "x-y_1"}
+	for i := range g.IntN(5) {
 		name := names[i]
 		if g.chance(3) {
-			name = pick(g, "a", "groups", "uid", "user", "machine", "x-y_1", "A", "1", "", strings.Repeat("n", 32),
+			name = pick(g, "a", "groups", "uid", "socket", "user", "machine", "x-y_1", "A", "1", "", strings.Repeat("n", 32),
 				strings.Repeat("n", 33))
 		}
 		switch name {
 		case "uid":
 			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "0", "1000", "01", "4294967295", "4294967296", "-1", "")))
+			continue
+		case "socket":
+			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "blue", "a.b-7", "", "Blue", "/run/s", "a b", "a_b",
+				strings.Repeat("s", 64), strings.Repeat("s", 65))))
 			continue
 		case "groups":
 			b = opaque16(opaque8(b, []byte(name)), []byte(pick(g, "adm", "adm,wheel", "wheel,adm", "adm,adm", "", "a@b,b",

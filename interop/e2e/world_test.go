@@ -419,7 +419,7 @@ func (w *world) leaks(text string) (found []string) {
 // A record is a line of a daemon's log.
 type record struct {
 	Level, Msg, ID, Role, Local, Peer, Reason, Detail string
-	Rule, Would, Entry, By, Changed                   string
+	Socket, Rule, Would, Entry, By, Changed           string
 	UID                                               uint32
 	Suppressed                                        int
 	ByPeer                                            bool `json:"by_peer"`

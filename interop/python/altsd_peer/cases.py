@@ -245,6 +245,10 @@ ATTRIBUTES = [
     ("uid-of-33-bits", opaque8(b"uid") + opaque16(b"4294967296")),
     ("uid-with-space", opaque8(b"uid") + opaque16(b" 1000")),
     ("uid-with-plus", opaque8(b"uid") + opaque16(b"+1000")),
+    ("socket-empty", opaque8(b"socket") + opaque16(b"")),
+    ("socket-in-capitals", opaque8(b"socket") + opaque16(b"Blue")),
+    ("socket-path", opaque8(b"socket") + opaque16(b"/run/blue/socket")),
+    ("socket-of-65", opaque8(b"socket") + opaque16(b"a" * 65)),
     ("groups-empty", opaque8(b"groups") + opaque16(b"")),
     ("groups-twice", opaque8(b"groups") + opaque16(b"adm,adm")),
     ("groups-comma-at-end", opaque8(b"groups") + opaque16(b"adm,")),
@@ -438,6 +442,8 @@ IDENTITIES = [
     ("good-account-all-signs", "5.3", OK, dict(account=b"_a.b$c+d-e")),
     ("good-attributes", "5.4", OK, dict(attributes=[
         (b"groups", b"adm,wheel"), (b"uid", b"1000"), (b"x-other_1", b"~ ")])),
+    ("good-socket", "5.4", OK, dict(attributes=[(b"socket", b"blue-7.a")])),
+    ("good-longest-socket", "5.4", OK, dict(attributes=[(b"socket", b"a" * 64)])),
     ("good-groups-escaped", "5.4", OK, dict(attributes=[
         (b"groups", b"%20,a%2Cwheel,dom%C3%A4nen-benutzer,domain%20users,r%26d%25,wheel")])),
     ("good-group-of-256", "5.4", OK, dict(attributes=[(b"groups", b"a" * 255 + b"%20")])),

@@ -160,6 +160,7 @@ _PLAIN = re.compile(rb"[a-z0-9_.$+@\\-]")
 _GROUP = re.compile(rb"([a-z0-9_]|%[0-9A-F]{2})([a-z0-9_.$+@\\-]|%[0-9A-F]{2})*\Z")
 _ATTRIBUTE = re.compile(rb"[a-z][a-z0-9_-]*\Z")
 _UID = re.compile(rb"(0|[1-9][0-9]{0,9})\Z")
+_SOCKET = re.compile(rb"[a-z0-9.-]{1,64}\Z")
 
 
 def valid_machine(name):
@@ -201,6 +202,8 @@ def check_attributes(attributes, domain=False):
             raise Refusal(ACCOUNT_UNACCEPTABLE, "an attribute's value is not printable ASCII")
         if name == b"uid" and (not _UID.match(value) or int(value) > 4294967295):
             raise Refusal(ACCOUNT_UNACCEPTABLE, "the uid is not a decimal number below 2^32")
+        if name == b"socket" and not _SOCKET.match(value):
+            raise Refusal(ACCOUNT_UNACCEPTABLE, "the socket is no label")
         if name == b"groups":
             groups = value.split(b",")
             if not all(valid_group(g, domain) for g in groups) or groups != sorted(set(groups)):
