@@ -3,6 +3,7 @@ module github.com/shared-altsd/shared-altsd
 go 1.26.0
 
 require (
+	github.com/cloudflare/circl v1.6.5
 	github.com/flynn/noise v1.1.0
 	golang.org/x/net v0.60.0
 	golang.org/x/sys v0.49.0

@@ -64,7 +64,7 @@ func (w *waitingPeers) enter(raw net.Conn) (p *waitingPeer, leave func()) {
 	}
 }
 
-// giveUp gives up the oldest of the network that has most.
+// giveUp gives up the oldest of the network that has most of them.
 func (w *waitingPeers) giveUp() {
 	oldest := w.list.Front()
 	for e := oldest.Next(); e != nil; e = e.Next() {
@@ -102,18 +102,18 @@ func awaitPeer(raw net.Conn, received []byte) ([]byte, error) {
 }
 
 func firstMessage(raw net.Conn, received []byte) ([]byte, error) {
-	const most = 2048 // bytes: message 1 has 1240
+	const maxReceived = 2048 // bytes: message 1 has 1240
 	if tcp, ok := raw.(*net.TCPConn); ok && len(received) == 0 {
-		handle := getBuffer(most)
+		handle := getBuffer(maxReceived)
 		defer putBuffer(handle)
-		n, err := handed.PeekUntil(tcp, (*handle)[:most], func(b []byte) bool { return !partialFrame(b) })
+		n, err := handed.PeekUntil(tcp, (*handle)[:maxReceived], func(b []byte) bool { return !partialFrame(b) })
 		if n > 0 && err == io.EOF {
 			err = nil // the daemon says what is missing
 		}
 		return nil, err
 	}
-	b := append(make([]byte, 0, most), received...)
-	for len(b) == 0 || partialFrame(b) && frameEnd(b) <= most {
+	b := append(make([]byte, 0, maxReceived), received...)
+	for len(b) == 0 || partialFrame(b) && frameEnd(b) <= maxReceived {
 		n, err := raw.Read(b[len(b):frameEnd(b)])
 		b = b[:len(b)+n]
 		if err != nil && (n == 0 || err != io.EOF) {

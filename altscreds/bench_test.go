@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/shared-altsd/shared-altsd/internal/rawcodec"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 )
@@ -117,24 +117,10 @@ func BenchmarkDialers(b *testing.B) {
 	}
 }
 
-// raw is a codec that copies nothing, so that the benchmark is about the transport.
-type raw struct{}
-
-func (raw) Name() string { return "raw" }
-
-func (raw) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
-}
-
-func (raw) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*int) = data.Len()
-	return nil
-}
-
 // sinkServer takes a stream of messages and answers when it has them.
 func sinkServer(b *testing.B, creds credentials.TransportCredentials) (addr string) {
 	b.Helper()
-	srv := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(2<<20), grpc.ForceServerCodecV2(raw{}),
+	srv := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(2<<20), grpc.ForceServerCodecV2(rawcodec.Codec{}),
 		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 			var n int
 			for {
@@ -159,7 +145,7 @@ func BenchmarkBulk(b *testing.B) {
 			message := make([]byte, 1<<20)
 			send := func(count int) {
 				s := must(cc.NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true}, "/test.Sink/Sink",
-					grpc.ForceCodecV2(raw{})))
+					grpc.ForceCodecV2(rawcodec.Codec{})))
 				for range count {
 					if err := s.SendMsg(&message); err != nil {
 						b.Fatal(err)

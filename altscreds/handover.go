@@ -17,11 +17,11 @@ import (
 )
 
 // Connections for handing over are kept for the next handshakes, handoverIdle at most. The daemon allows 256 for all
-// processes of the account together, so of more than handoverSpare those are closed that were not needed for a while.
+// processes of the account together, so of more than handoverKept those are closed that were not needed for a while.
 const (
-	handoverIdle  = 64
-	handoverSpare = 8
-	handoverRest  = 10 * time.Second
+	handoverIdle = 64
+	handoverKept = 8
+	handoverRest = 10 * time.Second
 	// handoverAge is for how long one is used: less than the daemon keeps it.
 	handoverAge = 20 * time.Minute
 	// relayOnly is for how long a handshaker that takes no sockets is not asked again.
@@ -146,13 +146,13 @@ func (d *daemonConn) keepHandoverConn(c *handoverConn) {
 		return
 	}
 	d.handoverConns = append(d.handoverConns, c)
-	if d.trim == nil && len(d.handoverConns) > handoverSpare {
+	if d.trim == nil && len(d.handoverConns) > handoverKept {
 		d.rested = len(d.handoverConns)
 		d.trim = time.AfterFunc(handoverRest, d.trimHandoverConns)
 	}
 }
 
-// trimHandoverConns closes what was idle since it was last called, but for handoverSpare, and has itself called again
+// trimHandoverConns closes what was idle since it was last called, but for handoverKept, and has itself called again
 // while there are more than those.
 func (d *daemonConn) trimHandoverConns() {
 	daemonConns.mu.Lock()
@@ -160,13 +160,13 @@ func (d *daemonConn) trimHandoverConns() {
 	if d.trim == nil {
 		return // all were closed at this moment
 	}
-	if n := min(d.rested, len(d.handoverConns)-handoverSpare); n > 0 {
+	if n := min(d.rested, len(d.handoverConns)-handoverKept); n > 0 {
 		for _, c := range d.handoverConns[:n] { // the last is used first
 			c.Close()
 		}
 		d.handoverConns = slices.Delete(d.handoverConns, 0, n)
 	}
-	if d.rested = len(d.handoverConns); d.rested > handoverSpare {
+	if d.rested = len(d.handoverConns); d.rested > handoverKept {
 		d.trim.Reset(handoverRest)
 	} else {
 		d.trim = nil

@@ -55,14 +55,14 @@ func TestHandoverConnsOfABurst(t *testing.T) {
 				d.trim != nil)
 		}
 	}
-	keep(handoverSpare)
-	want("a few", handoverSpare, handoverSpare, false)
+	keep(handoverKept)
+	want("a few", handoverKept, handoverKept, false)
 	keep(handoverIdle)
 	want("too many", handoverIdle, handoverIdle, true)
 	d.trimHandoverConns() // only those that were there when the timer was set were idle all the time
-	want("half a rest", handoverIdle-handoverSpare-1, handoverIdle-handoverSpare-1, true)
+	want("half a rest", handoverIdle-handoverKept-1, handoverIdle-handoverKept-1, true)
 	d.trimHandoverConns()
-	want("after a rest", handoverSpare, handoverSpare, false)
+	want("after a rest", handoverKept, handoverKept, false)
 
 	keep(20)
 	d.trimHandoverConns()

@@ -2,7 +2,6 @@ package certbind
 
 import (
 	"bytes"
-	"crypto/ecdh"
 	"errors"
 	"sync"
 	"time"
@@ -17,9 +16,9 @@ const (
 	maxStatements = 4096
 )
 
-// A statementSlot holds an account's current statement. Its lock is held while signing, so that concurrent callers of
+// A keptStatement is an account's current statement. Its lock is held while signing, so that concurrent callers of
 // an account wait for one signature, and callers of other accounts do not wait.
-type statementSlot struct {
+type keptStatement struct {
 	mu                         sync.Mutex
 	attributes                 []byte // as they were signed
 	identity                   []byte
@@ -27,7 +26,7 @@ type statementSlot struct {
 }
 
 // holds reports whether the statement says what is to be said now and is in its time.
-func (s *statementSlot) holds(encoded []byte, now time.Time) bool {
+func (s *keptStatement) holds(encoded []byte, now time.Time) bool {
 	return s.identity != nil && bytes.Equal(s.attributes, encoded) && !now.Before(s.notBefore) && !now.After(s.notAfter)
 }
 
@@ -35,20 +34,14 @@ func (s *statementSlot) holds(encoded []byte, now time.Time) bool {
 type Attestation struct {
 	// Public and Private are the X25519 static key pair.
 	Public, Private [32]byte
-	// Key is Private made ready for use, which costs a scalar multiplication; nil: whoever uses Private has to. It is
-	// shared, does not change, and goes when the last handshake with it ends.
-	Key *ecdh.PrivateKey
 	// Identity is the payload of docs/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
 	Identity []byte
 	// NotAfter is the end of the statement, the leaf's at the latest.
 	NotAfter time.Time
 }
 
-// Wipe zeroes the private key and lets go of Key.
-func (a *Attestation) Wipe() {
-	clear(a.Private[:])
-	a.Key = nil
-}
+// Wipe zeroes the private key.
+func (a *Attestation) Wipe() { clear(a.Private[:]) }
 
 // Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
@@ -59,7 +52,7 @@ func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error
 	for {
 		m.mu.Lock()
 		s := m.state.Load()
-		att := &Attestation{Public: s.public, Private: s.private, Key: s.key}
+		att := &Attestation{Public: s.public, Private: s.private}
 		m.mu.Unlock()
 		err := m.attest(att, s, account, attrs, now)
 		if err == nil {
@@ -88,22 +81,22 @@ func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Att
 	if err := ownTime(s.credential, now); err != nil {
 		return err
 	}
-	slot := m.slot(s, account)
-	slot.mu.Lock()
-	defer slot.mu.Unlock()
-	holds := slot.holds(encoded, now)
-	if !holds || !now.Before(slot.renew) {
-		if err := m.sign(slot, s, account, attrs, now); err != nil {
+	kept := m.kept(s, account)
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	holds := kept.holds(encoded, now)
+	if !holds || !now.Before(kept.renew) {
+		if err := m.sign(kept, s, account, attrs, now); err != nil {
 			// A key that fails for a while, as one in hardware may, stops nobody before the statement in hand ends.
 			if !holds {
 				return reason.Errorf(reason.Internal, "account %q cannot be attested: %w", account, err)
 			}
 			m.logger.Debug("signing failed; the earlier statement is used", "account", account, "error", err)
 		} else {
-			slot.attributes = encoded
+			kept.attributes = encoded
 		}
 	}
-	att.Identity, att.NotAfter = slot.identity, slot.notAfter
+	att.Identity, att.NotAfter = kept.identity, kept.notAfter
 	return nil
 }
 
@@ -115,14 +108,14 @@ func (m *Machine) Attested(account string, attrs []Attribute) bool {
 		return true // with that error
 	}
 	m.mu.Lock()
-	slot := m.state.Load().statements[account]
+	kept := m.state.Load().statements[account]
 	m.mu.Unlock()
-	if slot == nil || !slot.mu.TryLock() {
+	if kept == nil || !kept.mu.TryLock() {
 		return false
 	}
-	defer slot.mu.Unlock()
+	defer kept.mu.Unlock()
 	now := m.now()
-	return slot.holds(encoded, now) && now.Before(slot.renew)
+	return kept.holds(encoded, now) && now.Before(kept.renew)
 }
 
 // ownTime refuses to attest with a certificate that peers with the same clock would refuse by its time. How far a peer's
@@ -139,27 +132,27 @@ func ownTime(c *Credential, now time.Time) error {
 	return nil
 }
 
-// slot finds or makes the account's place among the statements. If there are too many, some other is dropped: its
+// kept finds or makes room for the account's statement. If there are too many, some other is dropped: its
 // account costs one more signature, no more.
-func (m *Machine) slot(s *state, account string) *statementSlot {
+func (m *Machine) kept(s *state, account string) *keptStatement {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	slot := s.statements[account]
-	if slot == nil {
+	kept := s.statements[account]
+	if kept == nil {
 		if len(s.statements) >= maxStatements {
 			for other := range s.statements {
 				delete(s.statements, other)
 				break
 			}
 		}
-		slot = new(statementSlot)
-		s.statements[account] = slot
+		kept = new(keptStatement)
+		s.statements[account] = kept
 	}
-	return slot
+	return kept
 }
 
-// sign makes a new statement and identity in the slot. On an error the slot is as before.
-func (m *Machine) sign(slot *statementSlot, s *state, account string, attrs []Attribute, now time.Time) error {
+// sign makes a new statement and identity, and keeps them. On an error what was kept is as before.
+func (m *Machine) sign(kept *keptStatement, s *state, account string, attrs []Attribute, now time.Time) error {
 	st := Statement{
 		StaticKey: s.public, Leaf: s.leaf, Machine: m.name, Account: account, Attributes: attrs,
 		NotBefore: now.Add(-backdate).Truncate(time.Second),
@@ -179,10 +172,10 @@ func (m *Machine) sign(slot *statementSlot, s *state, account string, attrs []At
 	if err != nil {
 		return err
 	}
-	slot.identity, slot.notBefore, slot.notAfter = identity, st.NotBefore, st.NotAfter
-	slot.renew = st.NotBefore.Add(st.NotAfter.Sub(st.NotBefore) / 2)
+	kept.identity, kept.notBefore, kept.notAfter = identity, st.NotBefore, st.NotAfter
+	kept.renew = st.NotBefore.Add(st.NotAfter.Sub(st.NotBefore) / 2)
 	if !st.NotAfter.Before(s.credential.Leaf.NotAfter) {
-		slot.renew = st.NotAfter // a new one would end no later
+		kept.renew = st.NotAfter // a new one would end no later
 	}
 	m.logger.Debug("statement signed", "account", account, "not_after", stamp(st.NotAfter))
 	return nil

@@ -65,14 +65,15 @@
 // is not signed with SHA-2 or Ed25519; or that has the name of a configured CA and not its signature. In a
 // verification, each certificate of a path but the trust anchor is looked up in each list that its issuer's key has
 // signed: the key counts, not the name, and not whether the issuer has cRLSign, since a list that is skipped would be
-// a revocation unseen. A list may be for leaves, for CAs, or for certificates that name its place (Scope, CRLFile.Complete):
-// where there are lists of an issuer, one has to be for the certificate at hand, and each
-// that is for it, unless TrustConfig.CRLStaleOK, not past its nextUpdate; what any of them revokes is revoked in any case. A list from the future (thisUpdate after now) is used: its issuer has
-// signed it, and a clock that is behind should not cut off every peer. Check warns of it.
+// a revocation unseen. A list may be for leaves, for CAs, or for certificates that name its place (Scope,
+// CRLFile.Complete): where there are lists of an issuer, one has to be for the certificate at hand, and each that is for
+// it, unless TrustConfig.CRLStaleOK, not past its nextUpdate; what any of them revokes is revoked in any case. A list
+// from the future (thisUpdate after now) is used: its issuer has signed it, and a clock that is behind should not cut
+// off every peer. Check warns of it.
 //
 // A list says what it says for ever, so that whoever can send one can send an old one. A Mark is how new the newest list
-// of a CA and a Scope was (by number, else by thisUpdate), Trust.Behind tells which CAs of a trust have none as new, and by
-// Trust.Demanding their chains fail. Who holds the marks, and how long, is the program's affair. A list that is more
+// of a CA and a Scope was (by number, else by thisUpdate), Trust.Behind tells which CAs of a trust have none as new, and
+// by Trust.Demanding their chains fail. Who holds the marks, and how long, is the program's affair. A list that is more
 // than 5 minutes ahead makes no Mark.
 //
 // # The cache

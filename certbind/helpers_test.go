@@ -67,7 +67,7 @@ func newClaim(i *testca.Issued, intermediates ...*testca.CA) *claim {
 	return &claim{c, c.NotBefore.Add(5 * time.Minute), c.StaticKey}
 }
 
-// sign gives the identity, signed with the issued key.
+// sign returns the identity, signed with the issued key.
 func (c *claim) sign(i *testca.Issued) []byte {
 	c.Key = i.Key
 	return c.Identity()

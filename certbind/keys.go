@@ -44,7 +44,7 @@ func acceptableKey(key crypto.PublicKey, maxRSA int) error {
 	return nil
 }
 
-// unusable says why a certificate that does not parse cannot be used: by the kind of its key if that is why, else by what
+// unusable returns why a certificate that does not parse cannot be used: by the kind of its key if that is why, else by what
 // the parser says, with its cure.
 func unusable(der []byte, cure string, err error) error {
 	if kind := certificateKeyKind(der); kind != "" {

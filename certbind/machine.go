@@ -1,8 +1,6 @@
 package certbind
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
 const (
@@ -32,7 +32,7 @@ type MachineConfig struct {
 	Now func() time.Time
 	// Logger gets lines at level debug only. nil: none.
 	Logger *slog.Logger
-	// NewStatic makes an X25519 key pair; crypto/ecdh if nil.
+	// NewStatic makes an X25519 key pair; package x25519 if nil.
 	NewStatic func() (public, private [32]byte, err error)
 }
 
@@ -57,8 +57,7 @@ type state struct {
 	credential      *Credential
 	leaf            [32]byte // SHA-256 of the leaf's DER
 	public, private [32]byte
-	key             *ecdh.PrivateKey          // private, ready for use
-	statements      map[string]*statementSlot // by account
+	statements      map[string]*keptStatement // by account
 
 	trust *Trust
 	cache *cache
@@ -94,13 +93,9 @@ func NewMachine(cfg MachineConfig) (*Machine, error) {
 }
 
 func newX25519() (public, private [32]byte, err error) {
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return public, private, err
-	}
-	b := key.Bytes()
-	defer clear(b)
-	return [32]byte(key.PublicKey().Bytes()), [32]byte(b), nil
+	key := x25519.Generate()
+	defer key.Wipe()
+	return key.Public, key.Private, nil
 }
 
 // Name returns the machine's name, which never changes.
@@ -135,14 +130,10 @@ func (m *Machine) swap(c *Credential, t *Trust) error {
 		return fmt.Errorf("cannot make a static key: %w", err)
 	}
 	defer clear(private[:])
-	key, err := ecdh.X25519().NewPrivateKey(private[:])
-	if err != nil {
-		return fmt.Errorf("cannot use a static key: %w", err)
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.state.Load()
-	next := &state{public: public, private: private, key: key, statements: make(map[string]*statementSlot)}
+	next := &state{public: public, private: private, statements: make(map[string]*keptStatement)}
 	switch {
 	case c == nil && t == nil && old != nil:
 		next.credential, next.leaf, next.trust, next.cache = old.credential, old.leaf, old.trust, old.cache

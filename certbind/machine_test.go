@@ -417,7 +417,7 @@ func TestStatementsBound(t *testing.T) {
 	m, _, _ := pair(t, testca.Ed25519, nil)
 	s := m.state.Load()
 	for n := range maxStatements + 10 {
-		m.slot(s, strconv.Itoa(n))
+		m.kept(s, strconv.Itoa(n))
 	}
 	if n := m.Stats().Statements; n != maxStatements {
 		t.Fatalf("%d statements", n)

@@ -30,7 +30,7 @@ type Mark struct {
 	ThisUpdate time.Time
 }
 
-// ID tells Marks of different lists apart.
+// ID returns what tells Marks of different lists apart.
 func (m Mark) ID() [32]byte { return m.Scope.id(m.Key) }
 
 // olderThan compares by number where both lists have one, else by thisUpdate.
@@ -41,7 +41,7 @@ func (m Mark) olderThan(other Mark) bool {
 	return m.ThisUpdate.Before(other.ThisUpdate)
 }
 
-// String says which list it is.
+// String returns which list it is.
 func (m Mark) String() string {
 	number := "without a number"
 	if m.Number != nil {

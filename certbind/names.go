@@ -148,7 +148,7 @@ func machineNames(cert *x509.Certificate) []string {
 	return names
 }
 
-// noMachineName says of a certificate that proves no machine's name which names it has, and what is wrong with each.
+// noMachineName returns which names a certificate has that proves no machine's, and what is wrong with each.
 func noMachineName(cert *x509.Certificate) string {
 	const show = 8
 	var wrong []string

@@ -47,7 +47,7 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	return nil, fmt.Errorf("%d of the %d PEM blocks in the file are damaged; copy the file anew", begins-len(blocks), begins)
 }
 
-// notPEM says what a file is that holds no PEM block, and what makes one of it.
+// notPEM returns what a file is that holds no PEM block, and what makes one of it.
 func notPEM(data []byte) error {
 	text := bytes.TrimPrefix(data, byteOrderMark)
 	switch {
@@ -73,7 +73,7 @@ func fromPKCS12(file string) string {
 	return `"umask 077; openssl pkcs12 -in ` + file + ` -nodes -out NEW", which asks for its passphrase`
 }
 
-// derKind says what a file in DER is, nil if that cannot be told.
+// derKind returns what a file in DER is, nil if that cannot be told.
 func derKind(der []byte) error {
 	all, err := elements(der)
 	if err != nil || len(all) < 2 {
@@ -105,7 +105,7 @@ func derKind(der []byte) error {
 	return errors.New(`the file is a certificate in DER; convert it with "openssl x509 -inform DER -in FILE -out NEW"`)
 }
 
-// wrongBlock says of a PEM block that does not belong where it is what it is, and what to do about it.
+// wrongBlock returns what a PEM block is that does not belong where it is, and what to do about it.
 func wrongBlock(kind string) error {
 	switch kind {
 	case "CERTIFICATE":

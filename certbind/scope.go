@@ -22,7 +22,7 @@ type Scope struct {
 	Names []string
 }
 
-// String says which certificates, as a clause behind "for".
+// String returns which certificates, as a clause behind "for".
 func (s Scope) String() string {
 	kind := "certificates"
 	if s.Only != "" {
@@ -57,7 +57,7 @@ func (s Scope) covers(cert *x509.Certificate, leaf bool) bool {
 	return slices.ContainsFunc(s.Names, func(n string) bool { return slices.Contains(places, n) })
 }
 
-// id tells scopes apart, beside a key.
+// id returns what tells scopes apart, beside a key.
 func (s Scope) id(key []byte) [32]byte {
 	if s.IsAll() {
 		return sha256.Sum256(key)

@@ -105,7 +105,7 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	return o, nil
 }
 
-// ofPeer says whose certificates a refusal of verifyChain is about, which Check asks about this machine's.
+// ofPeer returns a refusal of verifyChain with whose certificates it is about: Check asks about this machine's.
 func ofPeer(err error) error {
 	var e *reason.Error
 	if !errors.As(err, &e) {

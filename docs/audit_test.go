@@ -20,7 +20,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// functions gives "package folder.Name" of each test and fuzz target there is.
+// functions returns "package folder.Name" of each test and fuzz target there is.
 func functions(t *testing.T) map[string]bool {
 	t.Helper()
 	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\((?:t|f|m) \*testing\.[TFM]\)`)
@@ -101,7 +101,7 @@ func TestFuzzTargetsAreNamed(t *testing.T) {
 	}
 }
 
-// requirements gives the version of each module of go.mod.
+// requirements returns the version of each module of go.mod.
 func requirements(t *testing.T) map[string]string {
 	t.Helper()
 	modules := map[string]string{}
@@ -134,6 +134,33 @@ func TestNamedFilesExist(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
 			t.Errorf("audit.md names a file that is not there: %v", err)
 		}
+	}
+}
+
+// A walk names each file once, with functions that are there.
+func TestWalks(t *testing.T) {
+	_, text, found := strings.Cut(read(t, "audit.md"), "\n## One handshake, from accept to the key\n")
+	if !found {
+		t.Fatal("audit.md has no walk")
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	name := regexp.MustCompile("`(\\w+)`")
+	seen := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+\\.go)` \\| ([^|]+) \\|").FindAllStringSubmatch(text, -1) {
+		file := row[1]
+		if seen[file] {
+			t.Errorf("%s is named twice", file)
+		}
+		seen[file] = true
+		code := read(t, filepath.Join("..", file))
+		for _, m := range name.FindAllStringSubmatch(row[2], -1) {
+			if !regexp.MustCompile(`(?m)^func (?:\(.*?\) )?` + m[1] + `[(\[]`).MatchString(code) {
+				t.Errorf("%s has no function %s", file, m[1])
+			}
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("the walk has no row")
 	}
 }
 

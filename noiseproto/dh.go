@@ -1,28 +1,30 @@
 package noiseproto
 
 import (
-	"crypto/ecdh"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
 // What github.com/flynn/noise is given in the place of a private key: which of the handshake's two it is. The library keeps
-// the bytes and hands them to DH, and does nothing else with them. So no private key is in its state, and no key is made
-// from 32 bytes at every DH, which costs a scalar multiplication as the library's own function does it.
+// the bytes and hands them to DH, and does nothing else with them. So no private key is in its state, where nobody could wipe
+// it.
 const (
 	ephemeralKey byte = iota + 1
 	staticKey
 )
 
-// dh25519 is Noise's DH function "25519" for one handshake, on crypto/ecdh.
+// dh25519 is Noise's DH function "25519" for one handshake, by package x25519.
 type dh25519 struct {
 	noise.DHFunc // for DHLen and DHName
 	source       Keys
-	ephemeral    *ecdh.PrivateKey
+	ephemeral    *x25519.KeyPair
 	static       *certbind.Attestation
 }
 
@@ -38,35 +40,32 @@ func (d *dh25519) GenerateKeypair(io.Reader) (noise.DHKey, error) {
 		return noise.DHKey{}, err
 	}
 	d.ephemeral = key
-	return noise.DHKey{Private: []byte{ephemeralKey}, Public: key.PublicKey().Bytes()}, nil
+	return noise.DHKey{Private: []byte{ephemeralKey}, Public: bytes.Clone(key.Public[:])}, nil
 }
 
-// DH refuses a result of all zero bytes, which every point of low order gives: crypto/ecdh checks that.
+// DH refuses a result of all zero bytes, which every point of low order gives: package x25519 checks that.
 func (d *dh25519) DH(which, public []byte) ([]byte, error) {
-	peer, err := ecdh.X25519().NewPublicKey(public)
-	if err != nil {
-		return nil, err
+	if len(public) != x25519.Size {
+		return nil, fmt.Errorf("an X25519 public key has %d bytes", len(public))
 	}
 	key, err := d.private(which)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := key.ECDH(peer)
+	secret, err := x25519.Shared(key, (*[x25519.Size]byte)(public))
 	if err != nil {
 		return nil, reason.Errorf(reason.DecryptionFailed,
 			"an X25519 key of the peer's has low order; its daemon is at fault: %w", err)
 	}
-	return secret, nil
+	return secret[:], nil
 }
 
-func (d *dh25519) private(which []byte) (*ecdh.PrivateKey, error) {
+func (d *dh25519) private(which []byte) (*[x25519.Size]byte, error) {
 	switch {
 	case len(which) == 1 && which[0] == ephemeralKey && d.ephemeral != nil:
-		return d.ephemeral, nil
-	case len(which) == 1 && which[0] == staticKey && d.static.Key != nil:
-		return d.static.Key, nil
+		return &d.ephemeral.Private, nil
 	case len(which) == 1 && which[0] == staticKey:
-		return ecdh.X25519().NewPrivateKey(d.static.Private[:])
+		return &d.static.Private, nil
 	}
 	return nil, errors.New("the Noise library asks for a key that the handshake does not have")
 }

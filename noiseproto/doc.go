@@ -32,7 +32,7 @@
 //     data.
 //   - The version of the first frame holds for all, and is in the prologue: changing it on the way is a decryption
 //     failure, so there is no downgrade. Nothing else of the cryptography is negotiable.
-//   - A DH result of all zero bytes is refused (crypto/ecdh does it): a peer with a key of low order would know the
+//   - A DH result of all zero bytes is refused (package x25519 does it): a peer with a key of low order would know the
 //     result, and could make two handshakes agree.
 //   - The encapsulation key's length and modulus (FIPS 203, section 7.2; crypto/mlkem does it).
 //   - A wrong ciphertext is no error of ML-KEM but gives another psk: message 3 does not decrypt.
@@ -56,8 +56,8 @@
 // (internal/keysahead); what a handshake was given is its own. Config.Static is the handshake's own copy of the static key,
 // so that rotation cannot wipe it in use. When a handshake ends, in any way, the static private key, the ephemeral
 // private key and the shared secret as this package holds them are overwritten, and the references to the
-// decapsulation key and the Noise state are dropped. What Go does not give: crypto/ecdh and crypto/mlkem hold copies
-// that cannot be overwritten, flynn/noise holds the chaining key, DH results and a copy of the psk, and the garbage
+// decapsulation key and the Noise state are dropped. What Go does not give: crypto/mlkem holds copies that
+// cannot be overwritten, flynn/noise holds the chaining key, DH results and a copy of the psk, and the garbage
 // collector frees all of these without wiping them. Result belongs to the caller, who can call Wipe.
 //
 // Nothing secret is compared by this package but our own static key with zeros, in constant time, to see that it was

@@ -4,6 +4,8 @@ import (
 	"crypto/ecdh"
 	"crypto/mlkem"
 	"crypto/mlkem/mlkemtest"
+
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
 // fixedKeys is a keySource whose keys are known before: for vectors. Each is given out once.
@@ -14,10 +16,13 @@ type fixedKeys struct {
 	secret     []byte // what encapsulate gave out, to see that it is wiped
 }
 
-func (k *fixedKeys) X25519() (*ecdh.PrivateKey, error) {
-	b := k.ephemeral
+func (k *fixedKeys) X25519() (*x25519.KeyPair, error) {
+	key, err := ecdh.X25519().NewPrivateKey(k.ephemeral)
+	if err != nil {
+		return nil, err
+	}
 	k.ephemeral = nil
-	return ecdh.X25519().NewPrivateKey(b)
+	return &x25519.KeyPair{Private: [32]byte(key.Bytes()), Public: [32]byte(key.PublicKey().Bytes())}, nil
 }
 
 func (k *fixedKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) {

@@ -456,7 +456,7 @@ func newRefResponder(t testing.TB, s *side, m1 []byte) *refResponder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &refResponder{refParty: newRef(false, refName, prologue(1), x25519Key(t, a.Private[:]), e), identity: a.Identity}
+	r := &refResponder{refParty: newRef(false, refName, prologue(1), x25519Key(t, a.Private[:]), x25519Key(t, e.Private[:])), identity: a.Identity}
 	b, err := r.read(0, m1[headerSize:])
 	if err != nil {
 		t.Fatal(err)
@@ -859,11 +859,11 @@ func TestMisuse(t *testing.T) {
 	r := beta.start(t, false)
 	static := r.static
 	r.ok(t, alpha.start(t, true).first(t))
-	dh := r.dh
+	dh, ephemeral := r.dh, r.dh.ephemeral
 	if statusOf(t, r.Abort(reason.TimedOut)) != reason.TimedOut || r.Abort(reason.TimedOut) != nil {
 		t.Error("Abort must give one status")
 	}
-	if static.Private != [32]byte{} || static.Key != nil || dh.ephemeral != nil {
+	if static.Private != [32]byte{} || ephemeral.Private != [32]byte{} || dh.ephemeral != nil {
 		t.Error("Abort left private keys")
 	}
 	r.refused(t, []byte("x"), reason.TimedOut, "")

@@ -1,19 +1,18 @@
 package noiseproto
 
 import (
-	"crypto/ecdh"
 	"crypto/mlkem"
-	"crypto/rand"
 
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
 // Keys makes the key pairs of handshakes, for callers at the same time. A pair that was given out is never given out again:
 // whoever keeps pairs that were made before takes them out for good.
 type Keys interface {
 	// X25519 returns an ephemeral key pair.
-	X25519() (*ecdh.PrivateKey, error)
+	X25519() (*x25519.KeyPair, error)
 	// MLKEM768 returns a decapsulation key.
 	MLKEM768() (*mlkem.DecapsulationKey768, error)
 }
@@ -22,7 +21,7 @@ type Keys interface {
 type FreshKeys struct{}
 
 // X25519 makes an ephemeral key pair.
-func (FreshKeys) X25519() (*ecdh.PrivateKey, error) { return ecdh.X25519().GenerateKey(rand.Reader) }
+func (FreshKeys) X25519() (*x25519.KeyPair, error) { return x25519.Generate(), nil }
 
 // MLKEM768 makes a decapsulation key.
 func (FreshKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) { return mlkem.GenerateKey768() }
@@ -74,6 +73,9 @@ func splitKeys(initiatorToResponder, responderToInitiator *noise.CipherState) (k
 // that could be used to go on with the handshake.
 func (h *Handshake) wipe() {
 	if h.dh != nil {
+		if h.dh.ephemeral != nil {
+			h.dh.ephemeral.Wipe()
+		}
 		h.dh.ephemeral = nil
 	}
 	if h.static != nil {

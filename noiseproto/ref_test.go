@@ -311,7 +311,7 @@ func TestLibraryTakesEmptyPSK(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, _ := FreshKeys{}.X25519()
-	ref := newRef(true, refName, prologue(1), x25519Key(t, a.Private[:]), e)
+	ref := newRef(true, refName, prologue(1), x25519Key(t, a.Private[:]), x25519Key(t, e.Private[:]))
 	if _, _, _, err := hs.ReadMessage(nil, ref.write(0, nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func newRefInitiator(t testing.TB, s *side) *refInitiator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &refInitiator{newRef(true, refName, prologue(1), x25519Key(t, a.Private[:]), e), dk}
+	return &refInitiator{newRef(true, refName, prologue(1), x25519Key(t, a.Private[:]), x25519Key(t, e.Private[:])), dk}
 }
 
 // toMessage3 runs messages 1 and 2 against h and sets the psk.

@@ -41,8 +41,8 @@ func (s *Server) Work(ctx context.Context, c Caller, cost int, do func()) error 
 // makeKeys makes up for keys that handshakes used, if nothing else is done. It is called by goroutines that
 // have answered and would wait next: another one to be woken costs more than the keys save.
 func (s *Server) makeKeys() {
-	const most = 4 // twice what one handshake uses, so that what had to be left out is made up for
-	for n := 0; n < most && s.keys.Pending() && s.turns.Spare(s.keys.Piece); n++ {
+	const maxPieces = 4 // twice what one handshake uses, so that what had to be left out is made up for
+	for n := 0; n < maxPieces && s.keys.Pending() && s.turns.DoIdle(s.keys.Piece); n++ {
 	}
 }
 

@@ -33,22 +33,33 @@
 //	budget.go      what work and junk cost an account of the processor (package fair); while none is done, key pairs
 //	               are made for handshakes to come (package keysahead)
 //	result.go      what the application is told if all is well, the key among it
+//	ending.go      how a session ends, by whatever: what is given back, and what is told to whom
 //	failure.go     what it is told if not, in the form that its library can show
 //	logging.go     the line in the log, and loglimit.go how many an account gets
 //
-// server.go has the configuration, the start and the stop of it all.
+// server.go has the configuration, the start and the stop of it all, socket.go the places where it is reached. The
+// section of docs/audit.md on one handshake names the functions on this way, and those of the packages below.
+//
+// # Words
+//
+// An application is a client or a server, as gRPC has it. The part that this machine has in the handshake is that of the
+// initiator for a client and of the responder for a server (Role): so the log, the metrics, status and noiseproto call
+// it. A place is one among the handshakes under way. A limit bounds what is held: perAccount what one account (a
+// share) may hold, inAll what all may together.
 //
 // # The identity of the caller
 //
 // is the account of the effective uid at connect. Its name must lead back to the same uid. The overflow uid, 65534,
 // 2^32-1 and uids without a name are refused. The user database is read as AccountSource says; it is asked with a
-// deadline, once for concurrent callers, and cached for 30 seconds (refusals 5).
+// deadline, once for concurrent callers, and cached for 30 seconds, a name for 30 more while it is asked for again
+// (refusals for 5).
 //
 // # Time
 //
-// A client's handshake may take Config.HandshakeTimeout from its start request on, a server's from the peer's first
-// byte on: a gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the
-// peer's costs neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in
+// A client's handshake may take Config.HandshakeTimeout once it has a place, for which it waits as long at most; a
+// server's from the peer's first byte on, and anew once it has a place, which it takes when message 1 is whole. A
+// gRPC server opens its stream before anybody has said anything, so that a stream without bytes of the peer's costs
+// neither time nor a place among the handshakes. A responder that refuses sends its peer a status frame in
 // a good response, waits a second for its application to see the peer hang up, and then fails the stream. One whose
 // time is over does the same if within a second there is a request to answer; onto a socket that was handed over it
 // writes at once.

@@ -26,7 +26,7 @@ type (
 // A caller that stands still while it waits, and so does not, may have twice the handshakes that others may: such as Envoy
 // begin, after a restart, hundreds at once, and each that is refused is a connection that fails.
 func newGate(l Limits) *handshakeGate {
-	g := gate.New[gateKey](l.Handshakes, l.TotalHandshakes)
+	g := gate.New[gateKey](l.Handshakes, l.HandshakesInAll)
 	g.AtOnce = 2 * l.Handshakes
 	return g
 }

@@ -97,7 +97,7 @@ func TestRule39OldestGoes(t *testing.T) {
 		}
 	}
 
-	g = newGate(Limits{Handshakes: 1, TotalHandshakes: 10})
+	g = newGate(Limits{Handshakes: 1, HandshakesInAll: 10})
 	g.Grace = time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

@@ -87,7 +87,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// currentUser gives the account that the tests run as, and its group.
+// currentUser returns the account that the tests run as, and its group.
 func currentUser(t testing.TB) (*user.User, *user.Group) {
 	t.Helper()
 	me, err := user.Current()

@@ -12,8 +12,8 @@ type Limits struct {
 	// counted apart: strangers on the network spend a server's, not the same account's own calls'. One whose library stands still
 	// until it is answered, and so cannot wait for a place, may have twice as many.
 	Handshakes int
-	// TotalHandshakes is how many may be under way in all (default 2000).
-	TotalHandshakes int
+	// HandshakesInAll is how many may be under way in all (default 2000).
+	HandshakesInAll int
 	// Connections is how many connections to the daemon one account may hold (default 1024). All together may hold
 	// three quarters of the process's limit on open files.
 	Connections int
@@ -31,7 +31,7 @@ func (l *Limits) setDefaults() error {
 		standard int
 	}{
 		{"Handshakes", &l.Handshakes, 200},
-		{"TotalHandshakes", &l.TotalHandshakes, 2000},
+		{"HandshakesInAll", &l.HandshakesInAll, 2000},
 		{"Connections", &l.Connections, 1024},
 		{"Streams", &l.Streams, 1024},
 	} {

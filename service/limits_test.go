@@ -86,7 +86,7 @@ func TestRule24Handshakes(t *testing.T) {
 
 // A waiter whose application goes away leaves the queue.
 func TestWaiterCancelled(t *testing.T) {
-	d := startDaemon(t, "beta.test", Config{Limits: Limits{TotalHandshakes: 1}})
+	d := startDaemon(t, "beta.test", Config{Limits: Limits{HandshakesInAll: 1}})
 	open(t, d, "").must(t, clientStart(nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	go newParty(ctx, dial(t, d.socket, "")).do(clientStart(nil))

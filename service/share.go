@@ -19,7 +19,7 @@ const (
 	ofSocket
 )
 
-// String says whose it is, for those who are told that it is used up.
+// String returns whose it is, for those who are told that it is used up.
 func (s share) String() string {
 	switch s.kind {
 	case ofAccount:

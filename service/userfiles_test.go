@@ -13,7 +13,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// testUserFiles gives files of these contents.
+// testUserFiles returns files of these contents.
 func testUserFiles(t *testing.T, passwd, subuid string) *userFiles {
 	t.Helper()
 	dir := t.TempDir()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // testSource checks a source of the real system's users against the current user.
@@ -201,33 +202,24 @@ func userdb(t *testing.T, answer func(method string, p map[string]any) []string)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b := make([]byte, 4096)
-				n, err := c.Read(b)
-				if err != nil {
-					return
-				}
-				var call struct {
-					Method     string         `json:"method"`
-					Parameters map[string]any `json:"parameters"`
-				}
-				if n == 0 || b[n-1] != 0 || json.Unmarshal(b[:n-1], &call) != nil ||
-					call.Parameters["service"] != "io.systemd.Multiplexer" {
-					t.Errorf("call %q", b[:n])
-				}
-				for _, r := range answer(strings.TrimPrefix(call.Method, "io.systemd.UserDatabase."), call.Parameters) {
-					c.Write(append([]byte(r), 0))
-				}
-			}()
+	go testnet.ServeEach(l, func(c net.Conn) {
+		b := make([]byte, 4096)
+		n, err := c.Read(b)
+		if err != nil {
+			return
 		}
-	}()
+		var call struct {
+			Method     string         `json:"method"`
+			Parameters map[string]any `json:"parameters"`
+		}
+		if n == 0 || b[n-1] != 0 || json.Unmarshal(b[:n-1], &call) != nil ||
+			call.Parameters["service"] != "io.systemd.Multiplexer" {
+			t.Errorf("call %q", b[:n])
+		}
+		for _, r := range answer(strings.TrimPrefix(call.Method, "io.systemd.UserDatabase."), call.Parameters) {
+			c.Write(append([]byte(r), 0))
+		}
+	})
 	return path
 }
 

@@ -61,3 +61,38 @@ What the command line leaves out, it takes from the packages' files if they are 
 		}
 	},
 }
+
+// Where the packages have what their unit gives to serve (deploy/systemd/shared-altsd.service).
+const (
+	packageConfig      = "/etc/shared-altsd/shared-altsd.conf"
+	packageCredentials = "/etc/shared-altsd/machine.pem"
+	packageState       = "/var/lib/shared-altsd"
+)
+
+// checkConfig returns the config file of check, which knows where the packages have theirs.
+func checkConfig() *cli.ConfigFile {
+	c := configFile("Configuration:")
+	c.Default = func(given func(name string) bool) *cli.Defaults {
+		if (given("policy") || given("denied")) && !given("credentials") && !given("ca") {
+			return nil // rules alone, as in CI
+		}
+		return packageDefaults(given)
+	}
+	return c
+}
+
+// packageDefaults returns the packages' files, where they are there and the command line leaves something to them.
+func packageDefaults(given func(name string) bool) *cli.Defaults {
+	if given("credentials") && given("ca") {
+		return nil
+	}
+	if _, err := os.Stat(packageConfig); err != nil {
+		return nil
+	}
+	d := &cli.Defaults{Path: packageConfig, Values: map[string]string{"state-dir": packageState}}
+	d.Note = fmt.Sprintf("config    %s, since no --config is given", packageConfig)
+	if !given("credentials") {
+		d.Values["credentials"] = packageCredentials
+	}
+	return d
+}

@@ -118,7 +118,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// allOptions gives the options of a command with --config, where it has that.
+// allOptions returns the options of a command with --config, where it has that.
 func allOptions(c *cli.Command) []cli.Option {
 	options, _ := c.Setup()
 	if c.Config != nil {
@@ -199,14 +199,14 @@ func TestStartFailures(t *testing.T) {
 	}
 }
 
-// Each flag that internal/daemon names, in an error or as a cure, is one of serve or, where it says so, of reload.
+// Each flag that internal/daemon names, in an error or as a cure, is one of serve or, where it says so, of reload or policy.
 func TestFlagsThatTheDaemonNames(t *testing.T) {
 	files, err := filepath.Glob("../../internal/daemon/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no sources: %v", err)
 	}
 	flags := regexp.MustCompile(`--[a-z][a-z-]+`)
-	options := append(allOptions(serveCommand), allOptions(reloadCommand)...)
+	options := slices.Concat(allOptions(serveCommand), allOptions(reloadCommand), allOptions(policyCommand))
 	seen := map[string]bool{}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -216,7 +216,7 @@ func TestFlagsThatTheDaemonNames(t *testing.T) {
 		for _, flag := range flags.FindAllString(string(data), -1) {
 			seen[flag] = true
 			if !slices.ContainsFunc(options, func(o cli.Option) bool { return "--"+o.Name == flag }) {
-				t.Errorf("%s names %s, which neither serve nor reload has", file, flag)
+				t.Errorf("%s names %s, which none of serve, reload and policy has", file, flag)
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
-// configured gives what serve is set to by a config file with this text and by args, and serve's error.
+// configured returns what serve is set to by a config file with this text and by args, and serve's error.
 func configured(text string, args ...string) (c *serveConfig, code int, stderr string) {
 	c, config := new(serveConfig), configFile("")
 	config.Read = func(string, int64) ([]byte, error) { return []byte(text), nil }

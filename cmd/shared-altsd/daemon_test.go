@@ -20,7 +20,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
-// single gives the flags of a machine a.test that trusts its own CA.
+// single returns the flags of a machine a.test that trusts its own CA.
 func single(t *testing.T) []string {
 	t.Helper()
 	dir := testprog.Dir(t)
@@ -285,7 +285,7 @@ func TestWatchdog(t *testing.T) {
 	p.told.waitAfter(t, n, "WATCHDOG=1")
 }
 
-// ordinaryUser gives an account without privileges: the tests' own, or one that every system has.
+// ordinaryUser returns an account without privileges: the tests' own, or one that every system has.
 func ordinaryUser(t *testing.T) (*syscall.SysProcAttr, uint32) {
 	t.Helper()
 	if uid := os.Geteuid(); uid != 0 {

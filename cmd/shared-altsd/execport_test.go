@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -146,16 +147,7 @@ func TestExecRedirects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprintln(c, "another")
-			c.Close()
-		}
-	}()
+	go testnet.ServeEach(l, func(c net.Conn) { fmt.Fprintln(c, "another") })
 	eachAccount(t, func(t *testing.T, e execTest) {
 		host, port, _ := net.SplitHostPort(l.Addr().String())
 		const script = `eight() { for i in 1 2 3 4 5 6 7 8; do (exec 3<>/dev/tcp/$1/$2; echo "$(cat <&3)") & done; wait; }

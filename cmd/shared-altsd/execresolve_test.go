@@ -118,18 +118,8 @@ func TestRule44Replaced(t *testing.T) {
 		etc, inside := withEtc(t, map[string]string{"nsswitch.conf": "hosts: dns files\n"})
 		cmd := inside(e.command("sh", "-c",
 			`while read line; do head -n1 /etc/hosts; grep ^hosts: /etc/nsswitch.conf; grep -c new.example /etc/hosts; done`))
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
 		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := startPiped(t, cmd)
 		lines := bufio.NewReader(out)
 		look := func() (seen [3]string) {
 			io.WriteString(in, "\n")

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testprog.Main(m)) }
 
-// program gives the path of the program, which other accounts may run.
+// program returns the path of the program, which other accounts may run.
 func program(t testing.TB) string {
 	t.Helper()
 	path, err := testprog.Path()

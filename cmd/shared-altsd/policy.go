@@ -17,7 +17,7 @@ var policyCommand = &cli.Command{
 Says whether PEER, ACCOUNT@MACHINE, and the account LOCAL of this machine may talk to each other, and which line says so: by
 the policy of the running daemon, or with --policy or --denied by one in files. Where the daemon is asked, everybody may
 ask of his own account, and root of all. Only this machine's side is judged, and the peer's certificate is not known: lines
-that ask for something of it are named. Exit status 0 if it is allowed, 1 if it is refused, 2 for a mistake.
+that ask for something of it are named, unless --condition says that it is so. Exit status 0 if it is allowed, 1 if it is refused, 2 for a mistake.
 
   shared-altsd policy test alice@alpha.example.com greeter
   shared-altsd policy test alice@alpha.example.com greeter --in --service 6432 --group dba
@@ -43,6 +43,8 @@ that ask for something of it are named. Exit status 0 if it is allowed, 1 if it 
 				Help: "Application protocol."},
 			cli.Option{Name: "group", Group: group, Repeat: true, Value: cli.Strings(&req.Groups, "GROUP"),
 				Help: "Group of PEER that its machine publishes, as rules write it."},
+			cli.Option{Name: "condition", Group: group, Repeat: true, Value: cli.Strings(&req.Conditions, "CONDITION"),
+				Help: "What holds of PEER's certificate, as a rule asks it: eku=OID, ca=\"NAME\" or the like."},
 			cli.Option{Name: "local-group", Group: group, Repeat: true, Value: cli.Func("GROUP", localGroup),
 				Help: "Group of LOCAL, in the place of those that this machine's user database has; empty for none."},
 			cli.Option{Name: "policy", Group: "Files:", Value: cli.String(&dir, "DIR").CompleteFiles(),

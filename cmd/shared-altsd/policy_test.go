@@ -1,10 +1,15 @@
 package main
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,6 +56,9 @@ allow in  %no-such-group *@*
 			"alice@alpha.example.com   service=6432\ngroups    of the local account: %ops\n"},
 		{"alice@alpha.example.com bob --local-group= --in --service 6432", 1, "in        refused by default in\n" +
 			"          unless the peer's certificate is as in 10-site.policy:5: allow in  *     *@alpha.example.com       ca=\"CN=Example CA\"\n"},
+		{"alice@alpha.example.com bob --local-group= --in --condition ca=CN=Another", 1, "refused by default in"},
+		{"alice@alpha.example.com bob --local-group= --in --condition CA", 0, "in        allowed by 10-site.policy:5"},
+		{"alice@alpha.example.com bob --local-group= --in --condition port=1", 2, "there is no condition \"port=\""},
 		{"alice@alpha.example.com bob --local-group= --in --group Guests", 1, "refused by 10-site.policy:6"},
 		{"bob@stolen.example.com bob --local-group= --denied DENIED", 1, "in        refused, denied at once by denied.policy:1: deny any * " +
 			"*@stolen.example.com # INC-4711\nout       refused, denied at once by denied.policy:1"},
@@ -62,6 +70,9 @@ allow in  %no-such-group *@*
 		{"bob@b.example.com bob --policy /no/such/dir", 2, "/no"},
 	} {
 		args := append([]string{"policy", "test"}, strings.Fields(strings.ReplaceAll(c.args, "DENIED", denied))...)
+		if i := slices.Index(args, "CA"); i > 0 {
+			args[i] = `ca="CN=Example CA"`
+		}
 		if !strings.Contains(c.args, "--policy") {
 			args = append(args, "--policy", dir)
 		}
@@ -156,6 +167,71 @@ func TestPolicyTestOfDaemon(t *testing.T) {
 	} {
 		if code, out := ask(c.attr, strings.Fields(c.args)...); code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("%v %s: exit status %d, %s\nwant %d, %s", c.attr, c.args, code, out, c.code, c.want)
+		}
+	}
+}
+
+// Conditions are met by what a real peer's certificate has, as status and the log write it.
+func TestConditionsOfPeers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may deny")
+	}
+	ca, named := newCA(t, testca.Options{}), newCA(t, testca.Options{Name: "Ex, ample CA + #1 <\u00fc>=\\;"})
+	leaf := issue(t, named, testca.Leaf{Hosts: []string{"a.test", "other.test"}, EKUs: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		UnknownEKUs: []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 32473, 1, 1}}})
+	dir, denied := rulesIn(t, "default in allow\ndefault out allow\n", "")
+	write(t, filepath.Join(denied, "a.pem"), leaf.PEM())
+	p := start(t, "--credentials", filepath.Join(denied, "a.pem"), "--ca", write(t, filepath.Join(denied, "ca.pem"), append(ca.PEM(), named.PEM()...)),
+		"--policy", dir, "--denied", denied, "--machine-name", "a.test")
+	key := func(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)) }
+	_, status := asJSON(t, "status", "--socket", p.socket)
+	certificate := status["certificate"].(map[string]any)
+	for _, c := range []struct {
+		condition string
+		holds     bool
+		denied    bool // a condition of what is denied alone
+	}{
+		{`ca="` + named.Cert.Subject.String() + `"`, true, false},
+		{"ca=" + key(named.Cert), true, false},
+		{"ca=" + key(ca.Cert), false, false},
+		{`ca="CN=another"`, false, false},
+		{"eku=clientAuth", true, false},
+		{"eku=1.3.6.1.4.1.32473.1.1", true, false},
+		{"eku=serverAuth", false, false},
+		{"service=grpc", true, false},
+		{"service=6432", false, false},
+		{"key=" + key(leaf.Cert), true, true},
+		{"key=" + key(named.Cert), false, true},
+		{"other.test", true, true}, // by any of its names
+		{"another.test", false, true},
+		{fmt.Sprintf(`cert=%s:"%s"`, certificate["serial"], certificate["issuer"]), true, true},
+		{fmt.Sprintf(`cert=%X:"%s"`, leaf.Cert.SerialNumber, leaf.Cert.Issuer), true, true},
+		{fmt.Sprintf(`cert=%x:"%s"`, named.Cert.SerialNumber, named.Cert.Issuer), false, true}, // the trusted CA is none of the path
+	} {
+		let := c.holds
+		if c.denied {
+			let = !c.holds
+			if code, out, errs := altsd(t, "deny", c.condition, "--socket", p.socket, "--denied", denied); code != 0 {
+				t.Fatalf("%s: %s%s", c.condition, out, errs)
+			}
+		} else {
+			write(t, filepath.Join(dir, "10-site.policy"), []byte("default out allow\nallow in * *@a.test "+c.condition+"\n"))
+			if code, out, errs := altsd(t, "reload", "--socket", p.socket); code != 0 {
+				t.Fatalf("%s: %s%s", c.condition, out, errs)
+			}
+		}
+		if _, _, err := talk(t, p.socket, p.socket); (err == nil) != let || err != nil && !strings.Contains(err.Error(), "denied_by_policy") {
+			t.Errorf("%s: %v", c.condition, err)
+		}
+		if c.denied {
+			if code, out, errs := altsd(t, "deny", "--remove", "1", "--socket", p.socket, "--denied", denied); code != 0 {
+				t.Fatalf("%s: %s%s", c.condition, out, errs)
+			}
+		} else {
+			write(t, filepath.Join(dir, "10-site.policy"), []byte("default in allow\ndefault out allow\n"))
+			if code, out, errs := altsd(t, "reload", "--socket", p.socket); code != 0 {
+				t.Fatalf("%s: %s%s", c.condition, out, errs)
+			}
 		}
 	}
 }

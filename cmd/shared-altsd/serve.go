@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io/fs"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,7 +10,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
-	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -48,7 +45,7 @@ func (c *serveConfig) config() daemon.Config {
 	return c.Config
 }
 
-// options is the one table of serve's flags, bound to c.
+// options returns the one table of serve's flags, bound to c.
 func (c *serveConfig) options() []cli.Option {
 	const (
 		local  = "Local applications:"
@@ -138,13 +135,14 @@ func (c *serveConfig) addSocket(v string) error {
 	return nil
 }
 
-func (c *serveConfig) setSocketMode(v string) error {
-	n, err := strconv.ParseUint(v, 8, 32)
-	if err != nil || n > 0o777 {
-		return fmt.Errorf("%q is not a mode: give permission bits in octal, such as 0666", v)
-	}
-	c.SocketMode = fs.FileMode(n)
-	return nil
+func (c *serveConfig) setSocketMode(v string) (err error) {
+	c.SocketMode, err = daemon.ParseMode(v)
+	return err
+}
+
+func (c *serveConfig) setSocketGroup(v string) (err error) {
+	c.SocketGroup, err = daemon.ParseGroup(v)
+	return err
 }
 
 func (c *serveConfig) setSecureNaming(v string) (err error) {
@@ -152,40 +150,22 @@ func (c *serveConfig) setSecureNaming(v string) (err error) {
 	return err
 }
 
-// groupID returns the gid of a group's name or number.
-func groupID(name string) (int, error) {
-	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(gid), nil
-	}
-	gid, err := service.GroupID(name)
-	return int(gid), err
-}
-
-func (c *serveConfig) setSocketGroup(v string) (err error) {
-	c.SocketGroup, err = groupID(v)
-	return err
-}
-
 func (c *serveConfig) setMetrics(v string) (err error) {
-	a := &c.Metrics
-	a.Network, a.Address, err = metrics.ParseAddr(v)
-	if err == nil && a.Network == "unix" {
-		err = localsock.CheckPath(a.Address)
-	}
+	c.Metrics, err = daemon.ParseMetricsAddr(v)
 	return err
 }
 
 func (c *serveConfig) limitOptions(group string) []cli.Option {
-	const most = 1 << 20
+	const maxLimit = 1 << 20
 	return []cli.Option{
-		{Name: "max-handshakes", Default: "200", Group: group, Value: cli.Int(&c.Limits.Handshakes, "N", 1, most),
+		{Name: "max-handshakes", Default: "200", Group: group, Value: cli.Int(&c.Limits.Handshakes, "N", 1, maxLimit),
 			Help: "Handshakes that one account may have under way as client, and as many as server. More wait in turn until " +
 				"their deadline."},
-		{Name: "max-handshakes-total", Default: "2000", Group: group, Value: cli.Int(&c.Limits.TotalHandshakes, "N", 1, most),
+		{Name: "max-handshakes-total", Default: "2000", Group: group, Value: cli.Int(&c.Limits.HandshakesInAll, "N", 1, maxLimit),
 			Help: "Handshakes under way in all."},
-		{Name: "max-connections", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Connections, "N", 1, most),
+		{Name: "max-connections", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Connections, "N", 1, maxLimit),
 			Help: "Connections that one account may have to the daemon."},
-		{Name: "max-streams", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Streams, "N", 1, most),
+		{Name: "max-streams", Default: "1024", Group: group, Value: cli.Int(&c.Limits.Streams, "N", 1, maxLimit),
 			Help: "Streams that one account may have open without a handshake under way: gRPC libraries open them ahead."},
 	}
 }

@@ -262,15 +262,7 @@ func TestNoDaemonIsExplained(t *testing.T) {
 	hung := listening("hung", func(*net.UnixListener) {})
 	stale := listening("stale", func(l *net.UnixListener) { l.Close() })
 	crashing := listening("crashing", func(l *net.UnixListener) {
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				c.Close()
-			}
-		}()
+		go testnet.ServeEach(l, func(net.Conn) {})
 	})
 	for _, c := range []struct{ socket, what, next string }{
 		{filepath.Join(dir, "none"), "there is no socket", "systemctl start"},
@@ -386,7 +378,7 @@ func TestPingDiagnosis(t *testing.T) {
 }
 
 // Metrics on a UNIX socket and on TCP, and what may not be.
-// scrape gives the metrics that are served on a UNIX socket.
+// scrape returns the metrics that are served on a UNIX socket.
 func scrape(t *testing.T, path string) string {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,

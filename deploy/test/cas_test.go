@@ -137,7 +137,7 @@ func (c *caTest) works(t *testing.T) {
 	}
 }
 
-// inForce gives the serial number of the certificate that a daemon has in force.
+// inForce returns the serial number of the certificate that a daemon has in force.
 func inForce(t *testing.T, m *machine) string { t.Helper(); return m.status(t).Certificate.Serial }
 
 // renewed waits until a daemon has another certificate than before in force: the one in machine.crt.

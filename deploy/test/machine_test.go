@@ -104,7 +104,7 @@ func (m *machine) install(t *testing.T, folder string) string {
 	return m.sh(t, "rpm -U --force-debian --nodeps "+path)
 }
 
-// property gives one property of a unit.
+// property returns one property of a unit.
 func (m *machine) property(t *testing.T, unit, name string) string {
 	t.Helper()
 	return strings.TrimSpace(m.sh(t, "systemctl show --value -p "+name+" "+unit))

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// unpacked gives the deb in a folder of the work tree as a directory with its files.
+// unpacked returns the deb in a folder of the work tree as a directory with its files.
 func unpacked(t *testing.T, folder string) (dir, deb string) {
 	t.Helper()
 	found, _ := filepath.Glob(filepath.Join(root, folder, "*.deb"))

@@ -89,7 +89,7 @@ func TestPrometheusScrape(t *testing.T) {
 	}
 }
 
-// freeAddress gives a loopback address at which nobody listens now.
+// freeAddress returns a loopback address at which nobody listens now.
 func freeAddress(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

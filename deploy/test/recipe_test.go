@@ -69,7 +69,7 @@ func (r *recipe) whole(t *testing.T) *recipe {
 	return r
 }
 
-// step gives the code of the step whose comment begins so, with what it has for examples replaced, old and new by turns.
+// step returns the code of the step whose comment begins so, with what it has for examples replaced, old and new by turns.
 func (r *recipe) step(t *testing.T, name string, replaced ...string) string {
 	t.Helper()
 	for _, n := range r.names {

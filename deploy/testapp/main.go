@@ -106,7 +106,7 @@ func clientCredentials(stock bool, o altscreds.ClientOptions) (credentials.Trans
 	return altscreds.NewClientCredentials(o)
 }
 
-// account gives who is at the other end, whichever credentials said so.
+// account returns who is at the other end, whichever credentials said so.
 func account(info credentials.AuthInfo) (string, error) {
 	if p, ok := altscreds.PeerFromAuthInfo(info); ok {
 		return p.Account, nil

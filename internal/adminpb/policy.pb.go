@@ -39,7 +39,9 @@ type TestRulesRequest struct {
 	// Groups that the peer's machine publishes, as rules write them.
 	Groups []string `protobuf:"bytes,5,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Groups of the local account, in the place of those that the user database has. For the privileged alone.
-	LocalGroups   *GroupNames `protobuf:"bytes,6,opt,name=local_groups,json=localGroups,proto3" json:"local_groups,omitempty"`
+	LocalGroups *GroupNames `protobuf:"bytes,6,opt,name=local_groups,json=localGroups,proto3" json:"local_groups,omitempty"`
+	// What holds of the peer's certificate, as conditions of rules.
+	Conditions    []string `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,6 +114,13 @@ func (x *TestRulesRequest) GetGroups() []string {
 func (x *TestRulesRequest) GetLocalGroups() *GroupNames {
 	if x != nil {
 		return x.LocalGroups
+	}
+	return nil
+}
+
+func (x *TestRulesRequest) GetConditions() []string {
+	if x != nil {
+		return x.Conditions
 	}
 	return nil
 }
@@ -385,7 +394,7 @@ var File_internal_adminpb_policy_proto protoreflect.FileDescriptor
 
 const file_internal_adminpb_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1dinternal/adminpb/policy.proto\x12\x15shared_altsd.admin.v1\"\xd4\x01\n" +
+	"\x1dinternal/adminpb/policy.proto\x12\x15shared_altsd.admin.v1\"\xf4\x01\n" +
 	"\x10TestRulesRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x14\n" +
 	"\x05local\x18\x02 \x01(\tR\x05local\x12\x1e\n" +
@@ -394,7 +403,10 @@ const file_internal_adminpb_policy_proto_rawDesc = "" +
 	"directions\x12\x18\n" +
 	"\aservice\x18\x04 \x01(\tR\aservice\x12\x16\n" +
 	"\x06groups\x18\x05 \x03(\tR\x06groups\x12D\n" +
-	"\flocal_groups\x18\x06 \x01(\v2!.shared_altsd.admin.v1.GroupNamesR\vlocalGroups\"\"\n" +
+	"\flocal_groups\x18\x06 \x01(\v2!.shared_altsd.admin.v1.GroupNamesR\vlocalGroups\x12\x1e\n" +
+	"\n" +
+	"conditions\x18\a \x03(\tR\n" +
+	"conditions\"\"\n" +
 	"\n" +
 	"GroupNames\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\"\x8a\x01\n" +

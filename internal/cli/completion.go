@@ -27,7 +27,7 @@ func (p *Program) WriteCompletion(w io.Writer, shell string) error {
 	return err
 }
 
-// function is the name of the shell function that completes the program.
+// function returns the name of the shell function that completes the program.
 func (p *Program) function() string { return "_" + strings.ReplaceAll(p.Name, "-", "_") }
 
 func (p *Program) completeBash() string {
@@ -109,7 +109,7 @@ func (p *Program) completeZsh() string {
 	return b.String()
 }
 
-// zsh is the option's specification for _arguments, in which brackets and colons have a meaning.
+// zsh returns the option's specification for _arguments, in which brackets and colons have a meaning.
 func (o *Option) zsh() string {
 	text := "[" + strings.NewReplacer("[", "(", "]", ")", ":", ";").Replace(brief(o.Help)) + "]"
 	spec := "--" + o.Name
@@ -161,7 +161,7 @@ func quoteFish(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) + "'"
 }
 
-// brief is the first sentence of a help text.
+// brief returns the first sentence of a help text.
 func brief(s string) string {
 	s, _, _ = strings.Cut(strings.Join(strings.Fields(s), " "), ". ")
 	return strings.TrimSuffix(s, ".")

@@ -20,7 +20,7 @@ type force struct {
 // maxChanges bounds how many CAs, and how many lists, a change is told of by name.
 const maxChanges = 8
 
-// changes says in words what a reload changes, nothing if all is as it was.
+// changes returns in words what a reload changes, nothing if all is as it was.
 func changes(before, after force) []string {
 	var told []string
 	old, leaf := before.credential.Leaf, after.credential.Leaf
@@ -47,7 +47,7 @@ func leafName(c *x509.Certificate) string {
 	return fmt.Sprintf("%x until %s", c.SerialNumber, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// caName tells a CA from others, its successor of the same subject among them.
+// caName returns what tells a CA from others, its successor of the same subject among them.
 func caName(c *x509.Certificate) string {
 	return fmt.Sprintf("%s (serial %x)", c.Subject, c.SerialNumber)
 }
@@ -62,7 +62,7 @@ func less(what string, a, b []*x509.Certificate) (told []string) {
 	return told
 }
 
-// listName tells a revocation list from others, but not from its successor.
+// listName returns what tells a revocation list from others, but not from its successor.
 func listName(l certbind.CRLInfo) string {
 	name := l.Source + " of " + l.Issuer
 	if !l.Scope.IsAll() {
@@ -103,7 +103,7 @@ func few(told []string) []string {
 	return told
 }
 
-// changedText is changes for the log.
+// changedText returns changes for the log.
 func changedText(changed []string) string {
 	if len(changed) == 0 {
 		return "nothing"

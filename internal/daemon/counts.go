@@ -24,7 +24,7 @@ func countIn(set *metrics.Set) func(service.Record) {
 	}
 }
 
-// countedCAs are the CAs by which handshakes are counted apart, as the metrics of their ends name them.
+// countedCAs returns the CAs by which handshakes are counted apart, as the metrics of their ends name them.
 func countedCAs(t *certbind.Trust) (names []string) {
 	for _, ca := range t.CAs() {
 		names = append(names, caName(ca))

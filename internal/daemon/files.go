@@ -103,7 +103,7 @@ func (f *Files) machineName(c *certbind.Credential, running string) (string, err
 	return name, withFlag(err)
 }
 
-// credentialSource says in an error where the credential came from.
+// credentialSource returns where the credential came from, for an error.
 func (f *Files) credentialSource() string {
 	if f.given != nil {
 		return "what was handed over"
@@ -213,8 +213,8 @@ func (f *Files) state() filesState {
 	return s
 }
 
-// pathsState tells one state of files from another without reading them: where each path leads, and what inode, size
-// and times are there. It changes when a file is written, replaced, or reached by another symlink.
+// pathsState returns what tells one state of files from another without reading them: where each path leads, and what
+// inode, size and times are there. It changes when a file is written, replaced, or reached by another symlink.
 func pathsState(paths []string) string {
 	var b strings.Builder
 	for _, path := range paths {

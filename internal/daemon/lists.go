@@ -41,7 +41,8 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 	}
 	r.memory.add(r.machine.Trust()) // a peer may have shown since who signed a list
 	marks = maps.Clone(r.memory.marks)
-	forgotten, err := r.forget(marks, next, req.forget)
+	behind := next.Behind(marks)
+	forgotten, err := r.forget(marks, behind, req.forget)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,8 +54,10 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 	for _, b := range r.machine.Trust().Behind(marks) {
 		was[b.Mark.ID()] = true
 	}
-	for _, b := range next.Behind(marks) {
+	for _, b := range behind {
+		_, remembered := marks[b.Mark.ID()]
 		switch {
+		case !remembered:
 		case b.Found != nil && among(req.acceptOlder, b.Found.Source):
 			delete(marks, b.Mark.ID())
 			marks[b.Found.ID()] = *b.Found
@@ -71,11 +74,11 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 	return marks, let, nil
 }
 
-// forget takes from marks those of the CAs or files of names whose list is gone, and says which. A part of a CA's list
-// that is there goes on being compared with what it was.
-func (r *reloader) forget(marks certbind.Marks, next *certbind.Trust, names []string) (let []string, err error) {
+// forget takes from marks those of the CAs or files of names whose list is gone, by behind, and returns which. A part of
+// a CA's list that is there goes on being compared with what it was.
+func (r *reloader) forget(marks certbind.Marks, behind []certbind.Behind, names []string) (let []string, err error) {
 	gone := make(map[[32]byte]bool)
-	for _, b := range next.Behind(marks) {
+	for _, b := range behind {
 		gone[b.Mark.ID()] = b.Found == nil
 	}
 	for _, name := range names {

@@ -45,7 +45,7 @@ func (d *Daemon) logStart(l *loaded) {
 	logFaults(d.log, l)
 }
 
-// credentialAttrs are what the log says of a certificate.
+// credentialAttrs returns what the log says of a certificate.
 func credentialAttrs(l *loaded) []any {
 	leaf := l.credential.Leaf
 	return []any{"machine", l.name, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "expires",

@@ -27,6 +27,7 @@ type rulesTest struct {
 // Bounds of a test.
 const (
 	maxTestGroups   = 256
+	maxConditions   = 32
 	maxUnless       = 8
 	testCost        = 500 // µs, and one more for each of testCostRules
 	testCostRules   = 20
@@ -109,6 +110,14 @@ func connectionOf(req *adminpb.TestRulesRequest) (c *policy.Connection, directio
 	}
 	if len(c.Service) > maxTestServices {
 		return nil, nil, fmt.Errorf("the service has %d bytes; it may have %d", len(c.Service), maxTestServices)
+	}
+	if n := len(req.GetConditions()); n > maxConditions {
+		return nil, nil, fmt.Errorf("there are %d conditions; at most %d are taken", n, maxConditions)
+	}
+	for _, condition := range req.GetConditions() {
+		if err := c.Assume(condition); err != nil {
+			return nil, nil, err
+		}
 	}
 	if c.Peer.Groups, err = groupsWritten(req.GetGroups()); err != nil {
 		return nil, nil, err

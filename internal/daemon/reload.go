@@ -71,7 +71,7 @@ func (r *reloader) poll() {
 // Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
 // --credentials and --key, now and at later reloads until these files change; it is the reloader's from then on, and
 // wiped if it is refused.
-// changed says in words what is another than before.
+// changed returns in words what is another than before.
 func (r *reloader) Reload(req reloadRequest) (changed []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -41,8 +41,8 @@ type relay struct {
 	others map[uint32]bool // accounts that were refused, as many as are told apart
 }
 
-// newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid. report is told of
-// each kind of failure once; it may be called from several goroutines, one at a time.
+// newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid.
+// report is told of each kind of failure once; it may be called from several goroutines, one at a time.
 func newRelay(path string, daemonUID uint32, report func(error)) (*relay, error) {
 	uid := os.Geteuid()
 	if uid == overflowUID {

@@ -14,7 +14,7 @@ func Remaining(d time.Duration) string {
 	return fmt.Sprintf(" (%d more %s)", n, unit)
 }
 
-// span is a duration for people.
+// span returns a duration for people.
 func span(d time.Duration) string {
 	n, unit := count(d)
 	return fmt.Sprintf("%d %s", n, unit)

@@ -18,7 +18,7 @@ type Meter interface {
 // A Budget gives each account so many units a second, of which it may save some, and lets who has none wait. A unit
 // stands for a microsecond of processor time.
 type Budget[K comparable] struct {
-	rate, most float64 // a second; saved
+	rate, maxSaved float64 // a second; saved
 
 	mu       sync.Mutex
 	accounts map[K]*balance
@@ -37,9 +37,9 @@ type waiter struct {
 	paid  chan struct{}
 }
 
-// NewBudget returns a Budget of rate units a second, of which each account may save most.
-func NewBudget[K comparable](rate, most int) *Budget[K] {
-	return &Budget[K]{rate: float64(rate), most: float64(most), accounts: make(map[K]*balance),
+// NewBudget returns a Budget of rate units a second, of which each account may save maxSaved.
+func NewBudget[K comparable](rate, maxSaved int) *Budget[K] {
+	return &Budget[K]{rate: float64(rate), maxSaved: float64(maxSaved), accounts: make(map[K]*balance),
 		limit: usersKept}
 }
 
@@ -96,7 +96,7 @@ func (b *Budget[K]) Credit(key K, units int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a := b.balance(key)
-	a.left = min(b.most, a.left+float64(units))
+	a.left = min(b.maxSaved, a.left+float64(units))
 	b.serve(a)
 }
 
@@ -106,7 +106,7 @@ func (b *Budget[K]) balance(key K) *balance {
 	a := b.accounts[key]
 	if a == nil {
 		b.forget(now)
-		a = &balance{left: b.most, at: now}
+		a = &balance{left: b.maxSaved, at: now}
 		b.accounts[key] = a
 	}
 	b.refill(a, now)
@@ -114,7 +114,7 @@ func (b *Budget[K]) balance(key K) *balance {
 }
 
 func (b *Budget[K]) refill(a *balance, now time.Time) {
-	a.left = min(b.most, a.left+now.Sub(a.at).Seconds()*b.rate)
+	a.left = min(b.maxSaved, a.left+now.Sub(a.at).Seconds()*b.rate)
 	a.at = now
 }
 
@@ -149,7 +149,7 @@ func (b *Budget[K]) forget(now time.Time) {
 		return
 	}
 	for k, a := range b.accounts {
-		if b.refill(a, now); a.left >= b.most && a.waiters.Len() == 0 {
+		if b.refill(a, now); a.left >= b.maxSaved && a.waiters.Len() == 0 {
 			delete(b.accounts, k)
 		}
 	}

@@ -74,28 +74,28 @@ func TestTurnsForget(t *testing.T) {
 	}
 }
 
-// Rule 41: spare work is done only when no turn is under way, and takes one of them.
+// Rule 41: idle work is done only when no turn is under way, and takes one of them.
 func TestRule41SpareWorkWaits(t *testing.T) {
 	turns := NewTurns[string](2)
 	turns.Do("a", func() {
-		if turns.Spare(func() {}) || !turns.TryDo("b", func() {}) {
-			t.Error("spare work was done, or other work was not, while one of two turns was free")
+		if turns.DoIdle(func() {}) || !turns.TryDo("b", func() {}) {
+			t.Error("idle work was done, or other work was not, while one of two turns was free")
 		}
 	})
-	if !turns.Spare(func() {
-		if turns.Spare(func() {}) || !turns.TryDo("a", func() {
+	if !turns.DoIdle(func() {
+		if turns.DoIdle(func() {}) || !turns.TryDo("a", func() {
 			if turns.TryDo("b", func() {}) {
 				t.Error("three turns at once")
 			}
 		}) {
-			t.Error("spare work was done twice at once, or holds up what has a turn free")
+			t.Error("idle work was done twice at once, or holds up what has a turn free")
 		}
 	}) {
-		t.Error("spare work was not done though nothing else was")
+		t.Error("idle work was not done though nothing else was")
 	}
 	var waits sync.WaitGroup
 	turns = NewTurns[string](1)
-	turns.Spare(func() {
+	turns.DoIdle(func() {
 		waits.Go(func() { turns.Do("a", func() {}) })
 		for queued := false; !queued; time.Sleep(time.Millisecond) {
 			turns.mu.Lock()
@@ -103,7 +103,7 @@ func TestRule41SpareWorkWaits(t *testing.T) {
 			turns.mu.Unlock()
 		}
 	})
-	waits.Wait() // it went when the spare work was done
+	waits.Wait() // it went when the idle work was done
 }
 
 // Rule 41: junk has a rate, for each account its own; what moves something on gives it back.

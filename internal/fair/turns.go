@@ -56,8 +56,8 @@ func (t *Turns[K]) TryDo(key K, work func()) bool {
 	return true
 }
 
-// Spare does work that can wait for ever, in a turn that is nobody's, if no other is under way, and reports whether it did.
-func (t *Turns[K]) Spare(work func()) bool {
+// DoIdle does work that can wait for ever, in a turn that is nobody's, if no other is under way, and reports whether it did.
+func (t *Turns[K]) DoIdle(work func()) bool {
 	t.mu.Lock()
 	if t.free < t.all {
 		t.mu.Unlock()

@@ -68,12 +68,12 @@ func (g *Gate[K]) Try(key K, sendAway func()) *Place[K] {
 }
 
 // try is Try with at most so many places for the key; g.mu is held.
-func (g *Gate[K]) try(key K, most int, sendAway func()) *Place[K] {
+func (g *Gate[K]) try(key K, perKey int, sendAway func()) *Place[K] {
 	l := g.lines[key]
 	if l == nil {
 		l = &line[K]{key: key}
 	}
-	if l.waiters.Len() > 0 || l.held.Len() >= most || g.inUse >= g.InAll {
+	if l.waiters.Len() > 0 || l.held.Len() >= perKey || g.inUse >= g.InAll {
 		return nil
 	}
 	g.lines[key] = l

@@ -120,10 +120,10 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// Local is the address at the giver's end.
+// Local returns the address at the giver's end.
 func (s *Socket) Local() netip.AddrPort { return s.local }
 
-// Peer is the address at the other end.
+// Peer returns the address at the other end.
 func (s *Socket) Peer() netip.AddrPort { return s.peer }
 
 // Read waits for bytes and reads between 1 and len(b) of them. It returns io.EOF at the peer's end.

@@ -30,7 +30,7 @@ func poller(t *testing.T) *Poller {
 	return p
 }
 
-// pair gives a connected TCP pair on loopback and a duplicate of the first end's descriptor, as SCM_RIGHTS would give.
+// pair returns a connected TCP pair on loopback and a duplicate of the first end's descriptor, as SCM_RIGHTS would give.
 func pair(t *testing.T) (a, b *net.TCPConn, fd int) {
 	t.Helper()
 	a, b = testnet.Pair(t)

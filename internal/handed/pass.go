@@ -177,7 +177,7 @@ func descriptors(oob []byte) (fds []int) {
 	return fds
 }
 
-// TakeDescriptors says whether descriptors may be sent to a connection, or to those that a listener will accept (Linux
+// TakeDescriptors sets whether descriptors may be sent to a connection, or to those that a listener will accept (Linux
 // 6.16 and later; errors.ErrUnsupported before). Where nobody expects one, the kernel would drop it in the middle of our
 // read, and a socket that lingers holds the reading thread for as long as its giver has said.
 func TakeDescriptors(c syscall.Conn, on bool) error {

@@ -8,29 +8,29 @@
 // it twice. So at most 64 of a kind are kept, none is given out that is 10 seconds old, by a clock that goes on while the
 // machine sleeps, and a timer drops those that are, whether anybody asks or not. Close drops all. Rule 46.
 //
-// What it cannot do: crypto/ecdh and crypto/mlkem have no way to wipe a key, so what is dropped stays in memory until it
-// is written over. A virtual machine whose copy takes its clocks with it believes for up to 10 seconds that its keys are
+// What it cannot do: crypto/mlkem has no way to wipe a key, so one that is dropped stays in memory until it is written
+// over; those of X25519 are wiped. A virtual machine whose copy takes its clocks with it believes for up to 10 seconds that its keys are
 // young; what a key that two copies use costs is in docs/threat-model.md. There is no fork: Go programs don't.
 package keysahead
 
 import (
-	"crypto/ecdh"
 	"crypto/mlkem"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
 const (
-	most   = 64               // of a kind
-	maxAge = 10 * time.Second // of a key that is given out
+	maxKept = 64               // of a kind
+	maxAge  = 10 * time.Second // of a key that is given out
 )
 
 // Keys gives out key pairs, each once. It is made by New and must be ended by Close. It is safe for concurrent use.
 type Keys struct {
-	x25519   stock[*ecdh.PrivateKey]
+	x25519   stock[*x25519.KeyPair]
 	mlkem768 stock[*mlkem.DecapsulationKey768]
 }
 
@@ -40,12 +40,13 @@ func New(fresh noiseproto.Keys) *Keys { return newKeys(fresh, sinceBoot) }
 func newKeys(fresh noiseproto.Keys, now func() time.Duration) *Keys {
 	k := new(Keys)
 	k.x25519.fresh, k.mlkem768.fresh = fresh.X25519, fresh.MLKEM768
+	k.x25519.wipe, k.mlkem768.wipe = (*x25519.KeyPair).Wipe, func(*mlkem.DecapsulationKey768) {}
 	k.x25519.now, k.mlkem768.now = now, now
 	return k
 }
 
 // X25519 returns an ephemeral key pair.
-func (k *Keys) X25519() (*ecdh.PrivateKey, error) { return k.x25519.take() }
+func (k *Keys) X25519() (*x25519.KeyPair, error) { return k.x25519.take() }
 
 // MLKEM768 returns a decapsulation key.
 func (k *Keys) MLKEM768() (*mlkem.DecapsulationKey768, error) { return k.mlkem768.take() }
@@ -69,7 +70,7 @@ func (k *Keys) Close() {
 	k.mlkem768.close()
 }
 
-// sinceBoot is the time since the machine was started, that in which it slept included.
+// sinceBoot returns the time since the machine was started, that in which it slept included.
 func sinceBoot() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {

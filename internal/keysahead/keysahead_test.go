@@ -1,7 +1,6 @@
 package keysahead
 
 import (
-	"crypto/ecdh"
 	"crypto/mlkem"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/x25519"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -22,7 +22,7 @@ type counted struct {
 	x25519, mlkem768 atomic.Int64
 }
 
-func (c *counted) X25519() (*ecdh.PrivateKey, error) {
+func (c *counted) X25519() (*x25519.KeyPair, error) {
 	c.x25519.Add(1)
 	return c.FreshKeys.X25519()
 }
@@ -44,7 +44,7 @@ func use(t *testing.T, k *Keys, n int) (public []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		public = append(public, string(x.PublicKey().Bytes()), string(m.EncapsulationKey().Bytes()))
+		public = append(public, string(x.Public[:]), string(m.EncapsulationKey().Bytes()))
 	}
 	return public
 }
@@ -214,7 +214,7 @@ type held struct {
 	began, end chan struct{}
 }
 
-func (h *held) X25519() (*ecdh.PrivateKey, error) {
+func (h *held) X25519() (*x25519.KeyPair, error) {
 	if h.hold.Load() {
 		close(h.began)
 		<-h.end
@@ -222,15 +222,51 @@ func (h *held) X25519() (*ecdh.PrivateKey, error) {
 	return h.FreshKeys.X25519()
 }
 
+// Rule 46: what is dropped, of age or at the stop, is wiped, as far as it can be.
+func TestRule46Wiped(t *testing.T) {
+	var made []*x25519.KeyPair
+	fresh := func() (*x25519.KeyPair, error) {
+		k := x25519.Generate()
+		made = append(made, k)
+		return k, nil
+	}
+	now := time.Hour
+	s := &stock[*x25519.KeyPair]{fresh: fresh, wipe: (*x25519.KeyPair).Wipe, now: func() time.Duration { return now }}
+	for range 3 {
+		if _, err := s.take(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for s.piece() {
+	}
+	if s.held() != 2 {
+		t.Fatalf("%d keys are held, want 2", s.held())
+	}
+	now += maxAge
+	s.mu.Lock()
+	s.drop(now)
+	s.mu.Unlock()
+	s.take()
+	s.take()
+	for s.piece() {
+	}
+	s.close()
+	for i, k := range made {
+		if given := i < 3 || i == 5 || i == 6; given == (k.Private == [x25519.Size]byte{}) {
+			t.Errorf("key %d: given out %v, wiped %v", i, given, !given)
+		}
+	}
+}
+
 // Rule 46: however many handshakes there are at once, 64 of a kind are made ahead.
 func TestRule46AtMost64(t *testing.T) {
 	k := New(noiseproto.FreshKeys{})
 	defer k.Close()
 	for range 3 {
-		use(t, k, 2*most)
+		use(t, k, 2*maxKept)
 		makeUp(k)
-		if k.Held() != 2*most {
-			t.Errorf("%d keys are held, want %d", k.Held(), 2*most)
+		if k.Held() != 2*maxKept {
+			t.Errorf("%d keys are held, want %d", k.Held(), 2*maxKept)
 		}
 	}
 }

@@ -8,16 +8,17 @@ import (
 // A stock is the keys of one kind.
 type stock[K any] struct {
 	fresh func() (K, error)
+	wipe  func(K)              // a key that nobody gets
 	now   func() time.Duration // since boot
 
 	mu     sync.Mutex
-	keys   [most]kept[K] // a ring
-	first  int           // the oldest
-	n      int           // how many
-	owed   int           // how many were used and not made up for
-	making int           // how many are being made; all three together are at most most
-	used   time.Duration // when one was last asked for; 0: never
-	expiry *time.Timer   // nil while there are no keys
+	keys   [maxKept]kept[K] // a ring
+	first  int              // the oldest
+	n      int              // how many
+	owed   int              // how many were used and not made up for
+	making int              // how many are being made; all three together are at most maxKept
+	used   time.Duration    // when one was last asked for; 0: never
+	expiry *time.Timer      // nil while there are no keys
 	closed bool
 }
 
@@ -38,7 +39,7 @@ func (s *stock[K]) take() (K, error) {
 	if had {
 		key = s.pop()
 	}
-	if busy && !s.closed && s.n+s.owed+s.making < most {
+	if busy && !s.closed && s.n+s.owed+s.making < maxKept {
 		s.owed++
 	}
 	s.mu.Unlock()
@@ -52,7 +53,7 @@ func (s *stock[K]) take() (K, error) {
 func (s *stock[K]) pop() K {
 	key := s.keys[s.first].key
 	s.keys[s.first] = kept[K]{}
-	s.first = (s.first + 1) % most
+	s.first = (s.first + 1) % maxKept
 	s.n--
 	return key
 }
@@ -60,7 +61,7 @@ func (s *stock[K]) pop() K {
 // drop lets go of the keys that are too old.
 func (s *stock[K]) drop(now time.Duration) {
 	for s.n > 0 && now-s.keys[s.first].at >= maxAge {
-		s.pop()
+		s.wipe(s.pop())
 	}
 }
 
@@ -88,10 +89,14 @@ func (s *stock[K]) piece() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.making--
-	if err != nil || s.closed {
+	switch {
+	case err != nil:
+		return true
+	case s.closed:
+		s.wipe(key)
 		return true
 	}
-	s.keys[(s.first+s.n)%most] = kept[K]{key, at}
+	s.keys[(s.first+s.n)%maxKept] = kept[K]{key, at}
 	s.n++
 	if s.expiry == nil {
 		s.expiry = time.AfterFunc(maxAge, s.expire)
@@ -122,7 +127,7 @@ func (s *stock[K]) close() {
 	defer s.mu.Unlock()
 	s.closed, s.owed = true, 0
 	for s.n > 0 {
-		s.pop()
+		s.wipe(s.pop())
 	}
 	if s.expiry != nil {
 		s.expiry.Stop()

@@ -69,6 +69,9 @@ type conn struct {
 	firstWindow int64 // of a new stream
 	blocked     []*Stream
 	age         *time.Timer
+	ping        [8]byte // the PING that waits for its answer, if pinged
+	pinged      bool
+	pingTimer   *time.Timer
 
 	out      []byte
 	outBuf   *[]byte // out's from the pool
@@ -199,7 +202,7 @@ func (c *conn) readFrame() error {
 	return c.handle(f)
 }
 
-// units is the cost of a frame in microseconds, about: 1 for each and for 256 bytes of it, 10 more for a new stream,
+// units returns the cost of a frame in microseconds, about: 1 for each and for 256 bytes of it, 10 more for a new stream,
 // and for DATA, which may be a request, and 1 for 8 bytes of it, since it may be many, or for 32 bytes of headers, each
 // of which may be a field. What a request asks for is not in it.
 func units(fh http2.FrameHeader) int {
@@ -329,6 +332,9 @@ func (c *conn) close() {
 	c.shut()
 	if c.age != nil {
 		c.age.Stop()
+	}
+	if c.pingTimer != nil {
+		c.pingTimer.Stop()
 	}
 	for _, st := range c.streams {
 		st.abort()

@@ -21,7 +21,7 @@ func (c *conn) handle(f http2.Frame) error {
 		return c.handleSettings(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
-			copy(c.frame(http2.FramePing, http2.FlagPingAck, 0, len(f.Data)), f.Data[:])
+			c.handlePing(f.Data)
 		} else if c.ending && f.Data == goAwayPing {
 			c.lastCall()
 		}
@@ -51,6 +51,34 @@ func (c *conn) handle(f http2.Frame) error {
 		return bad(http2.ErrCodeProtocol, "PUSH_PROMISE from a client")
 	}
 	return nil
+}
+
+// pingDelay is how long the answer to a PING may wait. gRPC libraries send one after DATA that they received, to learn of the
+// bandwidth, and the next after DATA that follows its answer: answered at once, each answer of ours would wake both ends once
+// more.
+const pingDelay = 100 * time.Millisecond
+
+// handlePing has a PING answered in a while; one that comes meanwhile, which is not for that, is answered at once, with it.
+func (c *conn) handlePing(data [8]byte) {
+	both := c.pinged
+	c.pong()
+	c.ping, c.pinged = data, true
+	switch {
+	case both:
+		c.pong()
+	case c.pingTimer == nil:
+		c.pingTimer = time.AfterFunc(pingDelay, func() { c.do(c.pong) })
+	default:
+		c.pingTimer.Reset(pingDelay)
+	}
+}
+
+// pong answers the PING that waits, if one does.
+func (c *conn) pong() {
+	if c.pinged {
+		c.pinged = false
+		copy(c.frame(http2.FramePing, http2.FlagPingAck, 0, len(c.ping)), c.ping[:])
+	}
 }
 
 // handleSettings adjusts the streams once a frame, however many settings there are in it.

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 )
 
 // notOurs are the cases of h2spec that do not concern a gRPC server, by a part of their description, and why.
@@ -34,15 +36,7 @@ func TestH2Spec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go relay(c.(*net.TCPConn), s.path)
-		}
-	}()
+	go testnet.ServeEach(l, func(c net.Conn) { relay(c, s.path) })
 	report := filepath.Join(t.TempDir(), "report.xml")
 	cmd := exec.Command("go", "run", ".", "-port", strconv.Itoa(l.Addr().(*net.TCPAddr).Port), "-report", report)
 	cmd.Dir = "h2spec"
@@ -91,8 +85,7 @@ func deref(s *string) string {
 }
 
 // relay joins a TCP connection to the socket.
-func relay(c *net.TCPConn, path string) {
-	defer c.Close()
+func relay(c net.Conn, path string) {
 	u, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return

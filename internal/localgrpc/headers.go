@@ -175,7 +175,7 @@ func trailers(alone bool, err error) []byte {
 	return b
 }
 
-// encodeText is grpc-message's percent-encoding.
+// encodeText returns a text in grpc-message's percent-encoding.
 func encodeText(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -188,7 +188,7 @@ func encodeText(s string) string {
 	return b.String()
 }
 
-// refusal is the response to a request that is none of gRPC's.
+// refusal returns the response to a request that is none of gRPC's.
 func refusal(code string, err error) []byte {
 	b := literal(nil, ":status", code)
 	b = literal(b, "content-type", "application/grpc")

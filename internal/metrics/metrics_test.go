@@ -19,7 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// scrape gives each sample of a Set by its name and labels as written, but for that of the machine, which each has; and
+// scrape returns each sample of a Set by its name and labels as written, but for that of the machine, which each has; and
 // checks the format on the way.
 func scrape(t *testing.T, s *Set, state State) map[string]float64 {
 	t.Helper()

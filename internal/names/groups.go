@@ -101,5 +101,5 @@ func plain(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte(`_.$+-@\`, c) >= 0
 }
 
-// digit is the value of an upper-case hexadecimal digit, -1 for what is none.
+// digit returns the value of an upper-case hexadecimal digit, -1 for what is none.
 func digit(c byte) int { return strings.IndexByte("0123456789ABCDEF", c) }

@@ -13,7 +13,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reach"
 )
 
-// diagnose says in words what a failure at a step most likely means and what to do.
+// diagnose returns in words what a failure at a step most likely means and what to do.
 func diagnose(step, address string, err error) string {
 	host, port, _ := net.SplitHostPort(address)
 	var dns *net.DNSError

@@ -58,7 +58,7 @@ func (p *Ponger) Run(ctx context.Context, w io.Writer, addr string) error {
 		fmt.Fprintf(w, "listening on %s as %s\n", l.Addr(), me.Account)
 	}
 	var callers sync.WaitGroup
-	slots := make(chan struct{}, maxCallers)
+	places := make(chan struct{}, maxCallers)
 	for n := 0; p.Count == 0 || n < p.Count; n++ {
 		raw, err := l.Accept()
 		if err != nil {
@@ -67,10 +67,10 @@ func (p *Ponger) Run(ctx context.Context, w io.Writer, addr string) error {
 			}
 			return fmt.Errorf("accepting a connection: %w", err)
 		}
-		slots <- struct{}{}
+		places <- struct{}{}
 		callers.Go(func() {
 			p.answer(raw, w)
-			<-slots
+			<-places
 		})
 	}
 	callers.Wait()

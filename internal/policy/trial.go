@@ -49,6 +49,30 @@ func Between(peer, local string) (*Connection, error) {
 	return &Connection{Account: l, Peer: Peer{Account: user, Machine: mach, Names: []string{mach}}}, nil
 }
 
+// Assume has a condition hold of the connection, as rules write it: service=, or one of the peer's certificate.
+func (c *Connection) Assume(condition string) error {
+	var n conditions
+	if err := n.add(condition, true); err != nil {
+		return err
+	}
+	p := &c.Peer
+	switch {
+	case n.service != "":
+		c.Service = n.service
+	case n.eku != "":
+		p.EKUs = append(p.EKUs, n.eku)
+	case n.by == byKey:
+		p.CAKey = n.ca
+	case n.by == byName:
+		p.CAName = n.ca
+	case n.hasKey:
+		p.Key = n.key
+	case n.hasCert:
+		p.Certificates = append(p.Certificates, n.cert)
+	}
+	return nil
+}
+
 // Group returns the name of a group as connections have it, from how rules write it, with % or without.
 func Group(written string) (string, error) {
 	return groupName(strings.TrimPrefix(ascii.Lower(written), "%"))

@@ -48,6 +48,31 @@ allow in bob *@*`).rules)
 	}
 }
 
+// What is said to hold of a certificate decides.
+func TestAssume(t *testing.T) {
+	key := strings.Repeat("ab", 32)
+	for i, condition := range []string{"service=6432", "eku=clientAuth", "ca=" + key, `ca="CN=a b,O=c"`, "key=" + key, `cert=0A:"CN=a b"`} {
+		p := New(denied(t, "deny in * *@* "+condition), nil)
+		c, err := Between("a@b", "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Service = "grpc"
+		before := p.Try(c)
+		if err := c.Assume(condition); err != nil {
+			t.Fatal(err)
+		}
+		if after := p.Try(c); !before.Verdict.Allowed || after.Verdict.Allowed || (len(before.Unless) == 1) != (i > 0) || after.Unless != nil {
+			t.Errorf("%s: %+v, then %+v", condition, before, after)
+		}
+	}
+	for _, bad := range []string{"", "grpc", "port=1", "ca=x", "eku="} {
+		if err := new(Connection).Assume(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
 func TestBetween(t *testing.T) {
 	if c, err := Between(`Alice@AD.example@Alpha.test`, `EX\Bob`); err != nil || c.Account != `ex\bob` || c.Peer.Account != "alice@ad.example" ||
 		c.Peer.Machine != "alpha.test" || c.Peer.Names[0] != "alpha.test" {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -77,15 +78,7 @@ func TestWhatKeepsItFromAnswering(t *testing.T) {
 		}, "queue of the socket", "systemctl status", unix.EAGAIN},
 		{"who hangs up", func(t *testing.T) string {
 			l, path := listen(t)
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					c.Close()
-				}
-			}()
+			go testnet.ServeEach(l, func(net.Conn) {})
 			return path
 		}, "hangs up", "try again", nil},
 	} {

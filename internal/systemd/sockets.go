@@ -37,10 +37,10 @@ func Sockets() ([]Socket, error) {
 	if pid != strconv.Itoa(os.Getpid()) || fds == "" {
 		return nil, nil
 	}
-	const most = 64
+	const maxSockets = 64
 	n, err := strconv.Atoi(fds)
-	if err != nil || n < 0 || n > most {
-		return nil, fmt.Errorf("LISTEN_FDS=%q of the environment is not a number from 0 to %d", fds, most)
+	if err != nil || n < 0 || n > maxSockets {
+		return nil, fmt.Errorf("LISTEN_FDS=%q of the environment is not a number from 0 to %d", fds, maxSockets)
 	}
 	fdNames := strings.Split(names, ":")
 	var list []Socket

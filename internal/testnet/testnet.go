@@ -96,6 +96,20 @@ func Serve(t testing.TB, path string, serve func(*net.UnixListener) error, shutd
 	return stop
 }
 
+// ServeEach has serve serve each connection to l, which ends with that, until l is closed.
+func ServeEach(l net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			serve(c)
+		}()
+	}
+}
+
 // Descriptors returns how many descriptors this process has open.
 func Descriptors(t testing.TB) int {
 	t.Helper()

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
+
+	"github.com/shared-altsd/shared-altsd/internal/rawcodec"
 )
 
 const (
@@ -106,20 +107,6 @@ func (a *app) do(r request) (n int, took time.Duration, err error) {
 	return 0, 0, fmt.Errorf("no request %q", r.Do)
 }
 
-// raw is a codec that copies nothing, so that the transport is what is measured.
-type raw struct{}
-
-func (raw) Name() string { return "raw" }
-
-func (raw) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
-}
-
-func (raw) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*int) = data.Len()
-	return nil
-}
-
 // serve takes messages, and answers a stream with one byte when it has them all.
 func (a *app) serve() (addr string, err error) {
 	creds, err := a.credentials()
@@ -130,7 +117,7 @@ func (a *app) serve() (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	server := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(2*messageSize), grpc.ForceServerCodecV2(raw{}),
+	server := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(2*messageSize), grpc.ForceServerCodecV2(rawcodec.Codec{}),
 		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 			for n := 0; ; {
 				if err := s.RecvMsg(&n); err == io.EOF {
@@ -165,7 +152,7 @@ func (a *app) dialer() (func() (*grpc.ClientConn, error), error) {
 	creds, err := a.credentials()
 	return func() (*grpc.ClientConn, error) {
 		return grpc.NewClient(a.Addr, grpc.WithTransportCredentials(creds),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{})))
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawcodec.Codec{})))
 	}, err
 }
 

@@ -280,7 +280,7 @@ func (a attacker) write(payload []byte) ([]byte, error) {
 	return message, err
 }
 
-// handshake gives a state machine of ours, of either role.
+// handshake returns a state machine of ours, of either role.
 func (g *generator) handshake(p policy, initiator bool) *noiseproto.Handshake {
 	return must(noiseproto.New(noiseproto.Config{Initiator: initiator, Static: must(g.machines[p].Attest("alice", nil)),
 		Verifier: g.machines[p], Params: g.params}))

@@ -335,7 +335,7 @@ type claim struct {
 	paths    bool
 }
 
-// mostlyGood gives a claim that is accepted half of the time.
+// mostlyGood returns a claim that is accepted half of the time.
 func (g *generator) mostlyGood() *claim {
 	if g.chance(2) {
 		return g.claim()
@@ -362,7 +362,7 @@ func (g *generator) begin(l leaf) *draft {
 	return &draft{claim{used: g.static, what: l.name, paths: l.paths}, c.Fields(), c.Certificates, c.Key}
 }
 
-// claim gives an identity with nothing, one thing or a few things wrong.
+// claim returns an identity with nothing, one thing or a few things wrong.
 func (g *generator) claim() *claim {
 	l := g.leaves[g.IntN(len(g.leaves))]
 	base := g.now.Truncate(time.Second)
@@ -435,7 +435,7 @@ func (g *generator) finish(d *draft) *claim {
 	return &d.claim
 }
 
-// attributes gives a few, in any order and form.
+// attributes returns a few, in any order and form.
 func (g *generator) attributes() (b []byte) {
 	names := []string{"a", "groups", "uid", "x-y_1"}
 	for i := range g.IntN(4) {
@@ -502,7 +502,7 @@ func (g *generator) certificateQuestion() *question {
 	return g.askIdentity(g.finish(d))
 }
 
-// negotiation gives an offer (message 2) or a choice (message 3).
+// negotiation returns an offer (message 2) or a choice (message 3).
 func (g *generator) negotiation(message int) (b []byte, what string) {
 	entry := func() []byte {
 		return []byte(pick(g, "grpc", "grpc", "h2", "tcp", "u", "x", "", " ", "a b", "\x7f", "\xff", "GRPC",
@@ -562,7 +562,7 @@ func (g *generator) negotiation(message int) (b []byte, what string) {
 	return b, what
 }
 
-// frames gives bytes that begin as a frame does, more or less.
+// frames returns bytes that begin as a frame does, more or less.
 func (g *generator) frames(toInitiator bool) []byte {
 	kind := byte(1)
 	if toInitiator {

@@ -42,7 +42,7 @@ func needPython(t *testing.T) {
 	}
 }
 
-// peer gives a command of the second implementation.
+// peer returns a command of the second implementation.
 func peer(args ...string) *exec.Cmd {
 	cmd := exec.Command(python, append([]string{"-B", "-m", "altsd_peer"}, args...)...)
 	cmd.Dir = sourceDir
@@ -88,7 +88,7 @@ func TestMain(m *testing.M) {
 
 var shared = testprog.Shared[*world]{Make: newWorld, Close: (*world).end}
 
-// theWorld gives what the tests share.
+// theWorld returns what the tests share.
 func theWorld(t *testing.T) *world {
 	t.Helper()
 	needPython(t)
@@ -127,7 +127,7 @@ type daemon struct {
 	conn *grpc.ClientConn
 }
 
-// daemon gives the running daemon whose key is of the kind.
+// daemon returns the running daemon whose key is of the kind.
 func (w *world) daemon(t *testing.T, kind string) *daemon {
 	t.Helper()
 	w.mu.Lock()

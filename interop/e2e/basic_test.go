@@ -112,7 +112,7 @@ func TestChannelsAtOnce(t *testing.T) {
 	}
 }
 
-// another gives a further daemon for the machine beta, for a test that ends it.
+// another returns a further daemon for the machine beta, for a test that ends it.
 func (w *world) another(t testing.TB, name string, flags ...string) *daemon {
 	t.Helper()
 	d, err := w.machine(name, w.known, testca.Leaf{}, append([]string{"--ca", filepath.Join(w.dir, "known.pem")},
@@ -312,7 +312,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// residentMemory gives VmRSS in KiB.
+// residentMemory returns VmRSS in KiB.
 func residentMemory(t testing.TB, d *daemon) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.run.Cmd.Process.Pid))
@@ -332,7 +332,7 @@ func residentMemory(t testing.TB, d *daemon) int {
 	return 0
 }
 
-// processorTime gives what the daemon has used, user and system together, in the kernel's ticks of 10 ms.
+// processorTime returns what the daemon has used, user and system together, in the kernel's ticks of 10 ms.
 func processorTime(t testing.TB, d *daemon) time.Duration {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/stat", d.run.Cmd.Process.Pid))

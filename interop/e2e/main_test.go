@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 
 var shared = testprog.Shared[*world]{Make: newWorld, Close: (*world).end}
 
-// theWorld gives what the tests share.
+// theWorld returns what the tests share.
 func theWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {

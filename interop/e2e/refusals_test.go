@@ -52,7 +52,7 @@ type refusal struct {
 	late bool
 }
 
-// change gives a function that changes one frame.
+// change returns a function that changes one frame.
 func change(typ byte, f func([]byte) []byte) func(*rogue) {
 	return func(r *rogue) {
 		r.send = func(t byte, frame []byte) []byte {
@@ -326,7 +326,7 @@ var refusals = []refusal{
 	{name: "no status after message 3", late: true, code: reason.TimedOut, says: "did not finish within 1s", stops: true, side: asServer, on: hasty, rogue: instead(frameStatus, nil)},
 }
 
-// capture gives the identity that beta's daemon proves bob with.
+// capture returns the identity that beta's daemon proves bob with.
 func (w *world) capture(t testing.TB) []byte {
 	t.Helper()
 	addr := w.as(t, bob).listen(t, w.beta, 0)
@@ -353,8 +353,8 @@ func (w *world) pool(t testing.TB, d *daemon, why string) *process {
 	return w.as(t, poolAccount(n))
 }
 
-// refusesClient checks that a stock client, by its daemon, does not take the rogue for a server, and says why.
-func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
+// peer returns the rogue that is to be refused.
+func (r *refusal) peer(t *testing.T, w *world) *rogue {
 	c := w.goodClaim(t)
 	if r.claim != nil {
 		r.claim(c)
@@ -363,6 +363,12 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 	if r.rogue != nil {
 		r.rogue(peer)
 	}
+	return peer
+}
+
+// refusesClient checks that a stock client, by its daemon, does not take the rogue for a server, and says why.
+func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
+	peer := r.peer(t, w)
 	mark := d.mark()
 	addr, done := peer.listen(t)
 	call := order{Op: "call", Socket: d.socket, Addr: addr, Targets: []string{"mallory@eve.test", "mallory@revoked.test"}}
@@ -395,14 +401,7 @@ func (r *refusal) refusesClient(t *testing.T, w *world, d *daemon, p *process) {
 // refusesServer checks that a stock server, by its daemon, does not take the rogue for a client, which is told why; and
 // that the next client gets through.
 func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, addr string) {
-	c := w.goodClaim(t)
-	if r.claim != nil {
-		r.claim(c)
-	}
-	peer := c.rogue()
-	if r.rogue != nil {
-		r.rogue(peer)
-	}
+	peer := r.peer(t, w)
 	mark := d.mark()
 	logged := func(l *record) bool {
 		return l.Reason == r.code.String() && l.UID == p.uid && l.Role == "responder" && !l.ByPeer &&
@@ -438,7 +437,7 @@ func (r *refusal) refusesServer(t *testing.T, w *world, d *daemon, p *process, a
 	}
 }
 
-// honest gives a daemon whose machine d accepts.
+// honest returns a daemon whose machine d accepts.
 func (w *world) honest(d *daemon) *daemon {
 	if d == w.demanding {
 		return w.demanding

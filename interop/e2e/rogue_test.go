@@ -354,7 +354,7 @@ func (d badKey) GenerateKeypair(random io.Reader) (noise.DHKey, error) {
 	return k, err
 }
 
-// DH gives anything: what the other side makes of the key is what is tested.
+// DH returns anything: what the other side makes of the key is what is tested.
 func (d badKey) DH(private, public []byte) ([]byte, error) {
 	if secret, err := d.DHFunc.DH(private, public); err == nil {
 		return secret, nil

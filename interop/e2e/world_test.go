@@ -33,7 +33,7 @@ type account struct {
 	uid  uint32
 }
 
-// on gives the account's identity on a machine.
+// on returns the account's identity on a machine.
 func (a account) on(d *daemon) string { return a.name + "@" + d.machine }
 
 // The accounts. The system has none of these uids; the daemons see them in the passwd file of the test.
@@ -69,7 +69,7 @@ func passwd() string {
 	return b.String()
 }
 
-// like gives an account of the same kind for each of the pool's, since lines are limited for each: domain and nameless have
+// like returns an account of the same kind for each of the pool's, since lines are limited for each: domain and nameless have
 // such.
 func (a account) like(p account) account {
 	name := a.name
@@ -224,7 +224,7 @@ func (w *world) makeCAs() (err error) {
 	return nil
 }
 
-// trust gives the flags of a machine that trusts all but the unknown CA.
+// trust returns the flags of a machine that trusts all but the unknown CA.
 func (w *world) trust() []string {
 	f := func(name string) string { return filepath.Join(w.dir, name) }
 	return []string{"--ca", f("known.pem"), "--ca", "limited.test,hpc.limited.test=" + f("limited.pem"), "--ca",
@@ -331,7 +331,7 @@ func (w *world) failingUsers() (string, error) {
 	return dir, err
 }
 
-// as gives the application of an account.
+// as returns the application of an account.
 func (w *world) as(t testing.TB, a account) *process {
 	t.Helper()
 	w.mu.Lock()
@@ -364,7 +364,7 @@ func (w *world) end() error {
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
 
-// key gives a name for a stream that an application keeps, a new one each time.
+// key returns a name for a stream that an application keeps, a new one each time.
 func (w *world) key(t testing.TB) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -488,7 +488,7 @@ func (d *daemon) said() string {
 	return d.earlier + d.run.Log.String() + "\n"
 }
 
-// mark gives a place in the log, for find.
+// mark returns a place in the log, for find.
 func (d *daemon) mark() int { return d.run.Log.Count() }
 
 // find waits for a line of the log after mark.

@@ -38,7 +38,7 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// cached gives a directory of the cache that fill has made, now or in an earlier run.
+// cached returns a directory of the cache that fill has made, now or in an earlier run.
 func cached(name string, fill func(dir string) error) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -74,7 +74,7 @@ func fetch(name string, args ...string) (out []byte, err error) {
 	return out, nil
 }
 
-// venv gives a directory of this world's, readable by every account, with a virtual environment that has the packages.
+// venv returns a directory of this world's, readable by every account, with a virtual environment that has the packages.
 func venv(w *world, name string, packages ...string) (string, error) {
 	from, err := cached(name, func(dir string) error {
 		if out, err := exec.Command(python, "-m", "venv", dir).CombinedOutput(); err != nil {

@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the tables of docs/clients.md and
 // Between these two lines a document has what this package says.
 const tableBegins, tableEnds = "<!-- interop/matrix -->", "<!-- end of interop/matrix -->"
 
-// tableIn gives what the document has between the lines, and writes it anew if that is asked for.
+// tableIn returns what the document has between the lines, and writes it anew if that is asked for.
 func tableIn(t *testing.T, path, anew string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -106,7 +106,7 @@ func (e *envoy) admin(path string) ([]byte, error) {
 	return body, err
 }
 
-// port gives the port of the one listener.
+// port returns the port of the one listener.
 func (e *envoy) port(t *testing.T) int {
 	t.Helper()
 	body, err := e.admin("/listeners?format=json")

@@ -47,7 +47,7 @@ func all() []*kind {
 // everything: the slow kinds take part as well.
 var everything = os.Getenv("SHARED_ALTSD_INTEROP") == "all"
 
-// kinds gives those that take part.
+// kinds returns those that take part.
 func kinds() []*kind {
 	var these []*kind
 	for _, k := range all() {
@@ -58,7 +58,7 @@ func kinds() []*kind {
 	return these
 }
 
-// wrongTarget gives an account that no server is.
+// wrongTarget returns an account that no server is.
 func (k *kind) wrongTarget(w *world) string {
 	if k.machinesOnly {
 		return w.server.name + "@elsewhere.test"
@@ -123,7 +123,7 @@ func serverOn(t *testing.T, w *world, k *kind, d *daemon) string {
 	return listening(t, run(t, w, w.server, d, k.name+" server", k.argv(w, d, []string{"server", "127.0.0.1:0"})))
 }
 
-// listening gives the address of a server that has been started.
+// listening returns the address of a server that has been started.
 func listening(t *testing.T, p *process) string {
 	t.Helper()
 	port, ok := strings.CutPrefix(p.line(), "port ")

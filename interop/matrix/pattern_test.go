@@ -37,7 +37,7 @@ func patternDigest(size int) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// sizes gives the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
+// sizes returns the sizes of the messages of "echo N M", largest being M: the largest, the least, then powers of two at
 // random as bounds of random sizes, so that small sizes are frequent, too. The other programs have the same sequence.
 func sizes(n, largest int) iter.Seq[int] {
 	return func(yield func(int) bool) {

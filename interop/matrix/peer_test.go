@@ -102,7 +102,7 @@ func clientCredentials(kind string, accounts []string) (credentials.TransportCre
 	return altscreds.NewClientCredentials(altscreds.ClientOptions{TargetAccounts: accounts})
 }
 
-// receive gives the digest of all that comes.
+// receive returns the digest of all that comes.
 func receive(recv func() (*wrapperspb.BytesValue, error)) (string, error) {
 	h := sha256.New()
 	for {
@@ -132,7 +132,7 @@ func caller(ctx context.Context) string {
 	return describe(p.AuthInfo)
 }
 
-// describe gives account and attribute "uid" of an authenticated peer.
+// describe returns account and attribute "uid" of an authenticated peer.
 func describe(ai credentials.AuthInfo) string {
 	p, ok := altscreds.PeerFromAuthInfo(ai)
 	if !ok {

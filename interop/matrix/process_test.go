@@ -70,7 +70,7 @@ func run(t *testing.T, w *world, a account, d *daemon, name string, argv []strin
 	return p
 }
 
-// line gives the next line that the process prints.
+// line returns the next line that the process prints.
 func (p *process) line() string {
 	p.t.Helper()
 	select {
@@ -85,7 +85,7 @@ func (p *process) line() string {
 	return ""
 }
 
-// ask gives the answer to a command.
+// ask returns the answer to a command.
 func (p *process) ask(command string) string {
 	p.t.Helper()
 	if _, err := io.WriteString(p.in, command+"\n"); err != nil {

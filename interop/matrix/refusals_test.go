@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -40,7 +41,7 @@ func beta(w *world) *daemon  { return w.beta }
 func gamma(w *world) *daemon { return w.gamma }
 func delta(w *world) *daemon { return w.delta }
 
-// serverAt gives the right target on a machine.
+// serverAt returns the right target on a machine.
 func serverAt(machine func(*world) *daemon) func(*world, *kind) string {
 	return func(w *world, _ *kind) string { return w.server.on(machine(w)) }
 }
@@ -91,18 +92,7 @@ func strangeServer(t *testing.T, serve func(net.Conn)) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				serve(c)
-			}()
-		}
-	}()
+	go testnet.ServeEach(l, serve)
 	return l.Addr().String()
 }
 
@@ -211,7 +201,7 @@ func (c *refusalCase) see(t *testing.T, w *world, k *kind, address string) seen 
 	return s
 }
 
-// class gives a time as a user notices it: the deadline that ended it, if one did.
+// class returns a time as a user notices it: the deadline that ended it, if one did.
 func class(d time.Duration) string {
 	for _, deadline := range []time.Duration{60 * time.Second, 20 * time.Second, 10 * time.Second, 5 * time.Second} {
 		if d > deadline-100*time.Millisecond {

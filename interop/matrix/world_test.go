@@ -38,7 +38,7 @@ type account struct {
 	uid, gid int
 }
 
-// on gives the account's identity on a machine.
+// on returns the account's identity on a machine.
 func (a account) on(d *daemon) string { return a.name + "@" + d.name + ".test" }
 
 func TestMain(m *testing.M) { os.Exit(testprog.Main(m, shared.End)) }

@@ -1,35 +1,33 @@
 package main
 
 import (
-	"encoding/asn1"
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
-
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/adminclient"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
+	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/ping"
 )
 
-// fileOptions are the flags about certificates, which serve and check share, bound to f.
+// Flags that several subcommands have.
+
+// fileOptions returns the flags about certificates, which serve and check share, bound to f.
 func fileOptions(f *daemon.Files) []cli.Option {
 	const group = "Certificates:"
 	addCA := func(v string) error {
-		names, file, err := parseCAFlag(v)
+		ca, err := daemon.ParseCAFile(v)
 		if err == nil {
-			f.CAs = append(f.CAs, daemon.CAFile{Names: names, File: file})
+			f.CAs = append(f.CAs, ca)
 		}
 		return err
 	}
 	addCRL := func(v string) error {
-		file, complete := strings.CutPrefix(v, "complete=")
-		if file == "" {
-			return errors.New("--crl names no file; write --crl FILE or --crl complete=FILE")
+		crl, err := daemon.ParseCRLFile(v)
+		if err == nil {
+			f.CRLs = append(f.CRLs, crl)
 		}
-		f.CRLs = append(f.CRLs, daemon.CRLFile{File: file, Complete: complete})
-		return nil
+		return err
 	}
 	setMachineName := func(v string) error {
 		f.MachineName = ascii.Lower(v)
@@ -40,7 +38,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		return nil
 	}
 	setRequireEKU := func(v string) (err error) {
-		f.RequireEKU, err = parseOID(v)
+		f.RequireEKU, err = daemon.ParseOID(v)
 		return err
 	}
 	return []cli.Option{
@@ -69,18 +67,43 @@ func fileOptions(f *daemon.Files) []cli.Option {
 	}
 }
 
-// parseOID reads the value of --require-eku.
-func parseOID(v string) (oid asn1.ObjectIdentifier, err error) {
-	for _, arc := range strings.Split(v, ".") {
-		n, err := strconv.ParseUint(arc, 10, 31)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not an OID: write numbers joined by dots, such as 1.3.6.1.4.1.32473.1.1", v)
-		}
-		oid = append(oid, int(n))
+// configFile returns the config file, which serve and check read; group is where their help has --config.
+func configFile(group string) *cli.ConfigFile {
+	return &cli.ConfigFile{
+		Group:   group,
+		Help:    "Read flags of serve from FILE as well: lines 'name = value', '#' comments. The command line wins.",
+		Options: func() []cli.Option { return new(serveConfig).options() },
+		Read:    daemon.ReadConfigFile,
 	}
-	if len(oid) < 3 {
-		return nil, fmt.Errorf("%q is too short for an OID of a purpose: write numbers joined by dots, such as "+
-			"1.3.6.1.4.1.32473.1.1", v)
+}
+
+// daemonFlags are the flags of commands that talk to the daemon.
+type daemonFlags struct {
+	socket string
+	uid    int
+}
+
+func (d *daemonFlags) options() []cli.Option {
+	const group = "The daemon:"
+	return []cli.Option{
+		{Name: "socket", Group: group,
+			Value: cli.Func("PATH", func(v string) error { d.socket = v; return localsock.CheckPath(v) }).CompleteFiles(),
+			Help: "Socket of the daemon. Without it the variable " + localsock.Variable + ", then " +
+				localsock.DefaultPath + "."},
+		{Name: "daemon-uid", Group: group, Value: cli.Int(&d.uid, "UID", 0, 1<<31-1),
+			Help: "Uid that the daemon may run as, besides root and the caller. Under systemd it is not needed: there the " +
+				"socket is root's."},
 	}
-	return oid, nil
+}
+
+func jsonOption(p *bool) cli.Option {
+	return cli.Option{Name: "json", Group: "Output:", Value: cli.Switch(p), Help: "Print JSON, for scripts."}
+}
+
+func (d *daemonFlags) admin() adminclient.Client {
+	return adminclient.Client{Socket: localsock.Path(d.socket), DaemonUID: uint32(d.uid)}
+}
+
+func (d *daemonFlags) ping() ping.Daemon {
+	return ping.Daemon{Socket: localsock.Path(d.socket), UID: uint32(d.uid)}
 }
