@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
@@ -313,5 +316,41 @@ func TestRule47Peer(t *testing.T) {
 	}
 	if _, err := policyPeer(&certbind.Peer{Attributes: []certbind.Attribute{{Name: "groups", Value: "b,a"}}}); err == nil {
 		t.Error("groups that cannot be read count as none")
+	}
+}
+
+// A socket that has no room for status 0 does not keep a key for a peer who is denied meanwhile.
+func TestRule48DeniedWhileTheStatusWaits(t *testing.T) {
+	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
+	client := open(t, alpha, "")
+	cs, ss := testnet.Pair(t)
+	if _, err := cs.Write(client.must(t, clientStart(nil)).OutFrames); err != nil {
+		t.Fatal(err)
+	}
+	u := greet(t, beta.socket)
+	give(t, u, serverStart(nil, nil), ss)
+	m3 := client.must(t, next(frame(t, cs))).OutFrames
+	for chunk := make([]byte, 64<<10); ; { // the peer reads nothing
+		ss.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := ss.Write(chunk)
+		if n == 0 {
+			break
+		}
+		if err != nil {
+			chunk = chunk[:1]
+		}
+	}
+	if _, err := cs.Write(m3); err != nil {
+		t.Fatal(err)
+	}
+	for beta.cfg.Machine.Stats().Verified == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond) // until it is judged, or it is denied at once, which is as well
+	beta.SetPolicy(rules(t, "deny any * *@alpha.test\n", ""))
+	go io.Copy(io.Discard, cs)
+	wantRefusal(t, answer(t, u), "denied_by_policy", "denied.policy:1")
+	if r := beta.record(t); r.Reason != "denied_by_policy" {
+		t.Errorf("recorded as %+v", r)
 	}
 }

@@ -101,19 +101,6 @@ func TestLateRequestIsAnswered(t *testing.T) {
 func TestHandoverTellsThePeer(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{})
 	hasty := startDaemon(t, "beta.test", Config{HandshakeTimeout: 50 * time.Millisecond})
-	frame := func(t *testing.T, c *net.TCPConn) []byte {
-		t.Helper()
-		c.SetReadDeadline(time.Now().Add(time.Minute))
-		f := make([]byte, 8, 64<<10)
-		if _, err := io.ReadFull(c, f); err != nil {
-			t.Fatal(err)
-		}
-		f = f[:8+int(binary.BigEndian.Uint16(f[6:]))]
-		if _, err := io.ReadFull(c, f[8:]); err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
 	t.Run("after message 2", func(t *testing.T) {
 		for _, half := range []bool{false, true} { // the peer stops before message 3, or within it
 			c := open(t, alpha, "")
@@ -211,4 +198,19 @@ func TestHandoverTellsThePeer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// frame reads one frame of the peer's protocol.
+func frame(t *testing.T, c *net.TCPConn) []byte {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	f := make([]byte, 8, 64<<10)
+	if _, err := io.ReadFull(c, f); err != nil {
+		t.Fatal(err)
+	}
+	f = f[:8+int(binary.BigEndian.Uint16(f[6:]))]
+	if _, err := io.ReadFull(c, f[8:]); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

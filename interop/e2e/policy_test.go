@@ -182,16 +182,17 @@ func TestRule48Policy(t *testing.T) {
 // The client's own machine refuses before the server learns who called.
 func TestRule48PolicyOut(t *testing.T) {
 	w := theWorld(t)
-	r := w.ruled(t, "ruled-out", "default in allow\ndefault out allow\ndeny out alice bob@beta.test\n", "")
-	addr := w.as(t, bob).listen(t, w.beta, 0)
+	server := poolAccount(poolSize - 1) // none of whose lines are left out yet
+	r := w.ruled(t, "ruled-out", "default in allow\ndefault out allow\ndeny out alice "+server.name+"@beta.test\n", "")
+	addr := w.as(t, server).listen(t, w.beta, 0)
 	call := func(a account, altscreds bool) report {
-		return w.as(t, a).do(t, order{Op: "call", Socket: r.socket, Addr: addr, Targets: []string{"bob@beta.test"}, Altscreds: altscreds})
+		return w.as(t, a).do(t, order{Op: "call", Socket: r.socket, Addr: addr, Targets: []string{server.on(w.beta)}, Altscreds: altscreds})
 	}
 	for _, altscreds := range []bool{false, true} {
 		mark := w.beta.mark()
 		wantError(t, call(alice, altscreds), codes.PermissionDenied, "this machine's daemon refused: the rules of this machine do not let alice "+
-			"talk to bob@beta.test (out): 10-site.policy:3 (denied_by_policy)")
-		l := w.beta.find(t, mark, "the call", func(l *record) bool { return l.Role == "responder" && l.Reason != "accepted" })
+			"talk to "+server.on(w.beta)+" (out): 10-site.policy:3 (denied_by_policy)")
+		l := w.beta.find(t, mark, "the call", func(l *record) bool { return l.UID == server.uid && l.Role == "responder" && l.Reason != "accepted" })
 		if l != nil && l.Peer != "" {
 			t.Errorf("the server learned who called: %+v", l)
 		}
@@ -202,7 +203,7 @@ func TestRule48PolicyOut(t *testing.T) {
 	if code, out := r.deny("beta.test", "--direction", "out"); code != 0 {
 		t.Errorf("deny, %d: %s", code, out)
 	}
-	wantError(t, call(poolAccount(0), false), codes.PermissionDenied, "has denied what would let user0 talk to bob@beta.test (out): denied.policy:2")
+	wantError(t, call(poolAccount(0), false), codes.PermissionDenied, "has denied what would let user0 talk to "+server.on(w.beta)+" (out): denied.policy:2")
 }
 
 // Who is not root denies nobody, and without a daemon the file is written for the next.
