@@ -105,6 +105,9 @@ func TestRule50Commands(t *testing.T) {
 	if out, err := end(); err != nil || !strings.Contains(out, "greeter+@a.test") {
 		t.Errorf("pong: %v %s", err, out)
 	}
+	if code, out, errs := altsd(t, "exec", "--socket", box, "--", program(t), "whoami"); code != 0 || !strings.HasPrefix(out, "greeter+@a.test\n") {
+		t.Errorf("whoami under exec: %d %s %s", code, out, errs)
+	}
 	for _, command := range []string{"status", "whoami"} {
 		if code, out, errs := altsd(t, command, "--socket", filepath.Join(dir, "taken")); !strings.Contains(out+errs, `has an account "root" by now`) {
 			t.Errorf("%s where the name is somebody's: %d %s %s", command, code, out, errs)

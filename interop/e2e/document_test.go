@@ -46,7 +46,7 @@ var reasons = map[reason.Code]struct {
 	reason.BadChoice:               {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault: upgrade it, and report it."},
 	reason.Overloaded:              {codes.ResourceExhausted, codes.ResourceExhausted, "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin."},
 	reason.TimedOut:                {codes.DeadlineExceeded, codes.DeadlineExceeded, "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead (20 s in a client)."},
-	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own."},
+	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own; give a socket with `account=` a name that nobody has."},
 	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted."},
 	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused."},
 	reason.DeniedByPolicy:          {codes.PermissionDenied, codes.PermissionDenied, "Ask the administrator of the machine that refused: the log there names the rule (`rule`)."},

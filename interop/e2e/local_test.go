@@ -144,6 +144,7 @@ var localRefusals = []localRefusal{
 	{name: "account name too long", why: "local_account", code: codes.PermissionDenied, says: "cannot be used", as: tooLong},
 	{name: "overflow uid", why: "local_account", code: codes.PermissionDenied, says: "is the overflow uid", as: overflow},
 	{name: "uid that the socket does not serve", why: "local_account", code: codes.PermissionDenied, says: "may not use this socket", as: account{"user0", firstOfPool}, on: func(w *world) *daemon { return &daemon{machine: "narrow.test", socket: w.narrowSocket()} }},
+	{name: "account of the socket that somebody has", why: "local_account", code: codes.PermissionDenied, says: `has an account "alice" by now`, as: poolAccount(2), on: func(w *world) *daemon { return &daemon{machine: "narrow.test", socket: w.takenSocket()} }},
 	{name: "own certificate expired", why: "own_certificate", code: codes.Unauthenticated, says: "this machine's certificate has expired at", on: func(w *world) *daemon { return w.expired }},
 	{name: "own certificate not yet valid", why: "own_certificate", code: codes.Unauthenticated, says: "this machine's certificate is valid only from", on: func(w *world) *daemon { return w.early }},
 	{name: "user database that fails", why: "internal", code: codes.Internal, says: "the user database failed", on: func(w *world) *daemon { return w.broken }},

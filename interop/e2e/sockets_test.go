@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -107,7 +108,7 @@ func TestRule50TwoUIDsOneAccount(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 100 { // the file is looked at once a second
+			for end := time.Now().Add(testprog.Patience); time.Now().Before(end); { // the file is looked at once a second
 				if r = w.as(t, alice).do(t, call); r.Code != codes.OK {
 					break
 				}

@@ -138,6 +138,9 @@ const narrowUIDs = "61101-61102"
 
 func (w *world) narrowSocket() string { return filepath.Join(w.dir, "narrow-limited.socket") }
 
+// takenSocket, of narrow, gives out an account that alice has.
+func (w *world) takenSocket() string { return filepath.Join(w.dir, "narrow-taken.socket") }
+
 func newWorld() (_ *world, err error) {
 	w := &world{processes: map[uint32]*process{}, used: map[string]int{}}
 	if w.program, err = testprog.Path(); err != nil {
@@ -276,7 +279,8 @@ func (w *world) startDaemons() (err error) {
 		"--max-handshakes", "2")...)
 	add(&w.narrow, "narrow", w.known, testca.Leaf{KeyType: testca.P384}, with(known, "--max-handshakes", "2",
 		"--server-accounts", "same",
-		"--secure-naming", "off", "--socket", w.narrowSocket()+",uids="+narrowUIDs)...)
+		"--secure-naming", "off", "--socket", w.narrowSocket()+",uids="+narrowUIDs,
+		"--socket", w.takenSocket()+",uids="+narrowUIDs+",account="+alice.name)...)
 	add(&w.costly, "costly", w.known, testca.Leaf{}, long...)
 	add(&w.stranger, "stranger", w.unknown, testca.Leaf{}, known...)
 	add(&w.stale, "stale", w.outdated, testca.Leaf{}, known...)
