@@ -283,8 +283,13 @@ func (c *conn) drain() {
 	c.goAwayGently()
 }
 
-// growOld ends the connection because of its age; streams have a while to finish.
+// growOld ends the connection because of its age; streams have a while to finish. A Call that has a method GrowOld is told.
 func (c *conn) growOld() {
+	for _, st := range c.streams {
+		if call, ok := st.call.(interface{ GrowOld() }); ok {
+			call.GrowOld()
+		}
+	}
 	c.goAwayGently()
 	c.age = time.AfterFunc(c.srv.Grace, func() { c.do(c.shut) })
 }
