@@ -35,9 +35,10 @@ const (
 	ReasonLocalAccount            Reason = "local_account"
 	ReasonShuttingDown            Reason = "shutting_down"
 	ReasonInternal                Reason = "internal"
-	// ReasonDeniedByPolicy and ReasonDNSUnknown are of daemons that are newer than this package's.
+	// ReasonDeniedByPolicy is that of the administrator's rules, this machine's or, if ByPeer, the other's.
 	ReasonDeniedByPolicy Reason = "denied_by_policy"
-	ReasonDNSUnknown     Reason = "dns_unknown"
+	// ReasonDNSUnknown is of daemons that are newer than this package's.
+	ReasonDNSUnknown Reason = "dns_unknown"
 	// ReasonOwnCertificate is that of a daemon whose own certificate is not valid now: the other machine's if ByPeer.
 	ReasonOwnCertificate Reason = "own_certificate"
 	// ReasonBadRequest is the local daemon's for options that it cannot serve. It is never the peer's.

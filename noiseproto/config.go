@@ -21,6 +21,9 @@ type Config struct {
 	// Authorize is asked once the peer has been verified, by an initiator before message 3 is written, by a responder
 	// before status 0 is. Its errors are *reason.Error; any other error counts as reason.Internal. nil: anyone.
 	Authorize func(*certbind.Peer) error
+	// Permit is asked last, at the same time of each side, when the choice is known as well: the application protocol is
+	// that which the two agreed on. Its errors are as those of Authorize. nil: anyone.
+	Permit func(peer *certbind.Peer, applicationProtocol string) error
 	// Params is what the local application offers or prefers.
 	Params Params
 	// MinVersion is the least version of the protocol that the administrator accepts; 0 means 1.

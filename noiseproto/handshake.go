@@ -40,6 +40,7 @@ type Handshake struct {
 	initiator  bool
 	verifier   Verifier
 	authorize  func(*certbind.Peer) error
+	permit     func(*certbind.Peer, string) error
 	params     Params
 	offer      []byte // responder: params, encoded
 	minVersion byte
@@ -73,8 +74,8 @@ func New(c Config) (*Handshake, error) {
 
 func newHandshake(c Config, source keySource) (*Handshake, error) {
 	h := &Handshake{
-		initiator: c.Initiator, verifier: c.Verifier, authorize: c.Authorize, static: c.Static, source: source,
-		minVersion: max(c.MinVersion, lowestVersion), version: highestVersion, state: stateWait1,
+		initiator: c.Initiator, verifier: c.Verifier, authorize: c.Authorize, permit: c.Permit, static: c.Static,
+		source: source, minVersion: max(c.MinVersion, lowestVersion), version: highestVersion, state: stateWait1,
 	}
 	if c.Initiator {
 		h.state = stateStart
@@ -321,6 +322,14 @@ func (h *Handshake) verify(identity []byte) (*certbind.Peer, error) {
 		}
 	}
 	return peer, nil
+}
+
+// mayTalk asks whether the two may talk by the protocol that they chose.
+func (h *Handshake) mayTalk(p *certbind.Peer, c choice) error {
+	if h.permit == nil {
+		return nil
+	}
+	return h.permit(p, c.application)
 }
 
 // setPSK hands the ML-KEM shared secret to Noise, which copies it, and wipes it.

@@ -649,6 +649,9 @@ func TestRefusals(t *testing.T) {
 	authorize := func(err error) func(*Config) {
 		return func(c *Config) { c.Authorize = func(p *certbind.Peer) error { return err } }
 	}
+	permit := func(err error) func(*Config) {
+		return func(c *Config) { c.Permit = func(*certbind.Peer, string) error { return err } }
+	}
 	for _, c := range []struct {
 		name string
 		edit func(*Config)
@@ -663,6 +666,8 @@ func TestRefusals(t *testing.T) {
 		{"accepting error", verify(nil, reason.Errorf(reason.Accepted, "odd")), reason.Internal, "odd"},
 		{"target", authorize(reason.Errorf(reason.TargetMismatch, "not alice")), reason.TargetMismatch, "not alice"},
 		{"authorize fails", authorize(errors.New("broken")), reason.Internal, "broken"},
+		{"policy", permit(reason.Errorf(reason.DeniedByPolicy, "by line 7")), reason.DeniedByPolicy, "by line 7"},
+		{"policy fails", permit(errors.New("broken")), reason.Internal, "broken"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asked = 0
@@ -704,6 +709,39 @@ func TestIdentityBeforeNegotiation(t *testing.T) {
 		ref.toMessage3(t, h)
 		m3 := opaque16(opaque16(nil, alpha.attest().Identity), []byte{0xff})
 		h.refused(t, frame(1, frameMessage3, ref.write(2, m3)), code, "")
+	}
+}
+
+// Policy comes last: it hears of a peer who is verified and wanted, and of the protocol that was chosen, on each side.
+func TestPermitIsLast(t *testing.T) {
+	alpha, beta := sides(t)
+	var heard []string
+	note := func(c *Config) {
+		c.Authorize = func(p *certbind.Peer) error { heard = append(heard, "authorize "+p.String()); return nil }
+		c.Permit = func(p *certbind.Peer, application string) error {
+			heard = append(heard, "permit "+p.String()+" "+application)
+			return nil
+		}
+	}
+	two := func(first, second string) func(*Config) {
+		return func(c *Config) { c.Params.ApplicationProtocols = []string{first, second} }
+	}
+	i, r := alpha.start(t, true, note, two("grpc", "6432")), beta.start(t, false, note, two("6432", "grpc"))
+	if i.ok(t, r.ok(t, i.ok(t, r.ok(t, i.first(t))))); !i.Done() || !r.Done() {
+		t.Fatal("the handshake is not done")
+	}
+	want := []string{"authorize " + beta.name, "permit " + beta.name + " grpc", "authorize " + alpha.name, "permit " + alpha.name + " grpc"}
+	if !slices.Equal(heard, want) {
+		t.Errorf("asked %q, want %q", heard, want)
+	}
+	heard = nil
+	alone := func(name string) func(*Config) {
+		return func(c *Config) { c.Params.ApplicationProtocols = []string{name} }
+	}
+	i, r = alpha.start(t, true, note, alone("grpc")), beta.start(t, false, note, alone("6432"))
+	i.refused(t, r.ok(t, i.first(t)), reason.NoApplicationProtocol, "")
+	if want := []string{"authorize " + beta.name}; !slices.Equal(heard, want) {
+		t.Errorf("without a choice: asked %q, want %q", heard, want)
 	}
 }
 

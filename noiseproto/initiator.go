@@ -28,7 +28,7 @@ func (h *Handshake) writeMessage1() (frame []byte, err error) {
 //
 //	<- e, ee, s, es             payload: ciphertext, identity, offer
 //
-// and, if the peer is whom the application wants and the two agree, writes
+// and, if the peer is whom the application wants, the two agree and may talk, writes
 //
 //	-> s, se, psk               payload: identity, choice
 //
@@ -60,6 +60,9 @@ func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 	}
 	c, err := choose(h.params, offer)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.mayTalk(peer, c); err != nil {
 		return nil, err
 	}
 

@@ -76,6 +76,9 @@ func (h *Handshake) takeMessage3(body []byte) (frame []byte, err error) {
 	if err := c.check(h.params); err != nil {
 		return nil, err
 	}
+	if err := h.mayTalk(peer, c); err != nil {
+		return nil, err
+	}
 	frame = appendStatus(make([]byte, 0, headerSize+statusSize), reason.Accepted, h.version, h.minVersion)
 	h.sent += len(frame)
 	h.finish(newResult(peer, splitKeys(k1, k2), c, c.rpcVersions, c.maxFrameSize))

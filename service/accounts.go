@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,10 +18,36 @@ type Account struct {
 	Name string
 	// Groups are those of the published groups that the account is a member of.
 	Groups []string
+	// LocalGroups says of each group that the policy in force names for this machine's accounts whether the account is a
+	// member of it. They are not published.
+	LocalGroups map[string]bool
+}
+
+// askedFor reports whether of each of groups it is known whether the account is in it.
+func (a *Account) askedFor(groups []string) bool {
+	for _, g := range groups {
+		if _, asked := a.LocalGroups[g]; !asked {
+			return false
+		}
+	}
+	return true
+}
+
+// divide tells the groups that are published from those that were looked for besides.
+func (a *Account) divide(published, local []string) {
+	for _, g := range local {
+		if a.LocalGroups == nil {
+			a.LocalGroups = make(map[string]bool)
+		}
+		a.LocalGroups[g] = slices.Contains(a.Groups, g)
+	}
+	a.Groups = slices.DeleteFunc(a.Groups, func(g string) bool { return !slices.Contains(published, g) })
 }
 
 // An AccountDatabase knows who a uid is. An error is a *reason.Error that names cause and cure: LocalAccount if the
 // account may not take part, Internal if the database failed. It is safe for concurrent use.
+//
+// One that has a method LookFor as well, as Accounts, is told by it which groups Account.LocalGroups has to have.
 type AccountDatabase interface {
 	Lookup(ctx context.Context, uid uint32) (Account, error)
 }
@@ -96,6 +123,7 @@ type Accounts struct {
 	mu      sync.Mutex
 	lanes   [len(pools)]lane
 	entries map[uint32]*accountEntry
+	local   []string // the groups of Account.LocalGroups; replaced, not changed
 }
 
 // An accountEntry is one lookup and its outcome.
@@ -105,6 +133,7 @@ type accountEntry struct {
 	named bool          // the uid had a name when the database last answered
 	done  chan struct{} // closed when the fields below are set
 	until time.Time     // when it is to be asked again
+	local []string      // what Accounts.local was when it began
 	acct  Account
 	err   error
 }
@@ -173,7 +202,7 @@ func (e *accountEntry) left() time.Duration { return time.Until(time.Unix(0, e.e
 
 // served returns the name from before, if that still serves in the place of e's outcome.
 func (a *Accounts) served(e *accountEntry) (Account, bool) {
-	if e.last == nil || e.found() && reason.Of(e.err) != reason.Internal || !a.serves(e.last) {
+	if e.last == nil || e.found() && reason.Of(e.err) != reason.Internal || !a.serves(e.last) || !e.last.covers(e.local) {
 		return Account{}, false
 	}
 	return e.last.acct, true
@@ -181,6 +210,24 @@ func (a *Accounts) served(e *accountEntry) (Account, bool) {
 
 // serves reports whether a name that was found is young enough to serve.
 func (a *Accounts) serves(e *accountEntry) bool { return time.Now().Before(e.until.Add(a.stale)) }
+
+// LookFor has the membership of accounts in groups, by their names in lower case, looked up as Account.LocalGroups from now
+// on. What is known of an account that was not asked about all of them serves no longer.
+func (a *Accounts) LookFor(groups []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Equal(a.local, groups) {
+		a.local = slices.Clone(groups)
+	}
+}
+
+// covers reports whether a lookup asks about all of groups.
+func (e *accountEntry) covers(groups []string) bool {
+	if len(groups) == 0 || len(e.local) == len(groups) && &e.local[0] == &groups[0] {
+		return true
+	}
+	return !slices.ContainsFunc(groups, func(g string) bool { return !slices.Contains(e.local, g) })
+}
 
 // Known reports whether a uid had a name when it was last looked up, or is in /etc/passwd. It asks nobody.
 func (a *Accounts) Known(uid uint32) bool { return a.classOf(uid) == known }
@@ -202,6 +249,8 @@ func (a *Accounts) Ready(uid uint32) bool {
 	}
 	const margin = time.Second // until Lookup is called
 	switch {
+	case !e.covers(a.local):
+		return false
 	case !e.found():
 	case time.Until(e.until) > margin:
 		return true
@@ -210,7 +259,7 @@ func (a *Accounts) Ready(uid uint32) bool {
 	case reason.Of(e.err) != reason.Internal:
 		return false
 	}
-	return e.last != nil && time.Until(e.last.until.Add(a.stale)) > margin
+	return e.last != nil && e.last.covers(a.local) && time.Until(e.last.until.Add(a.stale)) > margin
 }
 
 func (a *Accounts) class(uid uint32) uidClass {
@@ -234,7 +283,7 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 	defer a.mu.Unlock()
 	aged := func(e *accountEntry) bool { return e.found() && now.After(e.until) }
 	old := a.entries[uid]
-	if old != nil && !aged(old) {
+	if old != nil && !aged(old) && old.covers(a.local) {
 		return old, nil
 	}
 	l := &a.lanes[a.class(uid)]
@@ -250,12 +299,14 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 				"the user database does not answer for %d accounts already", accountsKept)
 		}
 	}
-	e := &accountEntry{done: make(chan struct{})}
+	e := &accountEntry{done: make(chan struct{}), local: a.local}
 	e.ends.Store(now.Add(a.opts.Timeout).UnixNano())
 	switch {
 	case old == nil:
+	case !old.found(): // it asks about other groups
+		e.last, e.named = old.last, old.named
 	case old.err == nil:
-		e.last, e.named = &accountEntry{until: old.until, acct: old.acct}, true
+		e.last, e.named = &accountEntry{until: old.until, acct: old.acct, local: old.local}, true
 	case reason.Of(old.err) == reason.Internal:
 		e.last, e.named = old.last, old.named
 	}
@@ -276,8 +327,13 @@ func (a *Accounts) fill(e *accountEntry, uid uint32, places chan struct{}) {
 	defer cancel()
 	select {
 	case places <- struct{}{}:
-		e.acct, e.err = resolver{a.source, a.opts, ask}.resolve(uid)
+		opts := a.opts
+		opts.Groups = slices.Concat(opts.Groups, e.local)
+		slices.Sort(opts.Groups)
+		opts.Groups = slices.Compact(opts.Groups)
+		e.acct, e.err = resolver{a.source, opts, ask}.resolve(uid)
 		<-places
+		e.acct.divide(a.opts.Groups, e.local)
 	case <-ctx.Done():
 		e.err = a.hung(uid)
 	}

@@ -65,7 +65,9 @@ func (f accountsFunc) Lookup(ctx context.Context, uid uint32) (Account, error) {
 
 // named gives every uid the same name.
 func named(name string, groups ...string) accountsFunc {
-	return func(_ context.Context, uid uint32) (Account, error) { return Account{uid, name, groups}, nil }
+	return func(_ context.Context, uid uint32) (Account, error) {
+		return Account{UID: uid, Name: name, Groups: groups}, nil
+	}
 }
 
 type logBuffer struct {

@@ -44,6 +44,8 @@ type Record struct {
 	Reason   string            // "accepted", the name of a reason code, or bad_request, peer_closed, cancelled
 	Detail   string            // cause and cure, empty if accepted
 	ByPeer   bool              // the peer's daemon refused
+	Rule     string            // of this machine's policy, that let or refused the peer: FILE:LINE or the default; "" for none
+	Would    bool              // Rule would have refused the peer, and let him because the rules are permissive
 	Duration time.Duration     // since the start request of a client, since the first byte of the peer's at a server
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
@@ -64,6 +66,10 @@ func (h *session) record() Record {
 	}
 	if h.me != nil {
 		r.Local = h.me.String()
+	}
+	accepted := r.Reason == reason.Accepted.String()
+	if accepted || r.Reason == reason.DeniedByPolicy.String() && !r.ByPeer {
+		r.Rule, r.Would = h.judged.verdict.Rule, accepted && h.judged.verdict.Would
 	}
 	if h.peer != nil {
 		r.Peer, r.PeerCA, r.machine = h.peer.String(), h.peer.CA, h.peer.Machine
@@ -114,6 +120,7 @@ type auditor struct {
 	mu       sync.Mutex
 	accounts map[share]*accountLines
 	last     []Record // the newest last
+	would    wouldTable
 }
 
 func newAuditor(log *slog.Logger, onFinish func(Record)) *auditor {
@@ -128,6 +135,9 @@ func (a *auditor) finish(r Record) {
 		a.keep(r)
 	}
 	a.mu.Unlock()
+	if r.Would {
+		a.would.add(&r)
+	}
 	if a.onFinish != nil {
 		a.onFinish(r)
 	}
@@ -135,7 +145,10 @@ func (a *auditor) finish(r Record) {
 		return
 	}
 	level, text := slog.LevelInfo, "handshake done"
-	if !ok {
+	switch {
+	case r.Would:
+		level = slog.LevelWarn
+	case !ok:
 		level, text = slog.LevelWarn, "handshake failed"
 	}
 	a.log.LogAttrs(context.Background(), level, text, r.attrs()...)
@@ -168,6 +181,12 @@ func (r *Record) attrs() []slog.Attr {
 	}
 	attrs = append(attrs, slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
 		slog.Int("received", r.Received))
+	if r.Rule != "" {
+		attrs = append(attrs, slog.String("rule", r.Rule))
+	}
+	if r.Would {
+		attrs = append(attrs, slog.String("would", reason.DeniedByPolicy.String()))
+	}
 	if r.Reason != reason.Accepted.String() {
 		attrs = append(attrs, slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))
 	}

@@ -18,12 +18,13 @@ const (
 )
 
 // A windowKey tells apart what of an account's is counted: the peer's machine, by the first name of its certificate, if it was verified, the uid of one of many
-// that count as one account, and the reason. What
+// that count as one account, the reason, and whether permissive rules would have refused it. What
 // an application says of the remote end does not count: it could make up a new one each time. Nor do the codes that this
 // version does not know, which are the peer's free choice: all such are one.
 type windowKey struct {
 	machine, reason string
 	uid             uint32
+	would           bool
 }
 
 // accountLines is what an account has said in the window that is open.
@@ -54,12 +55,12 @@ func (a *auditor) allow(r Record) bool {
 		l.timer = time.AfterFunc(a.window, func() { a.closeWindow(who) })
 		a.accounts[who] = l
 	}
-	key := windowKey{machine: r.machine, reason: reason.Fold(r.Reason)}
+	key := windowKey{machine: r.machine, reason: reason.Fold(r.Reason), would: r.Would}
 	if who.kind != ofAccount {
 		key.uid = r.UID
 	}
 	if l.n[key] == 0 && len(l.n) >= keysKept {
-		key = windowKey{reason: key.reason} // there are only so many reasons
+		key = windowKey{reason: key.reason, would: key.would} // there are only so many reasons
 	}
 	l.n[key]++
 	return l.n[key] <= key.logged()
@@ -83,6 +84,9 @@ func (a *auditor) closeWindow(who share) {
 			level, text = slog.LevelInfo, "handshakes done that were not logged one by one"
 		}
 		attrs := []slog.Attr{slog.Int("suppressed", n-key.logged()), slog.String("reason", key.reason)}
+		if key.would {
+			attrs = append(attrs, slog.String("would", reason.DeniedByPolicy.String()))
+		}
 		if who.kind == ofAccount {
 			attrs = append(attrs, slog.Uint64("uid", uint64(who.id)))
 		} else {

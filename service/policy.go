@@ -17,6 +17,13 @@ type standard struct {
 
 // SetPolicy puts a policy in force for the next judgement; nil is none.
 func (s *Server) SetPolicy(p *policy.Policy) {
+	var groups []string
+	if p != nil {
+		groups = p.LocalGroups()
+	}
+	if a, ok := s.accounts.(interface{ LookFor(groups []string) }); ok {
+		a.LookFor(groups) // before there is a rule that asks for one
+	}
 	s.standard.mu.Lock()
 	s.standard.policy = p
 	s.standard.mu.Unlock()

@@ -30,18 +30,19 @@ type session struct {
 	share  share // the caller's, or better if he has a name by now
 	state  sessionState
 
-	holds holding
-	place [2]*place // while it holds aPlace: that of its account, that of the peer's address, if known
-	role  Role
-	me    *identity
-	start *start
-	hs    *noiseproto.Handshake
-	peer  *certbind.Peer // as soon as it is verified
-	timer *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
-	until time.Time      // when timer fires
-	fire  func()         // what timer does
-	began time.Time
-	heard time.Time // when bytes of the peer's came last
+	holds  holding
+	place  [2]*place // while it holds aPlace: that of its account, that of the peer's address, if known
+	role   Role
+	me     *identity
+	start  *start
+	hs     *noiseproto.Handshake
+	peer   *certbind.Peer // as soon as it is verified
+	judged judgement      // of the peer
+	timer  *time.Timer    // of the handshake, then of the lingering; nil while nothing is timed
+	until  time.Time      // when timer fires
+	fire   func()         // what timer does
+	began  time.Time
+	heard  time.Time // when bytes of the peer's came last
 
 	hurried bool // a step that would have to wait is not made (errWouldWait)
 	paid    bool // for message 1
@@ -223,20 +224,11 @@ func (h *session) run() error {
 	}
 	return h.inTurn(func() error {
 		h.hs, err = noiseproto.New(noiseproto.Config{
-			Initiator: h.role == Initiator, Static: static, Verifier: h.srv.cfg.Machine, Authorize: h.authorize,
+			Initiator: h.role == Initiator, Static: static, Verifier: h, Authorize: h.authorize, Permit: h.permit,
 			Params: h.start.params, MinVersion: h.srv.cfg.MinVersion, Keys: h.srv.keys,
 		})
 		return err
 	})
-}
-
-// authorize notes the peer for the log before it judges.
-func (h *session) authorize(p *certbind.Peer) error {
-	h.peer = p
-	if h.start.authorize == nil {
-		return nil
-	}
-	return h.start.authorize(p)
 }
 
 func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
@@ -287,10 +279,16 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 			return nil, err
 		}
 	}
+	if err := h.knowGroups(ctx); err != nil {
+		return nil, err
+	}
 	var n int
 	var out []byte
 	err := h.inTurn(func() (err error) {
 		n, out, err = h.hs.Feed(in)
+		if err == nil && h.hs.Done() {
+			out, err = h.release(out)
+		}
 		return err
 	})
 	if err == errWouldWait {

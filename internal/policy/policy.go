@@ -50,10 +50,10 @@ type File struct {
 }
 
 // Rules are what --policy says. They do not change once made.
-type Rules struct{}
+type Rules struct{ _ *int }
 
 // Denied is what is denied before all rules. It does not change once made.
-type Denied struct{}
+type Denied struct{ _ *int }
 
 // A Policy is both, as one. It does not change once made; nil lets everybody.
 type Policy struct {

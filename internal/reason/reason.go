@@ -37,8 +37,8 @@ const (
 	LocalAccount
 	ShuttingDown
 	Internal
-	DeniedByPolicy // of newer daemons: this one does not send it yet, and knows what it means; so DNSUnknown
-	DNSUnknown
+	DeniedByPolicy
+	DNSUnknown // of newer daemons: this one does not send it yet, and knows what it means
 	OwnCertificate
 	numCodes
 )

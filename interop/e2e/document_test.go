@@ -49,7 +49,7 @@ var reasons = map[reason.Code]struct {
 	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own."},
 	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted."},
 	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused."},
-	reason.DeniedByPolicy:          {codes.PermissionDenied, codes.PermissionDenied, "Ask the administrator of the machine that refused. (To come.)"},
+	reason.DeniedByPolicy:          {codes.PermissionDenied, codes.PermissionDenied, "Ask the administrator of the machine that refused: the log there names the rule (`rule`)."},
 	reason.DNSUnknown:              {codes.Unauthenticated, codes.PermissionDenied, "Try again; see that the machine's name resolves where it was refused. (To come.)"},
 	reason.OwnCertificate:          {codes.Unauthenticated, codes.Unavailable, "On the machine that refused, renew the certificate, or set the clock: `shared-altsd status` there shows both. The certificate of the other machine is not at fault."},
 	unheardOf:                      {peers: codes.PermissionDenied},

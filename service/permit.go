@@ -1,0 +1,189 @@
+package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/names"
+	"github.com/shared-altsd/shared-altsd/internal/policy"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/noiseproto"
+)
+
+// A judgement is what a session's peer was let by, so that it can be seen whether the same is in force when the result is
+// released.
+type judgement struct {
+	// As they were before the peer was verified: what has come into force since shows by another one.
+	generation uint64
+	trust      *certbind.Trust
+
+	identity []byte // the peer's, with the static key that it vouches for
+	static   [32]byte
+	service  string // the application protocol that was chosen
+	verdict  policy.Verdict
+}
+
+// Verify is the session's own noiseproto.Verifier.
+func (h *session) Verify(identity []byte, static [32]byte) (*certbind.Peer, error) {
+	_, generation := h.srv.inForce()
+	h.judged = judgement{generation: generation, trust: h.srv.cfg.Machine.Trust(), identity: identity, static: static}
+	return h.srv.cfg.Machine.Verify(identity, static)
+}
+
+// authorize notes the peer for the log before it judges.
+func (h *session) authorize(p *certbind.Peer) error {
+	h.peer = p
+	if h.start.authorize == nil {
+		return nil
+	}
+	return h.start.authorize(p)
+}
+
+// permit judges the peer, who is verified and whom the application wants, by the policy in force.
+func (h *session) permit(p *certbind.Peer, service string) error {
+	h.judged.service = service
+	inForce, _ := h.srv.inForce()
+	if inForce == nil {
+		h.judged.verdict = policy.Verdict{Allowed: true}
+		return nil
+	}
+	c, err := newConnection(inForce, h.role, h.me, p, service)
+	if err != nil {
+		return err
+	}
+	h.judged.verdict = inForce.Judge(c)
+	return denial(c, h.judged.verdict)
+}
+
+// permitAgain judges the peer of a handshake that is done once more if trust or policy has changed since he was verified:
+// what a reload refuses gets no key.
+func (h *session) permitAgain() error {
+	if _, generation := h.srv.inForce(); generation == h.judged.generation && h.srv.cfg.Machine.Trust() == h.judged.trust {
+		return nil
+	}
+	service := h.judged.service
+	p, err := h.Verify(h.judged.identity, h.judged.static)
+	if err != nil {
+		return err
+	}
+	if err := h.authorize(p); err != nil {
+		return err
+	}
+	return h.permit(p, service)
+}
+
+// release returns what goes out with the result of a handshake that is done. If the peer may not have one after all, that is a
+// responder's refusal in the place of status 0; an initiator's peer has said the last word.
+func (h *session) release(out []byte) ([]byte, error) {
+	err := h.permitAgain()
+	if err == nil {
+		return out, nil
+	}
+	h.hs.Result().Wipe()
+	if h.role == Initiator {
+		return nil, err
+	}
+	return noiseproto.StatusFrame(asFailure(err).tell), err
+}
+
+// knowGroups asks for the caller's account again if the policy in force names local groups that it was not looked up for.
+func (h *session) knowGroups(ctx context.Context) error {
+	inForce, _ := h.srv.inForce()
+	if inForce == nil || h.me == nil || h.me.account.askedFor(inForce.LocalGroups()) {
+		return nil
+	}
+	if h.hurried && !h.srv.ready(h.caller.UID) {
+		return errWouldWait
+	}
+	now, err := h.srv.identityOf(ctx, h.caller.UID)
+	if err != nil {
+		return err
+	}
+	me := *h.me
+	me.account.LocalGroups = now.account.LocalGroups
+	if now.account.Name == me.account.Name { // else the handshake is refused when it is judged
+		h.me = &me
+	}
+	return nil
+}
+
+// denial returns the refusal of a connection that was judged, nil if it may be. Its text is for this machine alone.
+func denial(c *policy.Connection, v policy.Verdict) error {
+	if v.Allowed {
+		return nil
+	}
+	peer, who := c.Peer.Account+"@"+c.Peer.Machine, "the rules of this machine do not let"
+	if v.Denied {
+		who = "the administrator of this machine has denied what would let"
+	}
+	if c.Direction == policy.In {
+		return reason.Errorf(reason.DeniedByPolicy, "%s %s talk to %s (in): %s", who, peer, c.Account, v.Rule)
+	}
+	return reason.Errorf(reason.DeniedByPolicy, "%s %s talk to %s (out): %s", who, c.Account, peer, v.Rule)
+}
+
+// newConnection returns what a policy judges of a local account and a peer that was proved.
+func newConnection(by *policy.Policy, role Role, me *identity, p *certbind.Peer, service string) (*policy.Connection, error) {
+	c := &policy.Connection{Direction: policy.In, Account: me.account.Name, Service: service}
+	if role == Initiator {
+		c.Direction = policy.Out
+	}
+	groups := by.LocalGroups()
+	if !me.account.askedFor(groups) {
+		return nil, reason.Errorf(reason.Internal,
+			"the rules of this machine changed while %s shook hands: try again", me.account.Name)
+	}
+	for _, g := range groups {
+		if me.account.LocalGroups[g] {
+			c.Groups = append(c.Groups, g)
+		}
+	}
+	var err error
+	c.Peer, err = policyPeer(p)
+	return c, err
+}
+
+// policyPeer returns what a policy judges of a peer that was proved.
+func policyPeer(p *certbind.Peer) (policy.Peer, error) {
+	out := policy.Peer{Account: p.Account, Machine: p.Machine}
+	for _, a := range p.Attributes {
+		if a.Name != "groups" {
+			continue
+		}
+		var err error
+		if out.Groups, err = names.DecodeGroups(a.Value); err != nil {
+			return out, reason.Errorf(reason.AccountUnacceptable, "the peer's groups are not acceptable: %w", err)
+		}
+	}
+	if p.Leaf == nil {
+		return out, nil
+	}
+	for _, n := range p.Leaf.DNSNames {
+		out.Names = append(out.Names, ascii.Lower(n))
+	}
+	for _, u := range p.Leaf.ExtKeyUsage {
+		out.EKUs = append(out.EKUs, u.OID().String())
+	}
+	for _, u := range p.Leaf.UnknownExtKeyUsage {
+		out.EKUs = append(out.EKUs, u.String())
+	}
+	out.Key = sha256.Sum256(p.Leaf.RawSubjectPublicKeyInfo)
+	for i, c := range p.Path {
+		if i == len(p.Path)-1 {
+			break // the trusted CA
+		}
+		out.Certificates = append(out.Certificates, policyCertificate(c))
+	}
+	if p.CA != nil {
+		out.CAKey, out.CAName = sha256.Sum256(p.CA.RawSubjectPublicKeyInfo), policy.NameHash(p.CA.Subject.String())
+	}
+	return out, nil
+}
+
+func policyCertificate(c *x509.Certificate) policy.Certificate {
+	return policy.Certificate{Serial: fmt.Sprintf("%x", c.SerialNumber), Issuer: policy.NameHash(c.Issuer.String())}
+}
