@@ -78,6 +78,13 @@ func (t *tally[K]) add(key K, n int) bool {
 	return true
 }
 
+// room reports whether one more would be within the limit.
+func (t *tally[K]) room(key K) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n[key] < t.perAccount && t.all < t.inAll
+}
+
 func (t *tally[K]) sum() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

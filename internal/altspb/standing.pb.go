@@ -209,11 +209,13 @@ func (x *WatchAnswer) GetMove() bool {
 
 type Ended struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Ids   []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The name of a code of docs/protocol.md, section 3.2.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Cause and cure.
-	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// Of the connection's handshake, as both daemons have logged it.
+	HandshakeId   string `protobuf:"bytes,4,opt,name=handshake_id,json=handshakeId,proto3" json:"handshake_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,11 +250,11 @@ func (*Ended) Descriptor() ([]byte, []int) {
 	return file_internal_altspb_standing_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *Ended) GetIds() []uint64 {
+func (x *Ended) GetId() uint64 {
 	if x != nil {
-		return x.Ids
+		return x.Id
 	}
-	return nil
+	return 0
 }
 
 func (x *Ended) GetReason() string {
@@ -269,9 +271,16 @@ func (x *Ended) GetText() string {
 	return ""
 }
 
+func (x *Ended) GetHandshakeId() string {
+	if x != nil {
+		return x.HandshakeId
+	}
+	return ""
+}
+
 type Unwatched struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ids           []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -307,11 +316,11 @@ func (*Unwatched) Descriptor() ([]byte, []int) {
 	return file_internal_altspb_standing_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Unwatched) GetIds() []uint64 {
+func (x *Unwatched) GetId() uint64 {
 	if x != nil {
-		return x.Ids
+		return x.Id
 	}
-	return nil
+	return 0
 }
 
 func (x *Unwatched) GetWhy() string {
@@ -336,13 +345,14 @@ const file_internal_altspb_standing_proto_rawDesc = "" +
 	"\banswered\x18\x01 \x01(\x04R\banswered\x123\n" +
 	"\x05ended\x18\x02 \x03(\v2\x1d.sharedaltsd.handshaker.EndedR\x05ended\x12?\n" +
 	"\tunwatched\x18\x03 \x03(\v2!.sharedaltsd.handshaker.UnwatchedR\tunwatched\x12\x12\n" +
-	"\x04move\x18\x04 \x01(\bR\x04move\"E\n" +
-	"\x05Ended\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\x04R\x03ids\x12\x16\n" +
+	"\x04move\x18\x04 \x01(\bR\x04move\"f\n" +
+	"\x05Ended\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"/\n" +
-	"\tUnwatched\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\x04R\x03ids\x12\x10\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12!\n" +
+	"\fhandshake_id\x18\x04 \x01(\tR\vhandshakeId\"-\n" +
+	"\tUnwatched\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03whyB6Z4github.com/shared-altsd/shared-altsd/internal/altspbb\x06proto3"
 
 var (

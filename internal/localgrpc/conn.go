@@ -248,7 +248,7 @@ func (c *conn) drop(st *Stream) {
 		return
 	}
 	delete(c.streams, st.id)
-	if st.working {
+	if st.working > 0 {
 		c.working++
 	} else {
 		c.peer.Account.Leave()
