@@ -194,6 +194,12 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 			return nil, nil, h.lost(err)
 		}
 		if resp.GetResult() != nil {
+			if h.outdated() { // since the step, by as long as the connection had no room
+				if err := h.inTurn(h.permitAgain); err != nil {
+					clear(resp.Result.GetKeyData())
+					return nil, nil, err
+				}
+			}
 			return resp.GetResult(), resp.GetStanding(), nil
 		}
 		var n int

@@ -59,10 +59,16 @@ func (h *session) permit(p *certbind.Peer, service string) error {
 	return denial(c, h.judged.verdict)
 }
 
+// outdated reports whether trust or policy has changed since the peer was verified.
+func (h *session) outdated() bool {
+	_, generation := h.srv.inForce()
+	return generation != h.judged.generation || h.srv.cfg.Machine.Trust() != h.judged.trust
+}
+
 // permitAgain judges the peer of a handshake that is done once more if trust or policy has changed since he was verified:
 // what a reload refuses gets no key.
 func (h *session) permitAgain() error {
-	if _, generation := h.srv.inForce(); generation == h.judged.generation && h.srv.cfg.Machine.Trust() == h.judged.trust {
+	if !h.outdated() {
 		return nil
 	}
 	service := h.judged.service

@@ -40,8 +40,8 @@ const enforcing = "default in deny\ndefault out allow\n"
 
 func TestRule47Refuses(t *testing.T) {
 	const (
-		in  = "the rules of this machine do not let alice@alpha.test talk to bob (in): policy.d/10-site.policy:3 (denied_by_policy)"
-		out = "the rules of this machine do not let alice talk to bob@beta.test (out): policy.d/10-site.policy:3 (denied_by_policy)"
+		in  = "the rules of this machine do not let alice@alpha.test talk to bob (in): 10-site.policy:3 (denied_by_policy)"
+		out = "the rules of this machine do not let alice talk to bob@beta.test (out): 10-site.policy:3 (denied_by_policy)"
 	)
 	for _, c := range []struct{ name, alpha, beta, client, server string }{
 		{"by the server", "", enforcing + "deny in bob alice@alpha.test\nallow in * *@*\n", "", in},
@@ -60,7 +60,7 @@ func TestRule47Refuses(t *testing.T) {
 			}
 			if c.client == "ok" {
 				join(t, open(t, alpha, ""), open(t, beta, ""), clientStart(nil), serverStart(nil, nil), 1<<20)
-				if got := beta.record(t); got.Rule != "policy.d/10-site.policy:4" && got.Rule != "policy.d/10-site.policy:3" || got.Would {
+				if got := beta.record(t); got.Rule != "10-site.policy:4" && got.Rule != "10-site.policy:3" || got.Would {
 					t.Errorf("recorded by rule %q, would %v", got.Rule, got.Would)
 				}
 				return
@@ -73,7 +73,7 @@ func TestRule47Refuses(t *testing.T) {
 					t.Errorf("the client's answer to message 2 is %v: a server that is denied learned who called", resp)
 				}
 				wantErr(t, err, codes.PermissionDenied, "denied_by_policy", c.client)
-				if r := alpha.record(t); r.Reason != "denied_by_policy" || r.Rule != "policy.d/10-site.policy:3" || r.Peer != "bob@beta.test" {
+				if r := alpha.record(t); r.Reason != "denied_by_policy" || r.Rule != "10-site.policy:3" || r.Peer != "bob@beta.test" {
 					t.Errorf("recorded as %+v", r)
 				}
 			} else {
@@ -195,17 +195,17 @@ func TestRule47Permissive(t *testing.T) {
 	beta.SetPolicy(rules(t, "", "mode permissive\n"+enforcing+"deny in bob alice@*\n"))
 	for range 3 {
 		join(t, open(t, alpha, ""), open(t, beta, ""), clientStart(nil), serverStart(nil, nil), 1<<20)
-		if r := beta.record(t); r.Reason != "accepted" || !r.Would || r.Rule != "policy.d/10-site.policy:4" {
+		if r := beta.record(t); r.Reason != "accepted" || !r.Would || r.Rule != "10-site.policy:4" {
 			t.Errorf("recorded as %+v", r)
 		}
 	}
 	got, more := beta.WouldRefuse()
-	if len(got) != 1 || more != 0 || got[0].Count != 3 || got[0].Rule != "policy.d/10-site.policy:4" || got[0].Role != Responder ||
+	if len(got) != 1 || more != 0 || got[0].Count != 3 || got[0].Rule != "10-site.policy:4" || got[0].Role != Responder ||
 		got[0].Local != "bob@beta.test" || got[0].Peer != "alice@alpha.test" {
 		t.Errorf("would be refused: %+v and %d more", got, more)
 	}
 	if log := beta.logs.String(); !strings.Contains(log, "level=WARN") ||
-		!strings.Contains(log, "rule=policy.d/10-site.policy:4 would=denied_by_policy") {
+		!strings.Contains(log, "rule=10-site.policy:4 would=denied_by_policy") {
 		t.Errorf("the log says\n%s", log)
 	}
 	beta.SetPolicy(rules(t, "deny any * alice@alpha.test\n", "mode permissive\n"+enforcing+"allow in * *@*\n"))

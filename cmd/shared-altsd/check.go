@@ -23,12 +23,30 @@ fault.
   sudo shared-altsd check
   sudo shared-altsd check --credentials renewed.pem
 
+With --policy or --denied it says as well what may not be as it was meant in rules and denials: lines that are never
+reached, local groups that do not exist. With these alone it reads nothing else, as in CI:
+
+  shared-altsd check --policy ./policy.d
+
 What the command line leaves out, it takes from the packages' files if they are there, as in the last two:
 ` + packageConfig + ` and ` + packageCredentials + `.`,
 	Config: checkConfig(),
 	Setup: func() ([]cli.Option, func([]string) error) {
 		f := new(daemon.Files)
-		return fileOptions(f), func([]string) error {
+		var denied string
+		const group = "Policy:"
+		options := append(fileOptions(f),
+			cli.Option{Name: "policy", Group: group, Value: cli.String(&f.Policy, "DIR").CompleteFiles(),
+				Help: "Directory of rules, as that of serve."},
+			cli.Option{Name: "denied", Group: group, Value: cli.String(&denied, "DIR").CompleteFiles(),
+				Help: "Directory of what is denied, as that of serve."})
+		return options, func([]string) error {
+			if f.Policy != "" || denied != "" {
+				err := daemon.CheckPolicy(os.Stdout, f.Policy, denied)
+				if err != nil || f.Credentials == "" && len(f.CAs) == 0 {
+					return err
+				}
+			}
 			if err := daemon.NoDumps(); err != nil {
 				return err
 			}

@@ -37,8 +37,8 @@ On two machines, with a throwaway CA made on one of them:
   shared-altsd serve --credentials HOST.pem --ca ca.pem`,
 	}
 	p.Commands = []*cli.Command{
-		serveCommand, checkCommand, statusCommand, reloadCommand, whoamiCommand, pingCommand, pongCommand,
-		demoCommand, devCACommand,
+		serveCommand, checkCommand, statusCommand, reloadCommand, denyCommand, policyCommand, whoamiCommand, pingCommand,
+		pongCommand, demoCommand, devCACommand,
 		execCommand,
 		manCommand(p), completionCommand(p),
 	}

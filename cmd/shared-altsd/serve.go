@@ -25,8 +25,8 @@ proves account@machine to the daemons of other machines with this machine's cert
 
   shared-altsd serve --credentials /etc/shared-altsd/machine.pem --ca /etc/shared-altsd/ca.pem
 
-SIGHUP, and a change of the files of --credentials, --key, --ca and --crl, bring all of them into force together for
-the next handshake, or none, with the reason in the log. SIGTERM and SIGINT let handshakes in flight finish; a second
+SIGHUP, and a change of the files of --credentials, --key, --ca, --crl and --policy, bring all of them into force together
+for the next handshake, or none, with the reason in the log; those of --denied are read apart from them. SIGTERM and SIGINT let handshakes in flight finish; a second
 one does not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
 	Config: configFile("Log and configuration:"),
 	Setup: func() ([]cli.Option, func([]string) error) {
@@ -64,6 +64,9 @@ func (c *serveConfig) options() []cli.Option {
 		Help: "UNIX socket for applications, " + localsock.DefaultPath + " if none is given. With uids, only callers of " +
 			"these uids are served (several ranges: uids=N-M+N-M): the only kind of socket to mount into a container.",
 	}
+	directory := func(to *string) cli.Value {
+		return cli.Func("DIR", func(v string) error { *to = v; return nil }).CompleteFiles()
+	}
 	o := append(fileOptions(&c.Files), socket,
 		cli.Option{Name: "socket-mode", Default: "0666", Group: local, Value: cli.Func("MODE", c.setSocketMode),
 			Help: "Permission bits of the sockets, octal."},
@@ -73,6 +76,12 @@ func (c *serveConfig) options() []cli.Option {
 			Value: cli.List(&c.PublishGroups, "GROUPS", publish),
 			Help: "Groups, separated by commas, whose membership peers are told of as an attribute of the account. Names may " +
 				"hold spaces, and are told in lower case."},
+		cli.Option{Name: "policy", Group: naming, Value: directory(&c.Files.Policy),
+			Help: "Directory of rules by which accounts may talk to each other, its files *.policy in the order of their names " +
+				"(docs/policy.md). Without it all may, whom a CA vouches for."},
+		cli.Option{Name: "denied", Group: naming, Value: directory(&c.Denied),
+			Help: "Directory of what is denied before all rules: denied.policy, which 'shared-altsd deny' writes, and " +
+				"denied.d/*.policy. Without it " + daemon.DefaultDeniedDir + ", if that is there."},
 		cli.Option{Name: "secure-naming", Default: "strict", Group: naming,
 			Value: cli.Func("strict|dns|off", c.setSecureNaming).CompleteChoices("strict", "dns", "off"),
 			Help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +

@@ -44,7 +44,8 @@ func TestPackageVersion(t *testing.T) {
 }
 
 // administrators are the files below /etc/shared-altsd that the package's texts name and the administrator puts there.
-var administrators = map[string]bool{"machine.pem": true, "ca.pem": true, "ca.crl": true, "partner-ca.pem": true}
+var administrators = map[string]bool{"machine.pem": true, "ca.pem": true, "ca.crl": true, "partner-ca.pem": true,
+	"denied.policy": true}
 
 // TestPackageIsWhole: what the pages, units, scripts, documents and messages of the package point to is in it.
 func TestPackageIsWhole(t *testing.T) {

@@ -42,6 +42,17 @@ func (c Client) connect() (*grpc.ClientConn, error) {
 
 // ask calls the admin service once.
 func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error {
+	return c.askOver(func(ctx context.Context, conn *grpc.ClientConn) error { return call(ctx, adminpb.NewAdminClient(conn)) })
+}
+
+// Refused is what a daemon says that did not do what it was asked.
+type Refused struct{ Err error }
+
+// Error returns what the daemon says.
+func (r Refused) Error() string { return r.Err.Error() }
+
+// askOver asks the daemon once, by a connection to it.
+func (c Client) askOver(call func(context.Context, *grpc.ClientConn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	// Asked for first: grpc's own words for a daemon that is not there say neither why nor what to do.
@@ -53,7 +64,7 @@ func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error
 		return err
 	}
 	defer conn.Close()
-	err = call(ctx, adminpb.NewAdminClient(conn))
+	err = call(ctx, conn)
 	st, isStatus := status.FromError(err)
 	switch {
 	case err == nil || !isStatus:
@@ -65,6 +76,8 @@ func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error
 		if err := reach.Daemon(context.Background(), c.Socket, c.DaemonUID); err != nil {
 			return err
 		}
+	case st.Code() == codes.FailedPrecondition:
+		return Refused{errors.New(st.Message())}
 	}
 	return errors.New(st.Message())
 }

@@ -69,6 +69,14 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	counters("initiator", s.Initiator)
 	counters("responder", s.Responder)
 	line("connections", "%d of local applications", s.Connections)
+	if p := s.Policy; p.GetMode() != "" {
+		line("policy", "%d rules, %s", p.Rules, p.Mode)
+	} else {
+		line("policy", "no rules (--policy)")
+	}
+	if p := s.Policy; p.GetDeniedDir() != "" {
+		line("denied", "%d before all rules, by %s", p.Denied, p.DeniedDir)
+	}
 	r := s.Reloads
 	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
 		stamp(r.GetLastSuccessUnix()))
@@ -85,6 +93,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		line(kind, "%s", cli.OneLine(f.What))
 		line("", "cure: %s", cli.OneLine(f.Cure))
 	}
+	writeWould(line, s)
 	if s.Privileged {
 		for _, f := range fold(s.LastFailures) {
 			role := "responder"
@@ -100,6 +109,34 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 		}
 	} else {
 		line("failures", "are shown to root")
+	}
+}
+
+// writeWould prints what permissive rules would refuse: by rule, the one that would refuse most first.
+func writeWould(line func(what, format string, args ...any), s *adminpb.StatusResponse) {
+	var rules []string
+	counts := make(map[string]uint64)
+	for _, w := range s.WouldRefuse {
+		if counts[w.Rule] == 0 {
+			rules = append(rules, w.Rule)
+		}
+		counts[w.Rule] += w.Count
+	}
+	slices.SortStableFunc(rules, func(a, b string) int { return cmp.Compare(counts[b], counts[a]) })
+	for _, rule := range rules {
+		line("would refuse", "%d by %s", counts[rule], rule)
+		for _, w := range s.WouldRefuse {
+			from, to := w.Peer, w.Local
+			if w.Initiator {
+				from, to = to, from
+			}
+			if w.Rule == rule {
+				line("", "%d: %s -> %s, last at %s", w.Count, from, to, stamp(w.LastUnix))
+			}
+		}
+	}
+	if s.WouldRefuseMore > 0 {
+		line("would refuse", "%d more, of pairs that are not told apart", s.WouldRefuseMore)
 	}
 }
 

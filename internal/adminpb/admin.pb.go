@@ -83,10 +83,15 @@ type StatusResponse struct {
 	Connections   uint32    `protobuf:"varint,14,opt,name=connections,proto3" json:"connections,omitempty"`
 	AccountSource string    `protobuf:"bytes,15,opt,name=account_source,json=accountSource,proto3" json:"account_source,omitempty"`
 	// Only for root and the daemon's own uid.
-	LastFailures  []*Failure `protobuf:"bytes,16,rep,name=last_failures,json=lastFailures,proto3" json:"last_failures,omitempty"`
-	Privileged    bool       `protobuf:"varint,17,opt,name=privileged,proto3" json:"privileged,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastFailures []*Failure `protobuf:"bytes,16,rep,name=last_failures,json=lastFailures,proto3" json:"last_failures,omitempty"`
+	Privileged   bool       `protobuf:"varint,17,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	Policy       *Policy    `protobuf:"bytes,30,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Only for root and the daemon's own uid: what permissive rules would have refused, the most frequent first, and how many
+	// handshakes are not in the list.
+	WouldRefuse     []*WouldRefuse `protobuf:"bytes,31,rep,name=would_refuse,json=wouldRefuse,proto3" json:"would_refuse,omitempty"`
+	WouldRefuseMore uint64         `protobuf:"varint,32,opt,name=would_refuse_more,json=wouldRefuseMore,proto3" json:"would_refuse_more,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -238,6 +243,199 @@ func (x *StatusResponse) GetPrivileged() bool {
 	return false
 }
 
+func (x *StatusResponse) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetWouldRefuse() []*WouldRefuse {
+	if x != nil {
+		return x.WouldRefuse
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetWouldRefuseMore() uint64 {
+	if x != nil {
+		return x.WouldRefuseMore
+	}
+	return 0
+}
+
+type Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// enforcing or permissive; empty if there are no rules.
+	Mode  string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Rules uint32 `protobuf:"varint,2,opt,name=rules,proto3" json:"rules,omitempty"`
+	// What is denied before all rules, and the directory from which it is read, empty if none is.
+	Denied    uint32 `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	DeniedDir string `protobuf:"bytes,4,opt,name=denied_dir,json=deniedDir,proto3" json:"denied_dir,omitempty"`
+	// Since when a change of it stands refused, 0 if none does; why is for root and the daemon's own uid.
+	DeniedRefusedSinceUnix int64  `protobuf:"varint,5,opt,name=denied_refused_since_unix,json=deniedRefusedSinceUnix,proto3" json:"denied_refused_since_unix,omitempty"`
+	DeniedRefused          string `protobuf:"bytes,6,opt,name=denied_refused,json=deniedRefused,proto3" json:"denied_refused,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Policy) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Policy) GetRules() uint32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
+}
+
+func (x *Policy) GetDenied() uint32 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *Policy) GetDeniedDir() string {
+	if x != nil {
+		return x.DeniedDir
+	}
+	return ""
+}
+
+func (x *Policy) GetDeniedRefusedSinceUnix() int64 {
+	if x != nil {
+		return x.DeniedRefusedSinceUnix
+	}
+	return 0
+}
+
+func (x *Policy) GetDeniedRefused() string {
+	if x != nil {
+		return x.DeniedRefused
+	}
+	return ""
+}
+
+type WouldRefuse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FILE:LINE, or the default.
+	Rule          string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Initiator     bool   `protobuf:"varint,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	Local         string `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
+	Peer          string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	Count         uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	LastUnix      int64  `protobuf:"varint,6,opt,name=last_unix,json=lastUnix,proto3" json:"last_unix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WouldRefuse) Reset() {
+	*x = WouldRefuse{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WouldRefuse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WouldRefuse) ProtoMessage() {}
+
+func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WouldRefuse.ProtoReflect.Descriptor instead.
+func (*WouldRefuse) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WouldRefuse) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *WouldRefuse) GetInitiator() bool {
+	if x != nil {
+		return x.Initiator
+	}
+	return false
+}
+
+func (x *WouldRefuse) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *WouldRefuse) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *WouldRefuse) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *WouldRefuse) GetLastUnix() int64 {
+	if x != nil {
+		return x.LastUnix
+	}
+	return 0
+}
+
 type Certificate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -255,7 +453,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +465,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +478,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -352,7 +550,7 @@ type Expiry struct {
 
 func (x *Expiry) Reset() {
 	*x = Expiry{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +562,7 @@ func (x *Expiry) String() string {
 func (*Expiry) ProtoMessage() {}
 
 func (x *Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +575,7 @@ func (x *Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expiry.ProtoReflect.Descriptor instead.
 func (*Expiry) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Expiry) GetKind() string {
@@ -419,7 +617,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +629,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +642,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Fault) GetWhat() string {
@@ -480,7 +678,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +690,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +703,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Counters) GetAccepted() uint64 {
@@ -554,7 +752,7 @@ type Reloads struct {
 
 func (x *Reloads) Reset() {
 	*x = Reloads{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +764,7 @@ func (x *Reloads) String() string {
 func (*Reloads) ProtoMessage() {}
 
 func (x *Reloads) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +777,7 @@ func (x *Reloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reloads.ProtoReflect.Descriptor instead.
 func (*Reloads) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reloads) GetSucceeded() uint64 {
@@ -646,7 +844,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +856,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +869,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Failure) GetUnix() int64 {
@@ -740,7 +938,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +950,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +963,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReloadRequest) GetCredentials() []byte {
@@ -811,7 +1009,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1021,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1034,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReloadResponse) GetMachine() string {
@@ -879,7 +1077,7 @@ var File_internal_adminpb_admin_proto protoreflect.FileDescriptor
 const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1cinternal/adminpb/admin.proto\x12\x15shared_altsd.admin.v1\"\x0f\n" +
-	"\rStatusRequest\"\x83\x06\n" +
+	"\rStatusRequest\"\xad\a\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12!\n" +
@@ -900,7 +1098,25 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\rlast_failures\x18\x10 \x03(\v2\x1e.shared_altsd.admin.v1.FailureR\flastFailures\x12\x1e\n" +
 	"\n" +
 	"privileged\x18\x11 \x01(\bR\n" +
-	"privileged\"\xf6\x01\n" +
+	"privileged\x125\n" +
+	"\x06policy\x18\x1e \x01(\v2\x1d.shared_altsd.admin.v1.PolicyR\x06policy\x12E\n" +
+	"\fwould_refuse\x18\x1f \x03(\v2\".shared_altsd.admin.v1.WouldRefuseR\vwouldRefuse\x12*\n" +
+	"\x11would_refuse_more\x18  \x01(\x04R\x0fwouldRefuseMore\"\xcb\x01\n" +
+	"\x06Policy\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
+	"\x05rules\x18\x02 \x01(\rR\x05rules\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\rR\x06denied\x12\x1d\n" +
+	"\n" +
+	"denied_dir\x18\x04 \x01(\tR\tdeniedDir\x129\n" +
+	"\x19denied_refused_since_unix\x18\x05 \x01(\x03R\x16deniedRefusedSinceUnix\x12%\n" +
+	"\x0edenied_refused\x18\x06 \x01(\tR\rdeniedRefused\"\x9c\x01\n" +
+	"\vWouldRefuse\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x1c\n" +
+	"\tinitiator\x18\x02 \x01(\bR\tinitiator\x12\x14\n" +
+	"\x05local\x18\x03 \x01(\tR\x05local\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x1b\n" +
+	"\tlast_unix\x18\x06 \x01(\x03R\blastUnix\"\xf6\x01\n" +
 	"\vCertificate\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x16\n" +
@@ -968,36 +1184,40 @@ func file_internal_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_internal_adminpb_admin_proto_rawDescData
 }
 
-var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_internal_adminpb_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),  // 0: shared_altsd.admin.v1.StatusRequest
 	(*StatusResponse)(nil), // 1: shared_altsd.admin.v1.StatusResponse
-	(*Certificate)(nil),    // 2: shared_altsd.admin.v1.Certificate
-	(*Expiry)(nil),         // 3: shared_altsd.admin.v1.Expiry
-	(*Fault)(nil),          // 4: shared_altsd.admin.v1.Fault
-	(*Counters)(nil),       // 5: shared_altsd.admin.v1.Counters
-	(*Reloads)(nil),        // 6: shared_altsd.admin.v1.Reloads
-	(*Failure)(nil),        // 7: shared_altsd.admin.v1.Failure
-	(*ReloadRequest)(nil),  // 8: shared_altsd.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 9: shared_altsd.admin.v1.ReloadResponse
+	(*Policy)(nil),         // 2: shared_altsd.admin.v1.Policy
+	(*WouldRefuse)(nil),    // 3: shared_altsd.admin.v1.WouldRefuse
+	(*Certificate)(nil),    // 4: shared_altsd.admin.v1.Certificate
+	(*Expiry)(nil),         // 5: shared_altsd.admin.v1.Expiry
+	(*Fault)(nil),          // 6: shared_altsd.admin.v1.Fault
+	(*Counters)(nil),       // 7: shared_altsd.admin.v1.Counters
+	(*Reloads)(nil),        // 8: shared_altsd.admin.v1.Reloads
+	(*Failure)(nil),        // 9: shared_altsd.admin.v1.Failure
+	(*ReloadRequest)(nil),  // 10: shared_altsd.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil), // 11: shared_altsd.admin.v1.ReloadResponse
 }
 var file_internal_adminpb_admin_proto_depIdxs = []int32{
-	2, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
-	3, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
-	4, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
-	5, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
-	5, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
-	6, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
-	7, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
-	0, // 7: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
-	8, // 8: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
-	1, // 9: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
-	9, // 10: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4,  // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
+	5,  // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
+	6,  // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
+	7,  // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
+	7,  // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
+	8,  // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
+	9,  // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
+	2,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
+	3,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
+	0,  // 9: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
+	10, // 10: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
+	1,  // 11: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
+	11, // 12: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_internal_adminpb_admin_proto_init() }
@@ -1011,7 +1231,7 @@ func file_internal_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,19 +36,22 @@ type admin struct {
 	machine  *certbind.Machine
 	accounts service.AccountDatabase
 	reloader *reloader
+	policy   *standard
+	denied   *deniedStore
 	metrics  *metrics.Set
 	server   *service.Server
 	health   *health.Server
 	draining atomic.Bool
 }
 
-// addAdmin adds the two services to server, which does not serve yet.
-func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader,
-	set *metrics.Set) *admin {
-	a := &admin{machine: machine, accounts: accounts, reloader: r, metrics: set, server: server,
+// addAdmin adds the services to server, which does not serve yet.
+func addAdmin(server *service.Server, machine *certbind.Machine, accounts service.AccountDatabase, r *reloader, p *standard,
+	d *deniedStore, set *metrics.Set) *admin {
+	a := &admin{machine: machine, accounts: accounts, reloader: r, policy: p, denied: d, metrics: set, server: server,
 		health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
+	adminpb.RegisterDenialServer(server, &denial{store: d})
 	grpc_health_v1.RegisterHealthServer(server, a.health)
 	return a
 }
@@ -122,6 +125,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			resp.Reloads.LastError = refused.err.Error()
 		}
 	}
+	a.addPolicy(resp)
 	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)
 	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)

@@ -14,6 +14,7 @@ import (
 type force struct {
 	credential *certbind.Credential
 	trust      *certbind.Trust
+	rules      *ruleSet
 }
 
 // maxChanges bounds how many CAs, and how many lists, a change is told of by name.
@@ -31,7 +32,15 @@ func changes(before, after force) []string {
 	}
 	told = append(told, few(less("CA added: ", after.trust.CAs(), before.trust.CAs()))...)
 	told = append(told, few(less("CA removed: ", before.trust.CAs(), after.trust.CAs()))...)
-	return append(told, few(listChanges(before.trust.CRLs(), after.trust.CRLs()))...)
+	told = append(told, few(listChanges(before.trust.CRLs(), after.trust.CRLs()))...)
+	if was, is := before.rules, after.rules; is != nil && (was == nil || was.sum != is.sum) {
+		change := "policy: " + is.text
+		if was != nil {
+			change += " (was " + was.text + ")"
+		}
+		told = append(told, change)
+	}
+	return told
 }
 
 func leafName(c *x509.Certificate) string {

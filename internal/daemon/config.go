@@ -11,6 +11,8 @@ import (
 // A Config is what an administrator sets of a daemon.
 type Config struct {
 	Files Files
+	// Denied is the directory of what is denied before all rules, "" for DefaultDeniedDir if that is there.
+	Denied string
 	// Sockets are for applications. If there are none, and none of the service manager's, localsock.DefaultPath is one.
 	Sockets     []Socket
 	SocketMode  fs.FileMode

@@ -14,7 +14,8 @@ import (
 func countIn(set *metrics.Set) func(service.Record) {
 	return func(r service.Record) {
 		h := metrics.Handshake{
-			Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Duration: r.Duration,
+			Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Would: r.Would,
+			Duration: r.Duration,
 		}
 		if r.PeerCA != nil {
 			h.CA = caName(r.PeerCA)
@@ -35,7 +36,13 @@ func countedCAs(t *certbind.Trust) (names []string) {
 func (d *Daemon) state() metrics.State {
 	items := expiryItems(d.machine.Credential(), d.machine.Trust())
 	m, s := d.machine.Stats(), d.server.Snapshot()
+	_, denied := d.policy.inForce().Count()
+	var refused time.Time
+	if r := d.denied.standing.Load(); r != nil {
+		refused = r.since
+	}
 	return metrics.State{
+		Denied: denied, DeniedRefusedSince: refused,
 		InFlightInitiator: s.InFlight[service.Initiator], InFlightResponder: s.InFlight[service.Responder],
 		WaitingInitiator: s.Waiting[service.Initiator], WaitingResponder: s.Waiting[service.Responder],
 		Connections: s.Connections, Streams: s.Streams,

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
+	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/timerslack"
 	"github.com/shared-altsd/shared-altsd/internal/version"
@@ -29,6 +31,8 @@ type Daemon struct {
 	metrics   *metrics.Set
 	machine   *certbind.Machine
 	announcer *announcer
+	policy    *standard
+	denied    *deniedStore
 	reloader  *reloader
 	server    *service.Server
 	admin     *admin
@@ -82,10 +86,15 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, err
 	}
+	d.policy = &standard{rules: l.rules, apply: func(p *policy.Policy) { d.server.SetPolicy(p) },
+		forget: func() { d.server.ForgetWould() }}
+	if d.denied, err = openDenied(c.Denied, d.policy, log); err != nil {
+		return nil, err
+	}
 	d.metrics = metrics.New(version.Number(), l.name)
 	d.metrics.SetCAs(countedCAs(l.trust))
 	d.announcer = newAnnouncer(d.machine, log)
-	d.reloader = newReloader(c.Files, state, d.machine, memory, log, func(err error) {
+	d.reloader = newReloader(c.Files, state, d.machine, d.policy, memory, log, func(err error) {
 		var since time.Time
 		if refused := d.reloader.Refused(); refused != nil {
 			since = refused.since
@@ -112,7 +121,10 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, withFlag(err)
 	}
-	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.metrics)
+	d.policy.start()
+	d.admin = addAdmin(d.server, d.machine, accounts, d.reloader, d.policy, d.denied, d.metrics)
+	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, accounts: accounts, server: d.server,
+		domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}
@@ -153,6 +165,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 			return err
 		}
 	}
+	go d.denied.watch(ctx.Done())
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
 	poll := time.NewTicker(pollInterval)

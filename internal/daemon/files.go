@@ -15,7 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 )
 
-// Files names all that is read from disk about certificates, with the policy that belongs to it.
+// Files names all that is read from disk about certificates, with the rules that belong to it.
 type Files struct {
 	Credentials, Key    string
 	CAs                 []CAFile
@@ -24,6 +24,8 @@ type Files struct {
 	RequireEKU          asn1.ObjectIdentifier
 	AllowDomainAccounts bool
 	CRLStaleOK          bool
+	// Policy is the directory of the rules by which accounts may talk to each other, "" for none: all may.
+	Policy string
 	// StateDir is where the daemon remembers how new the lists were, "" for nowhere.
 	StateDir string
 	// given is a PEM with key and chain that was handed over while the daemon ran, in the place of the first two.
@@ -47,6 +49,7 @@ type CRLFile struct {
 type loaded struct {
 	credential *certbind.Credential
 	trust      *certbind.Trust
+	rules      *ruleSet // nil for none
 	name       string
 	warnings   []string
 }
@@ -75,6 +78,9 @@ func (f *Files) load(running string) (_ *loaded, err error) {
 		return nil, fmt.Errorf("%s: %w", f.credentialSource(), err)
 	}
 	if l.trust, err = f.loadTrust(); err != nil {
+		return nil, err
+	}
+	if l.rules, err = f.loadRules(); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -184,7 +190,8 @@ func (f *Files) listFiles() (paths []string) {
 	return paths
 }
 
-// A filesState tells one state of the files from another, those of the credential apart from those of the trust.
+// A filesState tells one state of the files from another, those of the credential apart from those of the trust and the
+// rules.
 type filesState struct{ credential, trust string }
 
 // state returns that of now.
@@ -199,7 +206,11 @@ func (f *Files) state() filesState {
 			trust = append(trust, ca.File)
 		}
 	}
-	return filesState{pathsState(credential), pathsState(trust)}
+	s := filesState{pathsState(credential), pathsState(trust)}
+	if f.Policy != "" {
+		s.trust += rulesState(f.Policy)
+	}
+	return s
 }
 
 // pathsState tells one state of files from another without reading them: where each path leads, and what inode, size

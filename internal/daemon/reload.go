@@ -24,6 +24,7 @@ const (
 type reloader struct {
 	files   Files
 	machine *certbind.Machine
+	policy  *standard
 	memory  *listMemory // of mu
 	log     *slog.Logger
 	// observe is told the outcome of each reload, once Refused has it.
@@ -31,6 +32,7 @@ type reloader struct {
 	standing atomic.Pointer[refusal]
 
 	mu      sync.Mutex
+	rules   *ruleSet   // in force
 	seen    filesState // at the last poll
 	tried   filesState // that were last read to the end, whether they came into force or not
 	inForce string     // state of the credential's files when the credential in force was read or handed over
@@ -38,9 +40,9 @@ type reloader struct {
 }
 
 // newReloader watches files that machine was made of in the given state.
-func newReloader(files Files, state filesState, machine *certbind.Machine, memory *listMemory, log *slog.Logger,
+func newReloader(files Files, state filesState, machine *certbind.Machine, p *standard, memory *listMemory, log *slog.Logger,
 	observe func(error)) *reloader {
-	return &reloader{files: files, machine: machine, memory: memory, log: log, observe: observe, seen: state, tried: state,
+	return &reloader{files: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe, seen: state, tried: state,
 		inForce: state.credential}
 }
 
@@ -139,7 +141,7 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	if err == nil {
 		marks, let, err = r.noOlderLists(next.trust, req)
 	}
-	old := force{r.machine.Credential(), r.machine.Trust()}
+	old := force{r.machine.Credential(), r.machine.Trust(), r.rules}
 	if err == nil {
 		next.trust = r.files.demand(next.trust, marks)
 		err = r.machine.Reload(next.credential, next.trust)
@@ -151,6 +153,8 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 		}
 		return nil, err
 	}
+	r.rules = next.rules
+	r.policy.setRules(next.rules) // also where they are as they were, since the trust is another
 	r.tried, r.inForce = state, state.credential
 	r.refused.lift(renewed)
 	r.standing.Store(r.refused.standing())
@@ -167,7 +171,7 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	for _, w := range next.warnings {
 		r.log.Warn(w)
 	}
-	changed = changes(old, force{next.credential, next.trust})
+	changed = changes(old, force{next.credential, next.trust, next.rules})
 	attrs := append(credentialAttrs(next), "changed", changedText(changed))
 	if s := r.refused.standing(); s != nil {
 		attrs = append(attrs, "still_refused", s.what, "since", s.since.UTC().Format(time.RFC3339))

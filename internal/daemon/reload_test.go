@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -48,7 +49,7 @@ func TestReloadAtRest(t *testing.T) {
 	}
 	var outcomes []error
 	observe := func(err error) { outcomes = append(outcomes, err) }
-	r := newReloader(f, f.state(), m, &listMemory{marks: certbind.Marks{}},
+	r := newReloader(f, f.state(), m, noStandard(), &listMemory{marks: certbind.Marks{}},
 		slog.New(slog.DiscardHandler), observe)
 	serial := func() string { return m.Credential().Leaf.SerialNumber.String() }
 
@@ -169,4 +170,9 @@ func TestRule34ReloadWipes(t *testing.T) {
 	if !cleared(first) {
 		t.Error("what was handed over first is still there")
 	}
+}
+
+// noStandard is that of a daemon without rules.
+func noStandard() *standard {
+	return &standard{apply: func(*policy.Policy) {}, forget: func() {}}
 }

@@ -34,6 +34,7 @@ type Handshake struct {
 	// Reason is "accepted", the name of a reason code, or one of the daemon's own words for an end without a code.
 	Reason   string
 	ByPeer   bool   // the peer's daemon refused, not ours
+	Would    bool   // permissive rules would have refused it
 	CA       string // that vouched for the peer, empty if he is not verified
 	Duration time.Duration
 }
@@ -49,6 +50,8 @@ type State struct {
 	VerifiedFull, VerifiedCached         uint64
 	VerifiedFailed                       uint64
 	CacheEntries                         int
+	Denied                               int       // lines of what is denied before all rules
+	DeniedRefusedSince                   time.Time // of a change of it that stands refused, zero for none
 }
 
 // A Set is all that the daemon counts. Its methods may be called at the same time.
@@ -62,6 +65,7 @@ type Set struct {
 	refusals   map[refusalKey]uint64
 	uids       map[uint32]bool
 	byCA       map[caKey]uint64 // those that are counted apart, and otherCA
+	would      map[bool]uint64  // by initiator
 	reloads    Reloads
 }
 
@@ -103,6 +107,7 @@ func New(version, machine string) *Set {
 		durations:  make(map[durationKey]*histogram),
 		refusals:   make(map[refusalKey]uint64),
 		uids:       make(map[uint32]bool),
+		would:      make(map[bool]uint64),
 	}
 	s.SetCAs(nil)
 	// The families that alerts are made of are there from the start, at 0: a rate needs a first value.
@@ -136,6 +141,9 @@ func (s *Set) Handshake(h Handshake) {
 	h.Reason = reason.Fold(h.Reason)
 	s.handshakes[handshakeKey{h.Initiator, h.Reason, h.ByPeer}]++
 	s.durations[durationKey{h.Initiator, h.Reason == accepted}].observe(h.Duration.Seconds())
+	if h.Would {
+		s.would[h.Initiator]++
+	}
 	if h.Reason == accepted {
 		key := caKey{h.Initiator, h.CA}
 		if _, apart := s.byCA[key]; !apart {
@@ -231,6 +239,9 @@ func (s *Set) Write(w io.Writer, state State) error {
 	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedFailed), label{"kind", "failed"})
 	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedFull), label{"kind", "full"})
 	e.single("shared_altsd_peer_cache_entries", "gauge", "Verified peers that are kept.", float64(state.CacheEntries))
+	e.single("shared_altsd_denied_entries", "gauge", "Denials in force, which go before all rules.", float64(state.Denied))
+	e.single("shared_altsd_denied_refused_since_seconds", "gauge",
+		"Since when a change of what is denied stands refused, seconds since 1970; 0 if none does.", since(state.DeniedRefusedSince))
 	s.writeProcess(e)
 	return e.Flush()
 }
@@ -275,18 +286,18 @@ func (s *Set) writeCounted(e exposition) {
 	}) {
 		e.sample("shared_altsd_refusals_total", float64(s.refusals[k]), role(k.initiator), label{"uid", k.uid})
 	}
+	e.family("shared_altsd_policy_would_refuse_total", "counter",
+		"Handshakes that were accepted only because the rules of --policy are permissive, by direction.")
+	e.sample("shared_altsd_policy_would_refuse_total", float64(s.would[false]), label{"direction", "in"})
+	e.sample("shared_altsd_policy_would_refuse_total", float64(s.would[true]), label{"direction", "out"})
 	e.family("shared_altsd_reloads_total", "counter", "Reloads of certificates, CAs and revocation lists, by result.")
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Failed), label{"result", "failed"})
 	e.sample("shared_altsd_reloads_total", float64(s.reloads.Succeeded), label{"result", "succeeded"})
 	e.single("shared_altsd_last_reload_successful", "gauge",
 		"0 while something that a reload refused has not been made good by one that brought it into force, else 1.",
 		number(s.reloads.RefusedSince.IsZero()))
-	refused := 0.0
-	if !s.reloads.RefusedSince.IsZero() {
-		refused = float64(s.reloads.RefusedSince.Unix())
-	}
 	e.single("shared_altsd_reload_refused_since_seconds", "gauge",
-		"Since when something stands refused, seconds since 1970; 0 if nothing does.", refused)
+		"Since when something stands refused, seconds since 1970; 0 if nothing does.", since(s.reloads.RefusedSince))
 	e.single("shared_altsd_last_reload_success_seconds", "gauge",
 		"When certificates, CAs and revocation lists last came into force, seconds since 1970.", float64(s.reloads.LastSuccess.Unix()))
 }
@@ -309,6 +320,13 @@ func role(initiator bool) label {
 		return label{"role", "initiator"}
 	}
 	return label{"role", "responder"}
+}
+
+func since(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
 }
 
 func number(b bool) float64 {

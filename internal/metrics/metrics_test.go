@@ -106,16 +106,17 @@ func TestSet(t *testing.T) {
 		Duration: time.Second})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(999).String(), ByPeer: true})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
+	s.Handshake(Handshake{UID: 1001, Reason: "accepted", Would: true})
 	s.Reload(errors.New("no"), end)
 	s.Reload(nil, end)
 	expect(t, scrape(t, s, State{
 		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
-		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true,
+		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true, Denied: 12, DeniedRefusedSince: end,
 		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotBefore: end.Add(-time.Hour), NotAfter: end},
 			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotBefore: end, NotAfter: end}},
 	}), map[string]float64{
 		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`:          2,
-		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          0,
+		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          1,
 		`shared_altsd_handshakes_total{role="responder",result="refused_here",reason="unknown_ca"}`:    1,
 		`shared_altsd_handshakes_total{role="initiator",result="refused_by_peer",reason="unknown_ca"}`: 1,
 		`shared_altsd_handshakes_total{role="responder",result="refused_by_peer",reason="unknown"}`:    2,
@@ -137,6 +138,10 @@ func TestSet(t *testing.T) {
 		`shared_altsd_reloads_total{result="failed"}`:                                     1,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
 		`shared_altsd_last_reload_successful`:                                             0,
+		`shared_altsd_policy_would_refuse_total{direction="in"}`:                          1,
+		`shared_altsd_policy_would_refuse_total{direction="out"}`:                         0,
+		`shared_altsd_denied_entries`:                                                     12,
+		`shared_altsd_denied_refused_since_seconds`:                                       float64(end.Unix()),
 		`shared_altsd_reload_refused_since_seconds`:                                       float64(end.Unix()),
 		`shared_altsd_handshakes_in_flight{role="initiator"}`:                             3,
 		`shared_altsd_handshakes_in_flight{role="responder"}`:                             4,
@@ -152,7 +157,7 @@ func TestSet(t *testing.T) {
 		`shared_altsd_not_after_seconds{kind="crl",name="/etc/x\"y\\z\n"}`:                float64(end.Unix()),
 		`shared_altsd_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: 1,
 	})
-	for initiator, want := range map[bool][2]uint64{true: {2, 1}, false: {0, 3}} {
+	for initiator, want := range map[bool][2]uint64{true: {2, 1}, false: {1, 3}} {
 		if ok, refused := s.Handshakes(initiator); [2]uint64{ok, refused} != want {
 			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
 		}

@@ -1,7 +1,13 @@
 // Package policy is who may talk to whom: rules that an administrator writes, and the judgement of one connection by them.
 //
-// It reads no files and knows no daemon: texts in, verdicts out.
+// It reads no files and knows no daemon: texts in, verdicts out. docs/policy.md has the language.
 package policy
+
+import (
+	"crypto/sha256"
+	"maps"
+	"slices"
+)
 
 // A Direction is which end of a connection this machine is.
 type Direction int
@@ -11,6 +17,14 @@ const (
 	In Direction = iota
 	Out
 )
+
+// String returns the direction as rules have it.
+func (d Direction) String() string {
+	if d == In {
+		return "in"
+	}
+	return "out"
+}
 
 // A Connection is what is judged: an account of this machine, and whom the other machine has proved.
 type Connection struct {
@@ -43,26 +57,55 @@ type Certificate struct {
 	Issuer [32]byte // NameHash of the issuer's distinguished name as they write it
 }
 
-// A File is a text of rules and what to call it in messages.
-type File struct {
-	Name string
-	Data []byte
-}
+// NameHash returns what stands for a distinguished name, as pkix.Name has it in String.
+func NameHash(name string) [32]byte { return sha256.Sum256([]byte(name)) }
 
 // Rules are what --policy says. They do not change once made.
-type Rules struct{ _ *int }
+type Rules struct {
+	index
+	statements
+}
+
+// String returns the files as one, each statement in its one form.
+func (r *Rules) String() string { return r.written(r.index.rules) }
 
 // Denied is what is denied before all rules. It does not change once made.
-type Denied struct{ _ *int }
+type Denied struct {
+	index
+	statements
+}
+
+// String returns the files as one, each statement in its one form.
+func (d *Denied) String() string { return d.written(d.index.rules) }
 
 // A Policy is both, as one. It does not change once made; nil lets everybody.
 type Policy struct {
 	denied *Denied
 	rules  *Rules
+	// The groups that stand on local sides, and on those of peers.
+	localGroups, peerGroups []string
 }
 
 // New returns the policy of both; either may be nil, for none.
-func New(d *Denied, r *Rules) *Policy { return &Policy{d, r} }
+func New(d *Denied, r *Rules) *Policy {
+	p := &Policy{denied: d, rules: r}
+	var both []*index
+	if d != nil {
+		both = append(both, &d.index)
+	}
+	if r != nil {
+		both = append(both, &r.index)
+	}
+	for _, x := range both {
+		p.localGroups = slices.AppendSeq(p.localGroups, maps.Keys(x.local.groups))
+		p.peerGroups = slices.AppendSeq(p.peerGroups, maps.Keys(x.user.groups))
+	}
+	for _, groups := range []*[]string{&p.localGroups, &p.peerGroups} {
+		slices.Sort(*groups)
+		*groups = slices.Compact(*groups)
+	}
+	return p
+}
 
 // A Verdict is what a policy says of a connection.
 type Verdict struct {
@@ -74,4 +117,86 @@ type Verdict struct {
 	Would bool
 	// Denied is true if it was denied before all rules.
 	Denied bool
+}
+
+// Judge says whether a connection may be: what is denied first, then the first rule that matches, then the default.
+func (p *Policy) Judge(c *Connection) Verdict {
+	v, _ := p.judge(c)
+	return v
+}
+
+// judge returns the rule that decided as well, nil where none did.
+func (p *Policy) judge(c *Connection) (Verdict, *rule) {
+	if p == nil {
+		return Verdict{Allowed: true}, nil
+	}
+	v := Verdict{Rule: "default " + c.Direction.String()}
+	if c.Account == "" || c.Peer.Account == "" || c.Peer.Machine == "" {
+		return v, nil // nobody: no verifier lets that through
+	}
+	if p.denied != nil {
+		if r := p.denied.first(c, true); r != nil {
+			return Verdict{Rule: r.name(), Denied: true}, r
+		}
+	}
+	if p.rules == nil {
+		return Verdict{Allowed: true}, nil
+	}
+	v.Allowed = p.rules.allow[c.Direction]
+	r := p.rules.first(c, false)
+	if r != nil {
+		v.Allowed, v.Rule = r.allow, r.name()
+	}
+	if !v.Allowed && p.rules.permissive {
+		v.Allowed, v.Would = true, true
+	}
+	return v, r
+}
+
+// LocalGroups returns the groups that stand on local sides, sorted: those whose members the user database has to be
+// asked for. It is shared: not to be changed.
+func (p *Policy) LocalGroups() []string {
+	if p == nil {
+		return nil
+	}
+	return p.localGroups
+}
+
+// PeerGroups returns the groups that stand on the sides of peers, sorted: the others' machines publish them or not. It is
+// shared as well.
+func (p *Policy) PeerGroups() []string {
+	if p == nil {
+		return nil
+	}
+	return p.peerGroups
+}
+
+// Mode returns "enforcing" or "permissive", "" where there are no rules.
+func (p *Policy) Mode() string {
+	if p == nil || p.rules == nil {
+		return ""
+	}
+	return modeName(p.rules.permissive)
+}
+
+// Default returns "allow" or "deny", what applies where no rule does, "" where there are no rules.
+func (p *Policy) Default(d Direction) string {
+	if p == nil || p.rules == nil {
+		return ""
+	}
+	return verb(p.rules.allow[d])
+}
+
+// Count returns how many rules there are, and how many lines of what is denied before them.
+func (p *Policy) Count() (rules, denied int) {
+	if p == nil {
+		return 0, 0
+	}
+	if p.rules != nil {
+		rules = len(p.rules.index.rules)
+	}
+	if p.denied != nil {
+		denied = len(p.denied.index.rules)
+	}
+	return rules, denied
 }

@@ -84,6 +84,8 @@ func instead(typ byte, b []byte) func(*rogue) {
 
 func hasty(w *world) *daemon { return w.hasty }
 
+func guarded(w *world) *daemon { return w.guarded }
+
 func account1(name string) func(*claim) { return func(c *claim) { c.Account = name } }
 
 func machine1(name string) func(*claim) { return func(c *claim) { c.Machine = name } }
@@ -255,6 +257,10 @@ var refusals = []refusal{
 	{name: "offer or choice with bytes after it", code: reason.Malformed, says: "the peer's ", rogue: func(r *rogue) { r.offer, r.choice = append(r.offer, 0), append(r.choice, 0) }},
 	{name: "offer that holds a protocol twice", code: reason.Malformed, says: "holds an entry twice", side: asServer, rogue: func(r *rogue) { r.offer = offer([]string{"grpc", "grpc"}, []string{ourRecord}, rpc21, nil) }},
 	{name: "payload cut short", code: reason.Malformed, says: "the peer's ", rogue: func(r *rogue) { r.payload = func(b []byte) []byte { return b[:len(b)-3] } }},
+
+	// Policy: last of all checks.
+	{name: "denied by a rule of --policy", code: reason.DeniedByPolicy, says: "the rules of this machine do not let", on: guarded},
+	{name: "denied before all rules, by another name of its certificate", code: reason.DeniedByPolicy, says: "has denied what would let", on: guarded, claim: known(testca.Leaf{Hosts: []string{"eve.test", "banned.test"}})},
 
 	// The cryptography.
 	{name: "ephemeral key of low order", code: reason.DecryptionFailed, says: "an X25519 key of the peer's has low order", rogue: func(r *rogue) { r.dh = badKey{noise.DH25519, make([]byte, 32)} }},

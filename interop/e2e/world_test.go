@@ -122,6 +122,7 @@ type world struct {
 	broken      *daemon // its user database fails
 	tight       *daemon // --max-streams 1
 	domains     *daemon // --allow-domain-accounts
+	guarded     *daemon // --policy and --denied
 
 	mu        sync.Mutex
 	processes map[uint32]*process
@@ -288,6 +289,12 @@ func (w *world) startDaemons() (err error) {
 		w.broken.etc, err = w.failingUsers()
 	}
 	add(&w.domains, "domains", w.known, testca.Leaf{}, with(known, "--allow-domain-accounts")...)
+	if err == nil {
+		var flags []string
+		flags, err = w.rules("guarded", "default in allow\ndefault out allow\ndeny any * mallory@eve.test\n",
+			"deny any * *@banned.test # by root: INC-4711\n")
+		add(&w.guarded, "guarded", w.known, testca.Leaf{}, with(known, flags...)...)
+	}
 	if err != nil {
 		return err
 	}
@@ -301,6 +308,16 @@ func (w *world) startDaemons() (err error) {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// rules makes the directories of a machine's rules and of what is denied there, and gives the flags for them.
+func (w *world) rules(name, rules, denied string) (flags []string, err error) {
+	dir := filepath.Join(w.dir, name+"-rules")
+	for file, text := range map[string]string{"policy.d/10-site.policy": rules, "denied.policy": denied} {
+		path := filepath.Join(dir, file)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+	}
+	return []string{"--policy", filepath.Join(dir, "policy.d"), "--denied", dir}, err
 }
 
 // failingUsers makes a user database of which /etc/passwd cannot be read, whoever tries.
@@ -402,6 +419,7 @@ func (w *world) leaks(text string) (found []string) {
 // A record is a line of a daemon's log.
 type record struct {
 	Level, Msg, ID, Role, Local, Peer, Reason, Detail string
+	Rule, Would, Entry, By, Changed                   string
 	UID                                               uint32
 	Suppressed                                        int
 	ByPeer                                            bool `json:"by_peer"`
