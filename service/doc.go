@@ -36,6 +36,9 @@
 //	failure.go     what it is told if not, in the form that its library can show
 //	logging.go     the line in the log, and loglimit.go how many an account gets
 //
+// A connection that stands is judged again: watch.go is the stream by which an application presents its connections (package
+// standing has the record), standing.go what judges them, and when.
+//
 // server.go has the configuration, the start and the stop of it all.
 //
 // # The identity of the caller

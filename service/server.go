@@ -277,6 +277,7 @@ type Stats struct {
 func (s *Server) Snapshot() Stats {
 	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum(),
 		Standing: s.watches.stats()}
+	st.Standing.Keep = s.cfg.KeepRevoked
 	st.InFlight, st.Waiting = counts(s.gate)
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()

@@ -61,6 +61,8 @@ type StandingStats struct {
 	Ended, Kept map[string]uint64
 	// Unwatched counts those that could not be watched, though their applications can.
 	Unwatched uint64
+	// Keep is Config.KeepRevoked.
+	Keep bool
 }
 
 func (w *watches) stats() StandingStats {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"math/big"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -481,6 +482,43 @@ func TestRule49Age(t *testing.T) {
 	}
 }
 
+// TestRule49TenThousand: of ten thousand connections of forty programs those end that are denied, and no others.
+func TestRule49TenThousand(t *testing.T) {
+	const programs, each = 40, 250
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice")})
+	eve, bob := synthetic(t, "eve"), synthetic(t, "bob")
+	var all []*watcher
+	var want []uint64
+	for range programs {
+		w := watch(t, alpha.socket)
+		req := new(altspb.WatchRequest)
+		for id := range uint64(each) {
+			s := eve
+			if id%2 == 0 {
+				s = bob
+			}
+			req.Add = append(req.Add, &altspb.Watched{Id: id, Standing: s})
+		}
+		w.send(req)
+		w.settle()
+		all = append(all, w)
+	}
+	for id := range uint64(each) {
+		if id%2 == 1 {
+			want = append(want, id)
+		}
+	}
+	alpha.SetPolicy(rules(t, "deny any * eve@peer.test\n", ""))
+	began := time.Now()
+	for _, w := range all {
+		w.want(reason.DeniedByPolicy, want...)
+	}
+	t.Logf("%d of %d had ended after %v", len(want)*programs, programs*each, time.Since(began))
+	if st := alpha.Snapshot().Standing; st.Watched != programs*each/2 || st.Ended["denied_by_policy"] != programs*each/2 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // BenchmarkJudgeAgain has all that is watched judged again.
 func BenchmarkJudgeAgain(b *testing.B) {
 	for _, n := range []int{10_000, standingInAll} {
@@ -490,6 +528,7 @@ func BenchmarkJudgeAgain(b *testing.B) {
 			alpha.SetPolicy(rules(b, "deny any * mallory@peer.test\n", ""))
 			w := watch(b, alpha.socket)
 			record := synthetic(b, "eve")
+			before := heap()
 			for id := uint64(0); id < uint64(n); {
 				req := new(altspb.WatchRequest)
 				for range min(256, n-int(id)) {
@@ -502,9 +541,20 @@ func BenchmarkJudgeAgain(b *testing.B) {
 			if st := alpha.Snapshot().Standing; st.Watched != n {
 				b.Fatalf("%+v", st)
 			}
+			used := heap() - before
 			for b.Loop() {
 				alpha.judgeAgain(true)
 			}
+			b.ReportMetric(float64(used)/float64(n), "B/connection")
 		})
 	}
+}
+
+// heap returns how many bytes are in use.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
