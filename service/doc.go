@@ -37,7 +37,7 @@
 //	logging.go     the line in the log, and loglimit.go how many an account gets
 //
 // A connection that stands is judged again: watch.go is the stream by which an application presents its connections (package
-// standing has the record), standing.go what judges them, and when.
+// standing has the record), watchbounds.go how many may be watched, standing.go what judges them, and when.
 //
 // server.go has the configuration, the start and the stop of it all.
 //

@@ -151,8 +151,8 @@ func (h *session) mayStand() error {
 	if !h.watches || h.srv.cfg.KeepRevoked || h.srv.watches.records.room(h.share) {
 		return nil
 	}
-	return reason.Errorf(reason.Overloaded, "%s has %d connections open, or all together have %d, and one more could not be "+
-		"ended when it is refused; close some, or run the daemon with --on-revoke keep", h.share, standingPerAccount, standingInAll)
+	return reason.Errorf(reason.Overloaded, "%s, and one more could not be ended when it is refused; close some, or run the "+
+		"daemon with --on-revoke keep", tooMany(h.share))
 }
 
 // standing returns by what the application can have the connection watched, nil if it cannot.
@@ -245,6 +245,7 @@ func (s *Server) keepJudging() {
 		if all {
 			changed = s.changes() // before anything is judged
 		}
+		s.makeRoom()
 		s.judgeAgain(all)
 		timer.Reset(s.watches.wait())
 		select {
@@ -267,6 +268,26 @@ func (w *watches) wait() time.Duration {
 	}
 	w.armed = time.Now().Add(wait)
 	return wait
+}
+
+// makeRoom has those give way who have most, while there are too many.
+func (s *Server) makeRoom() {
+	for {
+		n, whose := s.watches.records.over()
+		if n <= 0 {
+			return
+		}
+		gone := 0
+		for _, c := range s.watches.all() {
+			c.st.Do(func() { gone += c.giveWay(min(n, judgedInARow)-gone, whose) })
+			if gone >= min(n, judgedInARow) {
+				break
+			}
+		}
+		if gone == 0 {
+			return // they are on their way out
+		}
+	}
 }
 
 // judgeAgain judges all that is watched, or what is due.

@@ -353,6 +353,34 @@ func TestRule49Bounds(t *testing.T) {
 	}
 }
 
+// TestRule49MostGivesWay: who has most of all that is watched gives way for who has less, so that a few accounts keep nobody out.
+func TestRule49MostGivesWay(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice")})
+	alpha.watches.records.inAll = 8
+	fill := watch(t, alpha.socket)
+	for id := range uint64(8) {
+		fill.add(id, synthetic(t, "eve"))
+	}
+	// A socket that is limited to uids is an account of its own.
+	w := watch(t, alpha.listen(t, UIDRanges{{0, 1<<32 - 2}}))
+	for id := range uint64(4) {
+		w.add(id, synthetic(t, "eve"))
+	}
+	for len(fill.ended) < 4 && fill.recv() {
+	}
+	for _, e := range fill.ended {
+		if e.Reason != "overloaded" {
+			t.Errorf("gave way by %v", e)
+		}
+	}
+	w.want(reason.Accepted)
+	w.add(4, synthetic(t, "eve"))
+	w.want(reason.Overloaded, 4) // as many as the other has
+	if st := alpha.Snapshot().Standing; st.Watched != 8 || len(fill.ended) != 4 {
+		t.Errorf("%d gave way, %+v", len(fill.ended), st)
+	}
+}
+
 // TestRule49Streams: an account has only so many streams.
 func TestRule49Streams(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice"), Limits: Limits{Connections: 8}})

@@ -3,7 +3,6 @@ package service
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"math"
 	"sync/atomic"
@@ -249,47 +248,6 @@ func (c *watchCall) work(message []byte, me *identity, acct *Account) error {
 			}
 		}
 	})
-	return nil
-}
-
-// register takes connections off and adds those that can be watched. Of the others it takes the record out of records.
-func (c *watchCall) register(req *altspb.WatchRequest, records []*standing.Record, why []string) error {
-	if c.over {
-		return nil
-	}
-	for _, id := range req.Remove {
-		if _, ok := c.records[id]; ok {
-			delete(c.records, id)
-			c.srv.watches.records.leave(c.share)
-		}
-	}
-	unwatched := 0
-	for i, w := range req.Add {
-		if _, twice := c.records[w.Id]; twice {
-			return badRequest("the ID %d is watched already", w.Id)
-		}
-		r := records[i]
-		room := r != nil && c.srv.watches.records.enter(c.share)
-		switch {
-		case room:
-			c.records[w.Id] = watched{record: string(w.Standing.Record)}
-			continue
-		case r != nil && !c.srv.cfg.KeepRevoked:
-			// What is not watched could not be ended later.
-			err := reason.Errorf(reason.Overloaded, "%s has %d connections open, or all together have %d, and one more could not "+
-				"be ended when it is refused; close some", c.share, standingPerAccount, standingInAll)
-			c.srv.refusedNow(c, r, finding{err: err}, true)
-			c.endings = append(c.endings, said{Ended: ending(w.Id, r, err)})
-		default:
-			if r != nil {
-				why[i] = fmt.Sprintf("%s has %d connections open, or all together have %d", c.share, standingPerAccount, standingInAll)
-			}
-			c.unwatched = append(c.unwatched, &altspb.Unwatched{Id: w.Id, Why: why[i]})
-			unwatched++
-		}
-		records[i] = nil
-	}
-	c.srv.watches.countUnwatched(unwatched)
 	return nil
 }
 
