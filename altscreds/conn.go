@@ -20,6 +20,8 @@ import (
 // The record protocol has no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames,
 // whether the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does;
 // HTTP/1 does with a length). An end within a frame is io.ErrUnexpectedEOF.
+//
+// A connection that the local daemon would refuse by now is closed: Read and Write return an *EndedError then.
 type Conn struct {
 	raw      net.Conn
 	settings *settings
@@ -32,9 +34,11 @@ type Conn struct {
 	other        net.Conn    // to a peer that does not speak ALTS; else nil
 	rec          *record
 	info         credentials.AuthInfo
+	ended        atomic.Pointer[EndedError] // by the daemon
 
 	mu                          sync.Mutex
 	closed                      bool
+	watching                    *watching               // nil: the connection is not watched
 	cancel                      context.CancelCauseFunc // of the handshake under way
 	timer                       *time.Timer             // calls cancel at the earlier of the two deadlines
 	readDeadline, writeDeadline time.Time
@@ -68,7 +72,11 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 
-	c.handshakeErr = c.settings.bounded(ctx, c.raw, c.handshake)
+	var watch func(*Conn)
+	c.handshakeErr = c.settings.bounded(ctx, c.raw, func(ctx context.Context) (err error) {
+		watch, err = c.handshake(ctx)
+		return err
+	})
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,26 +85,30 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	c.received = nil
 	if c.handshakeErr == nil {
 		c.done.Store(true)
-		if c.closed && c.rec != nil {
+		switch {
+		case c.closed && c.rec != nil:
 			c.rec.release()
+		case watch != nil:
+			watch(c)
 		}
 	}
 	return c.handshakeErr
 }
 
-func (c *Conn) handshake(ctx context.Context) (err error) {
+// handshake returns what has the connection watched, nil if nobody can.
+func (c *Conn) handshake(ctx context.Context) (watch func(*Conn), err error) {
 	if m := c.settings.mixed; m != nil && len(c.received) == 0 {
 		var kind string
 		if kind, c.received, err = m.classify(c.raw); err != nil {
-			return err
+			return nil, err
 		}
 		if kind != kindALTS {
 			c.other, c.info, err = m.serve(ctx, kind, &prefixConn{Conn: c.raw, prefix: c.received})
-			return err
+			return nil, err
 		}
 	}
-	c.rec, c.info, err = c.settings.secure(ctx, c.raw, c.target, c.received)
-	return err
+	c.rec, c.info, watch, err = c.settings.secure(ctx, c.raw, c.target, c.received)
+	return watch, err
 }
 
 // armTimer sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of
@@ -123,7 +135,21 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if c.other != nil {
 		return c.other.Read(b)
 	}
-	return c.rec.Read(b)
+	if e := c.ended.Load(); e != nil {
+		return 0, e
+	}
+	n, err := c.rec.Read(b)
+	return n, c.why(err)
+}
+
+// why returns what ended the connection in the place of what that made of err.
+func (c *Conn) why(err error) error {
+	if err != nil {
+		if e := c.ended.Load(); e != nil {
+			return e
+		}
+	}
+	return err
 }
 
 // ReadOnReady is for gRPC: Read into a buffer of size bytes that is taken from pool only when there is something to put
@@ -133,7 +159,11 @@ func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) 
 		return nil, 0, err
 	}
 	if c.rec != nil {
-		return c.rec.ReadOnReady(size, pool)
+		if e := c.ended.Load(); e != nil {
+			return nil, 0, e
+		}
+		b, n, err := c.rec.ReadOnReady(size, pool)
+		return b, n, c.why(err)
 	}
 	b := pool.Get(size)
 	n, err := c.other.Read(*b)
@@ -149,7 +179,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if c.other != nil {
 		return c.other.Write(b)
 	}
-	return c.rec.Write(b)
+	n, err := c.rec.Write(b)
+	return n, c.why(err)
 }
 
 // Close closes the connection. It ends a handshake, Read or Write under way.
@@ -159,7 +190,11 @@ func (c *Conn) Close() error {
 	if c.cancel != nil {
 		c.cancel(net.ErrClosed)
 	}
+	watching := c.watching
 	c.mu.Unlock()
+	if watching != nil {
+		watching.by.remove(watching)
+	}
 	if !c.done.Load() {
 		return c.raw.Close()
 	}
@@ -168,6 +203,9 @@ func (c *Conn) Close() error {
 	}
 	err := c.raw.Close()
 	c.rec.release()
+	if c.ended.Load() != nil {
+		return nil // it was closed before
+	}
 	return err
 }
 
@@ -178,7 +216,7 @@ func (c *Conn) CloseWrite() error {
 		return errors.New("altscreds: CloseWrite before the handshake is done")
 	}
 	if c.other == nil {
-		return c.rec.closeWrite()
+		return c.why(c.rec.closeWrite())
 	}
 	return closeWrite(c.other)
 }

@@ -56,6 +56,13 @@ var loopback = []net.IP{net.IPv4(127, 0, 0, 1)}
 // startDaemon serves a daemon of the machine, with everybody as the one user, at the path of a UNIX socket.
 func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()) {
 	tb.Helper()
+	_, stop = startServer(tb, path, name, o)
+	return stop
+}
+
+// startServer is startDaemon, and returns the daemon's service as well.
+func startServer(tb testing.TB, path, name string, o daemonOptions) (srv *service.Server, stop func()) {
+	tb.Helper()
 	if o.user == "" {
 		o.user = "alice"
 	}
@@ -65,8 +72,8 @@ func startDaemon(tb testing.TB, path, name string, o daemonOptions) (stop func()
 	if o.service.Logger == nil {
 		o.service.Logger = slog.New(slog.DiscardHandler)
 	}
-	srv := must(service.New(o.service))
-	return testnet.Serve(tb, path, func(l *net.UnixListener) error { return srv.Serve(l, nil) }, srv.Shutdown)
+	srv = must(service.New(o.service))
+	return srv, testnet.Serve(tb, path, func(l *net.UnixListener) error { return srv.Serve(l, nil) }, srv.Shutdown)
 }
 
 // daemon starts a daemon and returns its socket.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 )
 
@@ -45,8 +46,10 @@ type daemonConn struct {
 	trim          *time.Timer     // closes those; nil while there are few
 	relayUntil    time.Time       // until then the daemon is not asked to take sockets
 	users         int
-	idle          *time.Timer // closes the connection; nil while there are users
+	idle          *time.Timer // closes the connection; nil while there are users, and once it fired
 	retired       bool        // not in byKey any more: the last user closes it
+	closed        bool
+	watcher       *watcher // of connections; nil while there are none
 }
 
 type daemonKey struct {
@@ -114,15 +117,51 @@ func (d *daemonConn) release() {
 	timer = time.AfterFunc(daemonIdle, func() {
 		daemonConns.mu.Lock()
 		defer daemonConns.mu.Unlock()
-		if d.idle == timer {
+		if d.idle != timer {
+			return
+		}
+		d.idle = nil
+		d.closeHandoverConns()
+		if d.watcher == nil {
 			d.close()
 		}
 	})
 	d.idle = timer
 }
 
+// watch has the daemon watch a connection whose handshake it did; c.mu is held.
+func (d *daemonConn) watch(c *Conn, s *altspb.Standing) {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	if d.closed || d.retired {
+		return // the process is somebody else by now
+	}
+	if d.watcher == nil {
+		d.watcher = newWatcher(d)
+	}
+	d.watcher.add(c, s)
+}
+
+// watched says that the stream by which connections were watched has ended.
+func (d *daemonConn) watched() {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	if d.watcher == nil || d.watcher.busy() {
+		return // a connection came in this moment
+	}
+	d.watcher.end()
+	d.watcher = nil
+	if d.users == 0 && d.idle == nil && !d.closed {
+		d.close()
+	}
+}
+
 // retire keeps d from new handshakes, and closes what no handshake uses; daemonConns.mu is held.
 func (d *daemonConn) retire() {
+	if d.watcher != nil {
+		d.watcher.stop()
+		d.watcher = nil
+	}
 	if d.users == 0 {
 		d.close()
 		return
@@ -134,8 +173,11 @@ func (d *daemonConn) retire() {
 
 // close ends the connection; daemonConns.mu is held and there are no users.
 func (d *daemonConn) close() {
-	if !d.retired {
+	d.closed = true
+	if d.idle != nil {
 		d.idle.Stop()
+	}
+	if !d.retired {
 		delete(daemonConns.byKey, d.key)
 	}
 	d.closeHandoverConns()

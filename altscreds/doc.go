@@ -39,13 +39,20 @@
 // another ALTS handshaker service there is only the text. While the daemon is being restarted, handshakes wait for it
 // up to 2 seconds. A context that ends, a deadline of the connection, and Close end a handshake at once.
 //
+// # Connections that are ended
+//
+// A connection that the local daemon would refuse by now, by a rule of its policy, a denial, a revocation list, or because a
+// certificate or a CA has ended, is closed, within a second of the change: Read and Write return an [*EndedError], which
+// gRPC shows in the status of the calls under way. A daemon that is away ends nothing; after its restart the connections are
+// presented to it again. Connections that were made before the process changed its identity are watched no more.
+//
 // # The daemon
 //
 // The socket is [ClientOptions.Socket], else the environment's SHARED_ALTS_SOCKET (but not in setuid programs), else
 // /run/shared-altsd/socket. The daemon is believed only if its socket is served by root, by the program's own account,
 // or by the account in DaemonUID, and never by the overflow uid. A process has one connection to it, which is closed a
-// minute after the last handshake, and at the next one if the process has changed its effective uid, gid or groups
-// since: what a program does after it dropped privileges is done without them. (Connections to peers that it made before
+// minute after the last handshake and the last connection's end, and at the next handshake if the process has changed its
+// effective uid, gid or groups since: what a program does after it dropped privileges is done without them. (Connections to peers that it made before
 // keep their identity; so do the channels to the daemon of gRPC's own ALTS credentials.)
 //
 // The package works on Linux.

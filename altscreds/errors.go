@@ -80,6 +80,21 @@ func (e *HandshakeError) Temporary() bool {
 	return false
 }
 
+// An EndedError is why a connection that stood was closed: the local daemon would refuse it now, by its policy, by a
+// revocation list, or because a certificate or a CA has ended. Read and Write return it, and gRPC ends the channel's
+// connection with its text in the status of the calls under way.
+type EndedError struct {
+	// Reason is the refusal's code.
+	Reason Reason
+	// Text is the cause and, where there is one, the cure, in words.
+	Text string
+	// HandshakeID is the ID under which both daemons have logged the connection's handshake.
+	HandshakeID string
+}
+
+// Error returns the text.
+func (e *EndedError) Error() string { return "altscreds: the connection was ended: " + e.Text }
+
 // A NoDaemonError is why the local daemon could not be used. errors.Is(err, ErrNoDaemon) is true of it.
 type NoDaemonError struct {
 	// Socket is the path that was tried.

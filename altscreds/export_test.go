@@ -3,6 +3,7 @@ package altscreds
 import (
 	"net"
 	"os"
+	"time"
 )
 
 // SetCounters sets the numbers of the next frames of a connection, both ways.
@@ -44,4 +45,26 @@ func init() {
 	if os.Getenv(RelayOnly) != "" {
 		helloWait = -1
 	}
+}
+
+// WatchWithin sets within how long a lost stream of watched connections is begun again, and how long it outlives the last.
+func WatchWithin(first, idle time.Duration) (restore func()) {
+	oldFirst, oldIdle := watchFirst, watchIdle
+	watchFirst, watchIdle = first, idle
+	return func() { watchFirst, watchIdle = oldFirst, oldIdle }
+}
+
+// Watched returns how many connections are watched, and how many streams there are for it.
+func Watched() (conns, streams int) {
+	daemonConns.mu.Lock()
+	defer daemonConns.mu.Unlock()
+	for _, d := range daemonConns.byKey {
+		if w := d.watcher; w != nil {
+			w.mu.Lock()
+			conns += len(w.conns)
+			w.mu.Unlock()
+			streams++
+		}
+	}
+	return conns, streams
 }

@@ -15,31 +15,36 @@ import (
 type outcome struct {
 	result *altspb.HandshakerResult
 	extra  []byte // bytes of the record protocol that arrived with the handshake's end
+
+	daemon   *daemonConn
+	standing *altspb.Standing // by which the connection can be watched, nil if it cannot
 }
 
 // secure does the handshake, checks its outcome and starts the record protocol. Received are bytes that were read from
 // raw before. It runs under bounded.
-func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (*record, AuthInfo,
-	error) {
+func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (rec *record, info AuthInfo,
+	watch func(*Conn), err error) {
 	if s.serverName != "" {
 		target = s.serverName
 	}
 	o, err := s.askDaemon(ctx, raw, target, received)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := s.check(o.result); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	info, err := newAuthInfo(o.result, target)
+	if info, err = newAuthInfo(o.result, target); err != nil {
+		return nil, nil, nil, err
+	}
+	rec, err = newRecord(raw, s.client, o.result.GetKeyData(), o.result.GetMaxFrameSize(), o.extra)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	rec, err := newRecord(raw, s.client, o.result.GetKeyData(), o.result.GetMaxFrameSize(), o.extra)
-	if err != nil {
-		return nil, nil, err
+	if o.standing != nil {
+		watch = func(c *Conn) { o.daemon.watch(c, o.standing) }
 	}
-	return rec, info, nil
+	return rec, info, watch, nil
 }
 
 // askDaemon has the local daemon do the handshake over raw. When ctx ends it returns at once, and the state of raw is
@@ -71,6 +76,9 @@ func (s *settings) askDaemon(ctx context.Context, raw net.Conn, target string, r
 			err = p.ctx.Err()
 		}
 		return nil, placeError(p.ctx, err)
+	}
+	if err == nil {
+		o.daemon = d
 	}
 	return o, err
 }

@@ -38,7 +38,8 @@ type crl struct {
 	// certainty.
 	mu     sync.Mutex
 	signed map[[32]byte]bool
-	keys   [][]byte // SubjectPublicKeyInfo of those that have
+	keys   [][]byte   // SubjectPublicKeyInfo of those that have
+	hashes [][32]byte // SHA-256 of each of keys
 }
 
 const maxSignedMemo = 1024
@@ -158,7 +159,7 @@ func (l *crl) signedBy(issuer *x509.Certificate) bool {
 	}
 	l.signed[spki] = ok
 	if ok && !slices.ContainsFunc(l.keys, func(k []byte) bool { return bytes.Equal(k, issuer.RawSubjectPublicKeyInfo) }) {
-		l.keys = append(l.keys, issuer.RawSubjectPublicKeyInfo)
+		l.keys, l.hashes = append(l.keys, issuer.RawSubjectPublicKeyInfo), append(l.hashes, spki)
 	}
 	return ok
 }
@@ -170,10 +171,7 @@ func (l *crl) signers() [][]byte {
 	return slices.Clone(l.keys)
 }
 
-func (l *crl) revokes(cert *x509.Certificate) bool {
-	_, ok := l.revoked[string(cert.SerialNumber.Bytes())]
-	return ok
-}
+func (l *crl) revokes(cert *x509.Certificate) bool { return l.revokesSerial(cert.SerialNumber.Bytes()) }
 
 // stale reports whether the list is past its end. A thisUpdate in the future does not count against a list: its issuer
 // has signed it, what it revokes is revoked, and a clock that is behind would otherwise cut off every peer.

@@ -114,6 +114,7 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 	if c == nil || t == nil {
 		return errNoCredential
 	}
+	t.inherit(m.Trust())
 	return m.swap(c, t)
 }
 

@@ -40,12 +40,14 @@ type Trust struct {
 	allowDomain bool
 	crlStaleOK  bool
 	behind      map[[32]byte][]Behind // CAs whose chains fail, by the SHA-256 of their keys
+	issuers     *issuers
 }
 
 // A caGroup is the outcome of one CA: certificates, or the system's pool.
 type caGroup struct {
 	names  []string
 	certs  []*x509.Certificate
+	keys   [][32]byte // SHA-256 of the certificates' SubjectPublicKeyInfo
 	system *x509.CertPool
 	source string
 }
@@ -60,6 +62,7 @@ func NewTrust(cfg TrustConfig) (*Trust, error) {
 		requireEKU:  slices.Clone(cfg.RequireEKU),
 		allowDomain: cfg.AllowDomainAccounts,
 		crlStaleOK:  cfg.CRLStaleOK,
+		issuers:     newIssuers(),
 	}
 	for _, ca := range cfg.CAs {
 		g, err := newGroup(ca)
@@ -116,7 +119,7 @@ func newGroup(ca CA) (caGroup, error) {
 		if err := acceptableCA(cert); err != nil {
 			return g, fmt.Errorf("its certificate %d (%q): %w", i+1, cert.Subject, err)
 		}
-		g.certs = append(g.certs, cert)
+		g.certs, g.keys = append(g.certs, cert), append(g.keys, keyHash(cert))
 	}
 	return g, nil
 }

@@ -227,6 +227,7 @@ func (t *Trust) verifyChain(certs []*x509.Certificate, machine string, now time.
 	for _, path := range paths {
 		p, err := t.checkPath(path, now)
 		if err == nil {
+			t.issuers.add(path)
 			return p, nil
 		}
 		if worst == nil || err.Code == reason.CertificateRevoked && worst.Code != reason.CertificateRevoked {

@@ -23,6 +23,10 @@ func (s *Server) newGRPCServer() *localgrpc.Server {
 		caller, _ := st.PeerContext().Value(callerKey{}).(Caller)
 		return s.newCall(caller, st)
 	})
+	server.Handle(altspb.WatchMethod, func(st *localgrpc.Stream) localgrpc.Call {
+		caller, _ := st.PeerContext().Value(callerKey{}).(Caller)
+		return s.newWatch(caller, st)
+	})
 	return server
 }
 

@@ -117,11 +117,11 @@ func (t *taker) serve(message []byte, fd int) error {
 		t.away.Store(true)
 		go t.interrupt() // it may close the socket, and this is called under the gate's lock
 	})
-	h.carried, h.again = true, true
+	h.carried, h.again, h.watches = true, true, true
 	defer h.end(cancelled())
 	var answer altspb.Answer
 	var err error
-	if answer.Result, err = t.carry(h, message, fd); err != nil {
+	if answer.Result, answer.Standing, err = t.carry(h, message, fd); err != nil {
 		f := h.end(asFailure(err))
 		if s.stopped.Err() != nil {
 			return err // Shutdown closes the connection; shutting_down in an answer means that nothing was begun
@@ -159,13 +159,13 @@ func (s *Server) decode(of share, message []byte) (req *altspb.HandshakerReq, he
 }
 
 // carry is the application's part of a handshake, done by the daemon: bytes between the socket and the session.
-func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerResult, error) {
+func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerResult, *altspb.Standing, error) {
 	sock, err := t.srv.poller.Adopt(fd)
 	switch {
 	case errors.Is(err, handed.ErrNotTCP):
-		return nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
+		return nil, nil, badRequest("the descriptor is %v; hand over the application's connection to its peer", err)
 	case err != nil:
-		return nil, fmt.Errorf("the daemon cannot wait for the connection to the peer: %w", err)
+		return nil, nil, fmt.Errorf("the daemon cannot wait for the connection to the peer: %w", err)
 	}
 	defer sock.Close()
 	t.sock.Store(sock)
@@ -174,33 +174,33 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 	h.ends = endpoints{sock.Local(), sock.Peer()}
 	req, held, err := t.srv.decode(h.share, message)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer t.srv.heldBytes.add(h.share, -held)
 	if req.GetClientStart() == nil && req.GetServerStart() == nil {
-		return nil, badRequest("a request that is neither client_start nor server_start")
+		return nil, nil, badRequest("a request that is neither client_start nor server_start")
 	}
 	var buf []byte
 	for {
 		resp, err := h.step(t.ctx, req)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if int(resp.GetBytesConsumed()) != len(inBytes(req)) {
-			return nil, badRequest("in_bytes go beyond the handshake's end; hand over what was not read yet instead")
+			return nil, nil, badRequest("in_bytes go beyond the handshake's end; hand over what was not read yet instead")
 		}
 		if err := t.write(h, sock, resp.GetOutFrames()); err != nil {
 			clear(resp.GetResult().GetKeyData())
-			return nil, h.lost(err)
+			return nil, nil, h.lost(err)
 		}
 		if resp.GetResult() != nil {
 			if h.outdated() { // since the step, by as long as the connection had no room
 				if err := h.inTurn(h.permitAgain); err != nil {
 					clear(resp.Result.GetKeyData())
-					return nil, err
+					return nil, nil, err
 				}
 			}
-			return resp.GetResult(), nil
+			return resp.GetResult(), resp.GetStanding(), nil
 		}
 		var n int
 		if h.state != refused { // else there is nothing to wait for: the next step tells why
@@ -214,7 +214,7 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 			if n, err = t.await(h, sock.Read, buf[:want]); err != nil && err != io.EOF {
 				err = h.lost(err)
 				_, _ = sock.Offer(h.frame) // nil if there is nothing to tell the peer
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		req = &altspb.HandshakerReq{ReqOneof: &altspb.HandshakerReq_Next{

@@ -78,6 +78,54 @@ func (t *tally[K]) add(key K, n int) bool {
 	return true
 }
 
+// yields reports whether one more of key is within the limit, or would be if who has most gave way: that is no more than an
+// eighth at a time. t.mu is held.
+func (t *tally[K]) yields(key K) bool {
+	if t.n[key] >= t.perAccount || t.all >= t.inAll+t.inAll/8 {
+		return false
+	}
+	_, most := t.most()
+	return t.all < t.inAll || most > t.n[key]+1
+}
+
+// most returns the key that has most, and how many; t.mu is held.
+func (t *tally[K]) most() (key K, n int) {
+	for k, m := range t.n {
+		if m > n {
+			key, n = k, m
+		}
+	}
+	return key, n
+}
+
+// room reports whether enterFair would count one more.
+func (t *tally[K]) room(key K) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.yields(key)
+}
+
+// enterFair is enter, but over the limit of all, too, for who has less than another. Over says how many are too many then,
+// and whose.
+func (t *tally[K]) enterFair(key K) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.yields(key) {
+		return false
+	}
+	t.all++
+	t.n[key]++
+	return true
+}
+
+// over returns how many are over the limit of all, and who has most.
+func (t *tally[K]) over() (n int, whose K) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	whose, _ = t.most()
+	return t.all - t.inAll, whose
+}
+
 func (t *tally[K]) sum() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

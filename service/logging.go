@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -51,6 +52,7 @@ type Record struct {
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
 
+	stands  bool   // it is not a handshake, but a connection that stood
 	machine string // the first name of the peer's certificate, if verified: with share, the key of the log's limits
 	share   share
 }
@@ -106,6 +108,14 @@ func bounded(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "..."
 }
 
+// direction returns what the role is to a policy.
+func (r Role) direction() policy.Direction {
+	if r == Initiator {
+		return policy.Out
+	}
+	return policy.In
+}
+
 // String returns "initiator" or "responder".
 func (r Role) String() string {
 	if r == Initiator {
@@ -158,6 +168,21 @@ func (a *auditor) finish(r Record) {
 	a.log.LogAttrs(context.Background(), level, text, r.attrs()...)
 }
 
+// refusedNow writes the line of a connection that stood and is refused now.
+func (a *auditor) refusedNow(r Record, ended bool) {
+	a.mu.Lock()
+	logged := a.allow(r)
+	a.mu.Unlock()
+	if !logged {
+		return
+	}
+	text := "connection ended"
+	if !ended {
+		text = "connection kept that would be refused"
+	}
+	a.log.LogAttrs(context.Background(), slog.LevelWarn, text, r.attrs()...)
+}
+
 // attrs are what a line says, each key only where there is something to say (docs/operations.md, section 4).
 func (r *Record) attrs() []slog.Attr {
 	attrs := []slog.Attr{
@@ -186,8 +211,10 @@ func (r *Record) attrs() []slog.Attr {
 	if r.Serial != "" {
 		attrs = append(attrs, slog.String("peer_serial", r.Serial), slog.String("peer_issuer", r.Issuer))
 	}
-	attrs = append(attrs, slog.String("reason", r.Reason), slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent),
-		slog.Int("received", r.Received))
+	attrs = append(attrs, slog.String("reason", r.Reason))
+	if !r.stands {
+		attrs = append(attrs, slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent), slog.Int("received", r.Received))
+	}
 	if r.Rule != "" {
 		attrs = append(attrs, slog.String("rule", r.Rule))
 	}
@@ -195,7 +222,10 @@ func (r *Record) attrs() []slog.Attr {
 		attrs = append(attrs, slog.String("would", reason.DeniedByPolicy.String()))
 	}
 	if r.Reason != reason.Accepted.String() {
-		attrs = append(attrs, slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))
+		if !r.stands {
+			attrs = append(attrs, slog.Bool("by_peer", r.ByPeer))
+		}
+		attrs = append(attrs, slog.String("detail", r.Detail))
 	}
 	return attrs
 }

@@ -25,6 +25,7 @@ type windowKey struct {
 	machine, reason string
 	uid             uint32
 	would           bool
+	stands          bool // of connections that stood, not of handshakes
 }
 
 // accountLines is what an account has said in the window that is open.
@@ -55,12 +56,12 @@ func (a *auditor) allow(r Record) bool {
 		l.timer = time.AfterFunc(a.window, func() { a.closeWindow(who) })
 		a.accounts[who] = l
 	}
-	key := windowKey{machine: r.machine, reason: reason.Fold(r.Reason), would: r.Would}
+	key := windowKey{machine: r.machine, reason: reason.Fold(r.Reason), would: r.Would, stands: r.stands}
 	if who.kind != ofAccount {
 		key.uid = r.UID
 	}
 	if l.n[key] == 0 && len(l.n) >= keysKept {
-		key = windowKey{reason: key.reason, would: key.would} // there are only so many reasons
+		key = windowKey{reason: key.reason, would: key.would, stands: key.stands} // there are only so many reasons
 	}
 	l.n[key]++
 	return l.n[key] <= key.logged()
@@ -82,6 +83,9 @@ func (a *auditor) closeWindow(who share) {
 		level, text := slog.LevelWarn, "handshakes failed that were not logged one by one"
 		if key.done() {
 			level, text = slog.LevelInfo, "handshakes done that were not logged one by one"
+		}
+		if key.stands {
+			text = "connections that stood are refused now, not logged one by one"
 		}
 		attrs := []slog.Attr{slog.Int("suppressed", n-key.logged()), slog.String("reason", key.reason)}
 		if key.would {

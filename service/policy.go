@@ -47,3 +47,13 @@ func (s *Server) inForce() (*policy.Policy, uint64) {
 	defer s.standard.mu.Unlock()
 	return s.standard.policy, s.standard.generation
 }
+
+// changes returns what is closed at the next change.
+func (s *Server) changes() <-chan struct{} {
+	s.standard.mu.Lock()
+	defer s.standard.mu.Unlock()
+	if s.standard.changed == nil {
+		s.standard.changed = make(chan struct{})
+	}
+	return s.standard.changed
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -43,6 +44,8 @@ type Config struct {
 	MinVersion byte
 	// HandshakeTimeout bounds a handshake, and before it the wait for a place; 0: 10 seconds.
 	HandshakeTimeout time.Duration
+	// KeepRevoked lets connections stand that would be refused now: that is only logged and counted.
+	KeepRevoked bool
 	// Limits bounds what callers may hold.
 	Limits Limits
 	// Logger gets one line a handshake; nil: slog.Default().
@@ -79,6 +82,7 @@ type Server struct {
 	keys          *keysahead.Keys     // of handshakes
 	audit         *auditor
 	standard      standard
+	watches       watches       // connections that stand
 	heldBytes     *tally[share] // bytes of requests and answers that streams hold
 	grpc          *localgrpc.Server
 	poller        *handed.Poller // of the sockets that were handed over
@@ -135,6 +139,8 @@ func New(c Config) (*Server, error) {
 		unproven:      fair.NewBudget[share](unprovenRate, unprovenSaved),
 		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
 		keys:          keysahead.New(noiseproto.FreshKeys{}),
+		watches:       newWatches(c.Limits.Connections),
+		standard:      standard{generation: rand.Uint64()}, // another run's records bear another
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{}),
 		listeners: make(map[*listener]struct{})}
 	if s.accounts == nil {
@@ -261,13 +267,17 @@ type Stats struct {
 	InFlight, Waiting [2]int
 	// Connections counts those to the daemon, refused ones among them; Streams those streams that are not under way.
 	Connections, Streams int
+	// Standing is of connections that stand.
+	Standing StandingStats
 	// Last holds the last failures, at most 16, oldest first.
 	Last []Record
 }
 
 // Snapshot returns the Stats of now.
 func (s *Server) Snapshot() Stats {
-	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum()}
+	st := Stats{Connections: s.connections.sum() + s.refusedConns.sum(), Streams: s.idleStreams.sum(),
+		Standing: s.watches.stats()}
+	st.Standing.Keep = s.cfg.KeepRevoked
 	st.InFlight, st.Waiting = counts(s.gate)
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()

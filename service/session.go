@@ -60,6 +60,7 @@ type session struct {
 	ends      endpoints // of the connection, if the kernel told them
 	ending    bool      // the daemon stops: the peer must not be silent for long
 	again     bool      // the application begins again with the next daemon if this one stops
+	watches   bool      // the application can have its connections watched
 	impatient bool      // the application's thread stands still until it is answered
 }
 
@@ -174,6 +175,9 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 		return err
 	}
 	h.named()
+	if err := h.mayStand(); err != nil {
+		return err
+	}
 	if unknownFields(req) {
 		h.srv.noteUnknownFields(h.caller)
 	}
@@ -309,7 +313,7 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	resp := &altspb.HandshakerResp{OutFrames: out, BytesConsumed: uint32(n)}
 	if h.hs.Done() {
 		r := h.hs.Result()
-		resp.Result = newResult(r, h.me)
+		resp.Result, resp.Standing = newResult(r, h.me), h.standing(h.hs.ID(), r.ApplicationProtocol)
 		r.Wipe()
 	}
 	return resp, nil

@@ -29,6 +29,7 @@ func (s *Server) newCall(caller Caller, st *localgrpc.Stream) *handshakeCall {
 	sentAway := func() { go st.Do(c.giveWay) } // it is called under the gate's lock
 	c.h = s.newSession(caller, func() { st.Do(c.expire) }, sentAway)
 	c.h.impatient, c.h.again = c.kind.blocks(), c.kind == clientAltscreds
+	c.h.watches = c.h.again
 	return c
 }
 

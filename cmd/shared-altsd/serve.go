@@ -82,6 +82,10 @@ func (c *serveConfig) options() []cli.Option {
 		cli.Option{Name: "denied", Group: naming, Value: directory(&c.Denied),
 			Help: "Directory of what is denied before all rules: denied.policy, which 'shared-altsd deny' writes, and " +
 				"denied.d/*.policy. Without it " + daemon.DefaultDeniedDir + ", if that is there."},
+		cli.Option{Name: "on-revoke", Default: "close", Group: naming,
+			Value: cli.Func("close|keep", c.setOnRevoke).CompleteChoices("close", "keep"),
+			Help: "What becomes of a connection that stands and would be refused now, by a rule, a denial, a revocation list, or the " +
+				"end of a certificate or CA: close ends it, where its application can be told (altscreds); keep logs and counts it."},
 		cli.Option{Name: "secure-naming", Default: "strict", Group: naming,
 			Value: cli.Func("strict|dns|off", c.setSecureNaming).CompleteChoices("strict", "dns", "off"),
 			Help: "Whether the peer's certificate has to be valid for the host that a client dialled, where the client names " +
@@ -156,6 +160,14 @@ func (c *serveConfig) setSocketGroup(v string) (err error) {
 func (c *serveConfig) setSecureNaming(v string) (err error) {
 	c.SecureNaming, err = service.ParseSecureNaming(v)
 	return err
+}
+
+func (c *serveConfig) setOnRevoke(v string) error {
+	if v != "close" && v != "keep" {
+		return fmt.Errorf("%q is neither close nor keep", v)
+	}
+	c.KeepRevoked = v == "keep"
+	return nil
 }
 
 func (c *serveConfig) setMetrics(v string) (err error) {

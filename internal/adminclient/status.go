@@ -69,6 +69,12 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	counters("initiator", s.Initiator)
 	counters("responder", s.Responder)
 	line("connections", "%d of local applications", s.Connections)
+	refused := "ends what is refused now"
+	if s.Standing.GetKeep() {
+		refused = "keeps what is refused now (--on-revoke)"
+	}
+	line("standing", "%d connections watched, %d ended, %d kept, %d not watched; %s", s.Standing.GetWatched(), s.Standing.GetEnded(),
+		s.Standing.GetKept(), s.Standing.GetUnwatched(), refused)
 	if p := s.Policy; p.GetMode() != "" {
 		line("policy", "%d rules, %s", p.Rules, p.Mode)
 	} else {

@@ -90,6 +90,7 @@ type StatusResponse struct {
 	// handshakes are not in the list.
 	WouldRefuse     []*WouldRefuse `protobuf:"bytes,31,rep,name=would_refuse,json=wouldRefuse,proto3" json:"would_refuse,omitempty"`
 	WouldRefuseMore uint64         `protobuf:"varint,32,opt,name=would_refuse_more,json=wouldRefuseMore,proto3" json:"would_refuse_more,omitempty"`
+	Standing        *Standing      `protobuf:"bytes,33,opt,name=standing,proto3" json:"standing,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -264,6 +265,92 @@ func (x *StatusResponse) GetWouldRefuseMore() uint64 {
 	return 0
 }
 
+func (x *StatusResponse) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// Connections that stand.
+type Standing struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Watched uint32                 `protobuf:"varint,1,opt,name=watched,proto3" json:"watched,omitempty"`
+	// That were ended since the start, those that would have been, and those that could not be watched.
+	Ended     uint64 `protobuf:"varint,2,opt,name=ended,proto3" json:"ended,omitempty"`
+	Kept      uint64 `protobuf:"varint,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	Unwatched uint64 `protobuf:"varint,4,opt,name=unwatched,proto3" json:"unwatched,omitempty"`
+	// What is refused now is kept (--on-revoke keep).
+	Keep          bool `protobuf:"varint,5,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Standing) GetWatched() uint32 {
+	if x != nil {
+		return x.Watched
+	}
+	return 0
+}
+
+func (x *Standing) GetEnded() uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Standing) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *Standing) GetUnwatched() uint64 {
+	if x != nil {
+		return x.Unwatched
+	}
+	return 0
+}
+
+func (x *Standing) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// enforcing or permissive; empty if there are no rules.
@@ -281,7 +368,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +380,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +393,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Policy) GetMode() string {
@@ -366,7 +453,7 @@ type WouldRefuse struct {
 
 func (x *WouldRefuse) Reset() {
 	*x = WouldRefuse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +465,7 @@ func (x *WouldRefuse) String() string {
 func (*WouldRefuse) ProtoMessage() {}
 
 func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +478,7 @@ func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldRefuse.ProtoReflect.Descriptor instead.
 func (*WouldRefuse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WouldRefuse) GetRule() string {
@@ -453,7 +540,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +552,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +565,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -550,7 +637,7 @@ type Expiry struct {
 
 func (x *Expiry) Reset() {
 	*x = Expiry{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +649,7 @@ func (x *Expiry) String() string {
 func (*Expiry) ProtoMessage() {}
 
 func (x *Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +662,7 @@ func (x *Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expiry.ProtoReflect.Descriptor instead.
 func (*Expiry) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Expiry) GetKind() string {
@@ -617,7 +704,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +716,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +729,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Fault) GetWhat() string {
@@ -678,7 +765,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +777,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +790,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counters) GetAccepted() uint64 {
@@ -752,7 +839,7 @@ type Reloads struct {
 
 func (x *Reloads) Reset() {
 	*x = Reloads{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +851,7 @@ func (x *Reloads) String() string {
 func (*Reloads) ProtoMessage() {}
 
 func (x *Reloads) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +864,7 @@ func (x *Reloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reloads.ProtoReflect.Descriptor instead.
 func (*Reloads) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reloads) GetSucceeded() uint64 {
@@ -844,7 +931,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +943,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +956,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failure) GetUnix() int64 {
@@ -938,7 +1025,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1037,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1050,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReloadRequest) GetCredentials() []byte {
@@ -1009,7 +1096,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1108,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1121,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReloadResponse) GetMachine() string {
@@ -1077,7 +1164,7 @@ var File_internal_adminpb_admin_proto protoreflect.FileDescriptor
 const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1cinternal/adminpb/admin.proto\x12\x15shared_altsd.admin.v1\"\x0f\n" +
-	"\rStatusRequest\"\xad\a\n" +
+	"\rStatusRequest\"\xea\a\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12!\n" +
@@ -1101,7 +1188,14 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"privileged\x125\n" +
 	"\x06policy\x18\x1e \x01(\v2\x1d.shared_altsd.admin.v1.PolicyR\x06policy\x12E\n" +
 	"\fwould_refuse\x18\x1f \x03(\v2\".shared_altsd.admin.v1.WouldRefuseR\vwouldRefuse\x12*\n" +
-	"\x11would_refuse_more\x18  \x01(\x04R\x0fwouldRefuseMore\"\xcb\x01\n" +
+	"\x11would_refuse_more\x18  \x01(\x04R\x0fwouldRefuseMore\x12;\n" +
+	"\bstanding\x18! \x01(\v2\x1f.shared_altsd.admin.v1.StandingR\bstanding\"\x80\x01\n" +
+	"\bStanding\x12\x18\n" +
+	"\awatched\x18\x01 \x01(\rR\awatched\x12\x14\n" +
+	"\x05ended\x18\x02 \x01(\x04R\x05ended\x12\x12\n" +
+	"\x04kept\x18\x03 \x01(\x04R\x04kept\x12\x1c\n" +
+	"\tunwatched\x18\x04 \x01(\x04R\tunwatched\x12\x12\n" +
+	"\x04keep\x18\x05 \x01(\bR\x04keep\"\xcb\x01\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05rules\x18\x02 \x01(\rR\x05rules\x12\x16\n" +
@@ -1184,40 +1278,42 @@ func file_internal_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_internal_adminpb_admin_proto_rawDescData
 }
 
-var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_internal_adminpb_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),  // 0: shared_altsd.admin.v1.StatusRequest
 	(*StatusResponse)(nil), // 1: shared_altsd.admin.v1.StatusResponse
-	(*Policy)(nil),         // 2: shared_altsd.admin.v1.Policy
-	(*WouldRefuse)(nil),    // 3: shared_altsd.admin.v1.WouldRefuse
-	(*Certificate)(nil),    // 4: shared_altsd.admin.v1.Certificate
-	(*Expiry)(nil),         // 5: shared_altsd.admin.v1.Expiry
-	(*Fault)(nil),          // 6: shared_altsd.admin.v1.Fault
-	(*Counters)(nil),       // 7: shared_altsd.admin.v1.Counters
-	(*Reloads)(nil),        // 8: shared_altsd.admin.v1.Reloads
-	(*Failure)(nil),        // 9: shared_altsd.admin.v1.Failure
-	(*ReloadRequest)(nil),  // 10: shared_altsd.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 11: shared_altsd.admin.v1.ReloadResponse
+	(*Standing)(nil),       // 2: shared_altsd.admin.v1.Standing
+	(*Policy)(nil),         // 3: shared_altsd.admin.v1.Policy
+	(*WouldRefuse)(nil),    // 4: shared_altsd.admin.v1.WouldRefuse
+	(*Certificate)(nil),    // 5: shared_altsd.admin.v1.Certificate
+	(*Expiry)(nil),         // 6: shared_altsd.admin.v1.Expiry
+	(*Fault)(nil),          // 7: shared_altsd.admin.v1.Fault
+	(*Counters)(nil),       // 8: shared_altsd.admin.v1.Counters
+	(*Reloads)(nil),        // 9: shared_altsd.admin.v1.Reloads
+	(*Failure)(nil),        // 10: shared_altsd.admin.v1.Failure
+	(*ReloadRequest)(nil),  // 11: shared_altsd.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil), // 12: shared_altsd.admin.v1.ReloadResponse
 }
 var file_internal_adminpb_admin_proto_depIdxs = []int32{
-	4,  // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
-	5,  // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
-	6,  // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
-	7,  // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
-	7,  // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
-	8,  // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
-	9,  // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
-	2,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
-	3,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
-	0,  // 9: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
-	10, // 10: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
-	1,  // 11: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
-	11, // 12: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	5,  // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
+	6,  // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
+	7,  // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
+	8,  // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
+	8,  // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
+	9,  // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
+	10, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
+	3,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
+	4,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
+	2,  // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
+	0,  // 10: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
+	11, // 11: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
+	1,  // 12: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
+	12, // 13: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_internal_adminpb_admin_proto_init() }
@@ -1231,7 +1327,7 @@ func file_internal_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

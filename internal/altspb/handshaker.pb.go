@@ -1021,6 +1021,8 @@ type HandshakerResp struct {
 	BytesConsumed uint32                 `protobuf:"varint,2,opt,name=bytes_consumed,json=bytesConsumed,proto3" json:"bytes_consumed,omitempty"`
 	Result        *HandshakerResult      `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
 	Status        *HandshakerStatus      `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// Not Google's, far from their numbers: beside a result, for callers that can watch the connection.
+	Standing      *Standing `protobuf:"bytes,20000,opt,name=standing,proto3" json:"standing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1083,6 +1085,68 @@ func (x *HandshakerResp) GetStatus() *HandshakerStatus {
 	return nil
 }
 
+func (x *HandshakerResp) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// What a connection that stands is judged again by (standing.proto).
+type Standing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1 KiB, of the daemon's own form.
+	Record []byte `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// Of policy and trust together, by which the connection was judged; another run of the daemon has others.
+	Generation    uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_internal_altspb_handshaker_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_altspb_handshaker_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_internal_altspb_handshaker_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Standing) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *Standing) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type RpcProtocolVersions_Version struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Major         uint32                 `protobuf:"varint,1,opt,name=major,proto3" json:"major,omitempty"`
@@ -1093,7 +1157,7 @@ type RpcProtocolVersions_Version struct {
 
 func (x *RpcProtocolVersions_Version) Reset() {
 	*x = RpcProtocolVersions_Version{}
-	mi := &file_internal_altspb_handshaker_proto_msgTypes[14]
+	mi := &file_internal_altspb_handshaker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1169,7 @@ func (x *RpcProtocolVersions_Version) String() string {
 func (*RpcProtocolVersions_Version) ProtoMessage() {}
 
 func (x *RpcProtocolVersions_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_altspb_handshaker_proto_msgTypes[14]
+	mi := &file_internal_altspb_handshaker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,13 +1281,19 @@ const file_internal_altspb_handshaker_proto_rawDesc = "" +
 	"\x12transport_protocol\x18\t \x01(\v23.sharedaltsd.handshaker.NegotiatedTransportProtocolR\x11transportProtocol\"@\n" +
 	"\x10HandshakerStatus\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
-	"\adetails\x18\x02 \x01(\tR\adetails\"\xda\x01\n" +
+	"\adetails\x18\x02 \x01(\tR\adetails\"\x9a\x02\n" +
 	"\x0eHandshakerResp\x12\x1d\n" +
 	"\n" +
 	"out_frames\x18\x01 \x01(\fR\toutFrames\x12%\n" +
 	"\x0ebytes_consumed\x18\x02 \x01(\rR\rbytesConsumed\x12@\n" +
 	"\x06result\x18\x03 \x01(\v2(.sharedaltsd.handshaker.HandshakerResultR\x06result\x12@\n" +
-	"\x06status\x18\x04 \x01(\v2(.sharedaltsd.handshaker.HandshakerStatusR\x06status*J\n" +
+	"\x06status\x18\x04 \x01(\v2(.sharedaltsd.handshaker.HandshakerStatusR\x06status\x12>\n" +
+	"\bstanding\x18\xa0\x9c\x01 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstanding\"B\n" +
+	"\bStanding\x12\x16\n" +
+	"\x06record\x18\x01 \x01(\fR\x06record\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation*J\n" +
 	"\x11HandshakeProtocol\x12\"\n" +
 	"\x1eHANDSHAKE_PROTOCOL_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03TLS\x10\x01\x12\b\n" +
@@ -1246,7 +1316,7 @@ func file_internal_altspb_handshaker_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_altspb_handshaker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_internal_altspb_handshaker_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_internal_altspb_handshaker_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_internal_altspb_handshaker_proto_goTypes = []any{
 	(HandshakeProtocol)(0),               // 0: sharedaltsd.handshaker.HandshakeProtocol
 	(NetworkProtocol)(0),                 // 1: sharedaltsd.handshaker.NetworkProtocol
@@ -1263,15 +1333,16 @@ var file_internal_altspb_handshaker_proto_goTypes = []any{
 	(*HandshakerResult)(nil),             // 12: sharedaltsd.handshaker.HandshakerResult
 	(*HandshakerStatus)(nil),             // 13: sharedaltsd.handshaker.HandshakerStatus
 	(*HandshakerResp)(nil),               // 14: sharedaltsd.handshaker.HandshakerResp
-	nil,                                  // 15: sharedaltsd.handshaker.Identity.AttributesEntry
-	(*RpcProtocolVersions_Version)(nil),  // 16: sharedaltsd.handshaker.RpcProtocolVersions.Version
-	nil,                                  // 17: sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry
+	(*Standing)(nil),                     // 15: sharedaltsd.handshaker.Standing
+	nil,                                  // 16: sharedaltsd.handshaker.Identity.AttributesEntry
+	(*RpcProtocolVersions_Version)(nil),  // 17: sharedaltsd.handshaker.RpcProtocolVersions.Version
+	nil,                                  // 18: sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry
 }
 var file_internal_altspb_handshaker_proto_depIdxs = []int32{
 	1,  // 0: sharedaltsd.handshaker.Endpoint.protocol:type_name -> sharedaltsd.handshaker.NetworkProtocol
-	15, // 1: sharedaltsd.handshaker.Identity.attributes:type_name -> sharedaltsd.handshaker.Identity.AttributesEntry
-	16, // 2: sharedaltsd.handshaker.RpcProtocolVersions.max_rpc_version:type_name -> sharedaltsd.handshaker.RpcProtocolVersions.Version
-	16, // 3: sharedaltsd.handshaker.RpcProtocolVersions.min_rpc_version:type_name -> sharedaltsd.handshaker.RpcProtocolVersions.Version
+	16, // 1: sharedaltsd.handshaker.Identity.attributes:type_name -> sharedaltsd.handshaker.Identity.AttributesEntry
+	17, // 2: sharedaltsd.handshaker.RpcProtocolVersions.max_rpc_version:type_name -> sharedaltsd.handshaker.RpcProtocolVersions.Version
+	17, // 3: sharedaltsd.handshaker.RpcProtocolVersions.min_rpc_version:type_name -> sharedaltsd.handshaker.RpcProtocolVersions.Version
 	0,  // 4: sharedaltsd.handshaker.StartClientHandshakeReq.handshake_security_protocol:type_name -> sharedaltsd.handshaker.HandshakeProtocol
 	3,  // 5: sharedaltsd.handshaker.StartClientHandshakeReq.target_identities:type_name -> sharedaltsd.handshaker.Identity
 	3,  // 6: sharedaltsd.handshaker.StartClientHandshakeReq.local_identity:type_name -> sharedaltsd.handshaker.Identity
@@ -1280,7 +1351,7 @@ var file_internal_altspb_handshaker_proto_depIdxs = []int32{
 	4,  // 9: sharedaltsd.handshaker.StartClientHandshakeReq.rpc_versions:type_name -> sharedaltsd.handshaker.RpcProtocolVersions
 	5,  // 10: sharedaltsd.handshaker.StartClientHandshakeReq.transport_protocol_preferences:type_name -> sharedaltsd.handshaker.TransportProtocolPreferences
 	3,  // 11: sharedaltsd.handshaker.ServerHandshakeParameters.local_identities:type_name -> sharedaltsd.handshaker.Identity
-	17, // 12: sharedaltsd.handshaker.StartServerHandshakeReq.handshake_parameters:type_name -> sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry
+	18, // 12: sharedaltsd.handshaker.StartServerHandshakeReq.handshake_parameters:type_name -> sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry
 	2,  // 13: sharedaltsd.handshaker.StartServerHandshakeReq.local_endpoint:type_name -> sharedaltsd.handshaker.Endpoint
 	2,  // 14: sharedaltsd.handshaker.StartServerHandshakeReq.remote_endpoint:type_name -> sharedaltsd.handshaker.Endpoint
 	4,  // 15: sharedaltsd.handshaker.StartServerHandshakeReq.rpc_versions:type_name -> sharedaltsd.handshaker.RpcProtocolVersions
@@ -1294,12 +1365,13 @@ var file_internal_altspb_handshaker_proto_depIdxs = []int32{
 	6,  // 23: sharedaltsd.handshaker.HandshakerResult.transport_protocol:type_name -> sharedaltsd.handshaker.NegotiatedTransportProtocol
 	12, // 24: sharedaltsd.handshaker.HandshakerResp.result:type_name -> sharedaltsd.handshaker.HandshakerResult
 	13, // 25: sharedaltsd.handshaker.HandshakerResp.status:type_name -> sharedaltsd.handshaker.HandshakerStatus
-	8,  // 26: sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry.value:type_name -> sharedaltsd.handshaker.ServerHandshakeParameters
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	15, // 26: sharedaltsd.handshaker.HandshakerResp.standing:type_name -> sharedaltsd.handshaker.Standing
+	8,  // 27: sharedaltsd.handshaker.StartServerHandshakeReq.HandshakeParametersEntry.value:type_name -> sharedaltsd.handshaker.ServerHandshakeParameters
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_internal_altspb_handshaker_proto_init() }
@@ -1323,7 +1395,7 @@ func file_internal_altspb_handshaker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_altspb_handshaker_proto_rawDesc), len(file_internal_altspb_handshaker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

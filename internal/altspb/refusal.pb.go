@@ -107,11 +107,12 @@ func (x *Refusal) GetText() string {
 	return ""
 }
 
-// The answer to a socket that was handed over: one of the two.
+// The answer to a socket that was handed over: result or refusal.
 type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Result        *HandshakerResult      `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
 	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Standing      *Standing              `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // beside a result
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +161,13 @@ func (x *Answer) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *Answer) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
 var File_internal_altspb_refusal_proto protoreflect.FileDescriptor
 
 const file_internal_altspb_refusal_proto_rawDesc = "" +
@@ -170,10 +178,11 @@ const file_internal_altspb_refusal_proto_rawDesc = "" +
 	"\aby_peer\x18\x02 \x01(\bR\x06byPeer\x12!\n" +
 	"\fhandshake_id\x18\x03 \x01(\tR\vhandshakeId\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\rR\x04code\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\x85\x01\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xc3\x01\n" +
 	"\x06Answer\x12@\n" +
 	"\x06result\x18\x01 \x01(\v2(.sharedaltsd.handshaker.HandshakerResultR\x06result\x129\n" +
-	"\arefusal\x18\x02 \x01(\v2\x1f.sharedaltsd.handshaker.RefusalR\arefusalB6Z4github.com/shared-altsd/shared-altsd/internal/altspbb\x06proto3"
+	"\arefusal\x18\x02 \x01(\v2\x1f.sharedaltsd.handshaker.RefusalR\arefusal\x12<\n" +
+	"\bstanding\x18\x03 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstandingB6Z4github.com/shared-altsd/shared-altsd/internal/altspbb\x06proto3"
 
 var (
 	file_internal_altspb_refusal_proto_rawDescOnce sync.Once
@@ -192,15 +201,17 @@ var file_internal_altspb_refusal_proto_goTypes = []any{
 	(*Refusal)(nil),          // 0: sharedaltsd.handshaker.Refusal
 	(*Answer)(nil),           // 1: sharedaltsd.handshaker.Answer
 	(*HandshakerResult)(nil), // 2: sharedaltsd.handshaker.HandshakerResult
+	(*Standing)(nil),         // 3: sharedaltsd.handshaker.Standing
 }
 var file_internal_altspb_refusal_proto_depIdxs = []int32{
 	2, // 0: sharedaltsd.handshaker.Answer.result:type_name -> sharedaltsd.handshaker.HandshakerResult
 	0, // 1: sharedaltsd.handshaker.Answer.refusal:type_name -> sharedaltsd.handshaker.Refusal
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: sharedaltsd.handshaker.Answer.standing:type_name -> sharedaltsd.handshaker.Standing
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_internal_altspb_refusal_proto_init() }

@@ -127,6 +127,8 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	a.addPolicy(resp)
 	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)
+	resp.Standing = &adminpb.Standing{Watched: uint32(stats.Standing.Watched), Ended: sum(stats.Standing.Ended),
+		Kept: sum(stats.Standing.Kept), Unwatched: stats.Standing.Unwatched, Keep: stats.Standing.Keep}
 	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)
 	if privileged {
 		for _, r := range stats.Last {
@@ -137,6 +139,13 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		}
 	}
 	return resp, nil
+}
+
+func sum(counts map[string]uint64) (all uint64) {
+	for _, n := range counts {
+		all += n
+	}
+	return all
 }
 
 // counters returns the handshakes of one role, those that have ended and those of now.

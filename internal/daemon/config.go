@@ -22,7 +22,8 @@ type Config struct {
 	PublishGroups  []string
 	SecureNaming   service.SecureNaming
 	ServerAccounts []string
-	MinVersion     int // of the protocol between daemons
+	MinVersion     int  // of the protocol between daemons
+	KeepRevoked    bool // connections that would be refused now stand
 
 	HandshakeTimeout  time.Duration
 	StatementLifetime time.Duration // after which the static key is replaced as well

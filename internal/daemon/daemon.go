@@ -113,6 +113,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 		SecureNaming:        c.SecureNaming,
 		ServerAccounts:      c.ServerAccounts,
 		MinVersion:          byte(c.MinVersion),
+		KeepRevoked:         c.KeepRevoked,
 		HandshakeTimeout:    c.HandshakeTimeout,
 		Limits:              c.Limits,
 		Logger:              log,

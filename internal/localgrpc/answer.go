@@ -86,8 +86,14 @@ func (st *Stream) push() {
 	default:
 		st.out = nil
 		st.proceed()
+		if c, ok := st.call.(interface{ Sent() }); ok && !st.Waits() {
+			c.Sent()
+		}
 	}
 }
+
+// Waits reports whether answers wait for the client to take them. A Call that has a method Sent is told when they are gone.
+func (st *Stream) Waits() bool { return len(st.out) > 0 }
 
 // start sends the response's headers.
 func (st *Stream) start() {

@@ -251,7 +251,7 @@ func (c *conn) drop(st *Stream) {
 		return
 	}
 	delete(c.streams, st.id)
-	if st.working {
+	if st.working > 0 {
 		c.working++
 	} else {
 		c.peer.Account.Leave()
@@ -286,8 +286,13 @@ func (c *conn) drain() {
 	c.goAwayGently()
 }
 
-// growOld ends the connection because of its age; streams have a while to finish.
+// growOld ends the connection because of its age; streams have a while to finish. A Call that has a method GrowOld is told.
 func (c *conn) growOld() {
+	for _, st := range c.streams {
+		if call, ok := st.call.(interface{ GrowOld() }); ok {
+			call.GrowOld()
+		}
+	}
 	c.goAwayGently()
 	c.age = time.AfterFunc(c.srv.Grace, func() { c.do(c.shut) })
 }

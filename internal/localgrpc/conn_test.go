@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 func init() { // that no test waits long
@@ -288,6 +290,64 @@ func TestAnswersThatWait(t *testing.T) {
 	c.fr.WriteWindowUpdate(0, 60<<10)
 	if a := c.answer(3); a.fields["grpc-status"] != "0" || !bytes.Equal(a.data, want) {
 		t.Errorf("%v, %d bytes", a.fields, len(a.data))
+	}
+}
+
+// A talker answers each request later, and says more when its answers are gone, up to so many bytes.
+type talker struct {
+	echo
+	more int
+}
+
+func (k *talker) Message(b []byte) {
+	b = bytes.Clone(b)
+	k.st.Go(func() { k.st.Do(func() { k.echo.Message(b) }) })
+}
+
+func (k *talker) Sent() {
+	if k.more--; k.more >= 0 && !k.st.Waits() {
+		k.st.Send(wrapperspb.Bytes(bytes.Repeat([]byte("y"), 1000)))
+	}
+}
+
+// Requests that came while one was worked on are taken when it was answered, the end as well.
+func TestRequestsBehindASlowOne(t *testing.T) {
+	s := startServer(t, func(s *server) {
+		s.Handle("/test/Talk", func(st *Stream) Call { return &talker{echo: echo{st: st}} })
+	})
+	c := s.dial(t)
+	c.open(1, "/test/Talk")
+	c.fr.WriteData(1, false, slices.Concat(message(10), message(20)))
+	c.fr.WriteData(1, true, message(30))
+	want := slices.Concat(message(10), message(20), message(30))
+	if a := c.answer(1); a.fields["grpc-status"] != "0" || !bytes.Equal(a.data, want) {
+		t.Errorf("%+v", a)
+	}
+}
+
+// A call is told when its answers are gone, so that what it has to say need not wait in memory.
+func TestSent(t *testing.T) {
+	s := startServer(t, func(s *server) {
+		s.Handle("/test/Talk", func(st *Stream) Call { return &talker{echo{st: st}, 1} })
+	})
+	c := s.dial(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+	c.open(1, "/test/Talk")
+	c.fr.WriteData(1, false, message(100))
+	var data []byte
+	for want := len(message(100)) + len(message(1000)); len(data) < want; {
+		f, err := c.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := f.(*http2.DataFrame); ok {
+			if len(data) == 0 {
+				c.fr.WriteWindowUpdate(1, 60<<10)
+			}
+			data = append(data, f.Data()...)
+		}
+	}
+	if !bytes.HasPrefix(data, message(100)) || !bytes.HasSuffix(data, []byte("yyyy")) {
+		t.Errorf("%d bytes: %q", len(data), data)
 	}
 }
 

@@ -35,7 +35,7 @@ type Stream struct {
 	over    bool               // the call is; final is what is left to send
 	final   []byte             // trailers' header block
 	ended   bool               // End was called
-	working bool               // a function of Go's runs
+	working int                // functions of Go's that run
 
 	recvClosed bool
 	recvWindow int
@@ -56,18 +56,19 @@ func (st *Stream) Do(f func()) {
 	defer st.c.mu.Unlock()
 	f()
 	if !st.c.closed {
+		st.proceed() // to the request that came while the one before was worked on
 		st.c.flush()
 	}
 }
 
 // Go runs f beside the connection. The stream counts as one until f has returned, even if the call is over before.
 func (st *Stream) Go(f func()) {
-	st.working = true
+	st.working++
 	go func() {
 		f()
 		st.c.mu.Lock()
 		defer st.c.mu.Unlock()
-		if st.working = false; st.c.streams[st.id] != st {
+		if st.working--; st.working == 0 && st.c.streams[st.id] != st {
 			st.c.working--
 			st.c.peer.Account.Leave()
 		}

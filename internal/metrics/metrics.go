@@ -52,6 +52,9 @@ type State struct {
 	CacheEntries                         int
 	Denied                               int       // lines of what is denied before all rules
 	DeniedRefusedSince                   time.Time // of a change of it that stands refused, zero for none
+	Watched                              int       // connections that stand
+	Unwatched                            uint64    // that could not be watched
+	Ended, Kept                          map[string]uint64
 }
 
 // A Set is all that the daemon counts. Its methods may be called at the same time.
@@ -242,8 +245,37 @@ func (s *Set) Write(w io.Writer, state State) error {
 	e.single("shared_altsd_denied_entries", "gauge", "Denials in force, which go before all rules.", float64(state.Denied))
 	e.single("shared_altsd_denied_refused_since_seconds", "gauge",
 		"Since when a change of what is denied stands refused, seconds since 1970; 0 if none does.", since(state.DeniedRefusedSince))
+	writeStanding(e, &state)
 	s.writeProcess(e)
 	return e.Flush()
+}
+
+// refusalsOfStanding are the reasons for which connections that stand are ended, which alerts are made of.
+var refusalsOfStanding = []reason.Code{reason.CertificateExpired, reason.CertificateRevoked, reason.DeniedByPolicy, reason.UnknownCA}
+
+// writeStanding writes what is counted of connections that stand.
+func writeStanding(e exposition, state *State) {
+	e.single("shared_altsd_standing_connections", "gauge",
+		"Connections that stand and are watched, to be ended when they would be refused.", float64(state.Watched))
+	e.family("shared_altsd_standing_refused_total", "counter",
+		"Connections that stood and would be refused now, by reason and result (ended, or kept by --on-revoke keep or permissive rules).")
+	for _, r := range []struct {
+		result string
+		n      map[string]uint64
+	}{{"ended", state.Ended}, {"kept", state.Kept}} {
+		all := maps.Clone(r.n)
+		for _, c := range refusalsOfStanding {
+			if all == nil {
+				all = make(map[string]uint64)
+			}
+			all[c.String()] += 0
+		}
+		for _, name := range sorted(all, cmp.Compare[string]) {
+			e.sample("shared_altsd_standing_refused_total", float64(all[name]), label{"result", r.result}, label{"reason", name})
+		}
+	}
+	e.single("shared_altsd_standing_unwatched_total", "counter",
+		"Connections of applications that can be told of their end, which could not be watched.", float64(state.Unwatched))
 }
 
 func (s *Set) writeCounted(e exposition) {
