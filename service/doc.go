@@ -12,6 +12,7 @@
 //	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
 //	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache; userfiles.go says how
 //	               a lookup queues
+//	vacancies.go   the account that a socket gives out (socket.go), which that database must not have
 //	share.go       whose part of the daemon something counts as
 //
 // then by a stream of gRPC
@@ -52,7 +53,8 @@
 //
 // # The identity of the caller
 //
-// is the account of the effective uid at connect. Its name must lead back to the same uid. The overflow uid, 65534,
+// is the account of the effective uid at connect, or, at a socket that gives out an account, that one, which nobody in the
+// user database may have. Its name must lead back to the same uid. The overflow uid, 65534,
 // 2^32-1 and uids without a name are refused. The user database is read as AccountSource says; it is asked with a
 // deadline, once for concurrent callers, and cached for 30 seconds, a name for 30 more while it is asked for again
 // (refusals for 5).

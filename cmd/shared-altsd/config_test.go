@@ -20,14 +20,14 @@ func configured(text string, args ...string) (c *serveConfig, code int, stderr s
 }
 
 func TestConfigFile(t *testing.T) {
-	text := "# comment\n\n  socket-mode = 0640   # trailing\nsocket=/a#b\nsocket = /c,uids=1-2\r\n" +
+	text := "# comment\n\n  socket-mode = 0640   # trailing\nsocket=/a#b\nsocket = /c,uids=1-2,account=A+,label=b\r\n" +
 		"allow-domain-accounts = yes\nca = a.test=/x = y\n"
 	c, code, stderr := configured(text, "--socket-mode", "0600", "--log-level", "debug")
 	if code != 0 {
 		t.Fatal(stderr)
 	}
 	got := fmt.Sprintln(c.SocketMode, c.Sockets, c.Files.AllowDomainAccounts, c.Files.CAs, c.logLevel, c.logFormat)
-	want := "-rw------- [{/a#b []} {/c [{1 2}]}] true [{[a.test] /x = y}] debug text\n"
+	want := "-rw------- [{/a#b {[]   }} {/c {[{1 2}] a+ b }}] true [{[a.test] /x = y}] debug text\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

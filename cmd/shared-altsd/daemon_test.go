@@ -235,6 +235,12 @@ func TestSocketActivation(t *testing.T) {
 			t.Errorf("exit status %d: %s %s", code, out, errs)
 		}
 	})
+	t.Run("account before uids", func(t *testing.T) {
+		p := activate(t, fmt.Sprintf("account=greeter+,uids=%d", uid), "$$")
+		if code := p.wait(); code != 1 || !strings.Contains(p.log.String(), "the first must be uids=N-M") {
+			t.Errorf("exit status %d: %s", code, p.log)
+		}
+	})
 	t.Run("bad account", func(t *testing.T) {
 		p := activate(t, fmt.Sprintf("uids=%d,account=a@b", uid), "$$")
 		if code := p.wait(); code != 1 || !strings.Contains(p.log.String(), "FileDescriptorName=uids=") ||

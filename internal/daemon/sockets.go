@@ -63,7 +63,7 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 	taken := map[string]bool{}
 	for _, in := range inherited {
 		use, listed := uses[in.path]
-		if strings.HasPrefix(in.name, "uids=") {
+		if strings.Contains(in.name, "=") { // one that is misspelt must not serve everybody
 			if listed {
 				return nil, fmt.Errorf("the socket %s has uids in its unit (FileDescriptorName=) and is a --socket as well: "+
 					"limit it in one place", in.path)
