@@ -53,7 +53,7 @@ images:
 	docker build -q --target app -t shared-altsd-app:local dist/image
 
 # DEPLOY_TEST chooses among the tests, as go test -run does.
-DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 25m ./deploy/test -run
+DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 40m ./deploy/test -run
 
 compose-test: images
 	$(DEPLOY_TEST) '^TestCompose$$'
