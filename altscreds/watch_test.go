@@ -239,8 +239,8 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 				}
 				b := []byte("x")
 				for range 20 {
-					if _, err = c.Write(b); err == nil {
-						_, err = c.Read(b)
+					if _, err := c.Write(b); err == nil {
+						c.Read(b)
 					}
 				}
 				c.Close()
@@ -262,4 +262,3 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 		deny(t, s.client, "deny any * "+who+"\n")
 	}
 }
-
