@@ -60,12 +60,12 @@ func WatchWithin(first, idle time.Duration) (restore func()) {
 	return func() { set(oldFirst, oldIdle) }
 }
 
-// Watched returns how many connections are watched, and how many streams there are for it.
-func Watched() (conns, streams int) {
+// Watched returns how many connections are watched by the daemon at a socket, and how many streams there are for it.
+func Watched(socket string) (conns, streams int) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()
 	for _, d := range daemonConns.byKey {
-		if w := d.watcher; w != nil {
+		if w := d.watcher; w != nil && d.key.socket == socket {
 			w.mu.Lock()
 			conns += len(w.conns)
 			w.mu.Unlock()

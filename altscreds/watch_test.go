@@ -147,7 +147,7 @@ func TestRule49ClosedIsNotWatched(t *testing.T) {
 	}
 	eventually(t, "closed connections are watched", func() bool { return s.client.Snapshot().Standing.Watched == 1 })
 	conns[0].Close()
-	eventually(t, "the stream outlives its connections", func() bool { _, streams := altscreds.Watched(); return streams == 0 })
+	eventually(t, "the stream outlives its connections", func() bool { _, streams := altscreds.Watched(s.socket); return streams == 0 })
 	wantEcho(t, s.dial(t, s.to2))
 	eventually(t, "a new connection is not watched", func() bool { return s.client.Snapshot().Standing.Watched == 1 })
 }
