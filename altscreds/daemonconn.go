@@ -156,16 +156,21 @@ func (d *daemonConn) watched() {
 	}
 }
 
-// retire keeps d from new handshakes, and closes what no handshake uses; daemonConns.mu is held.
-func (d *daemonConn) retire() {
+// unwatch lets go of the connections that are watched; daemonConns.mu is held.
+func (d *daemonConn) unwatch() {
 	if d.watcher != nil {
 		d.watcher.stop()
 		d.watcher = nil
 	}
+}
+
+// retire keeps d from new handshakes, and closes what no handshake uses; daemonConns.mu is held.
+func (d *daemonConn) retire() {
 	if d.users == 0 {
 		d.close()
 		return
 	}
+	d.unwatch()
 	d.retired = true
 	delete(daemonConns.byKey, d.key)
 	d.closeHandoverConns()
@@ -174,6 +179,7 @@ func (d *daemonConn) retire() {
 // close ends the connection; daemonConns.mu is held and there are no users.
 func (d *daemonConn) close() {
 	d.closed = true
+	d.unwatch()
 	if d.idle != nil {
 		d.idle.Stop()
 	}

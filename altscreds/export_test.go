@@ -49,17 +49,23 @@ func init() {
 
 // WatchWithin sets within how long a lost stream of watched connections is begun again, and how long it outlives the last.
 func WatchWithin(first, idle time.Duration) (restore func()) {
-	oldFirst, oldIdle := watchFirst, watchIdle
-	watchFirst, watchIdle = first, idle
-	return func() { watchFirst, watchIdle = oldFirst, oldIdle }
+	set := func(f, i time.Duration) (time.Duration, time.Duration) {
+		daemonConns.mu.Lock()
+		defer daemonConns.mu.Unlock()
+		oldFirst, oldIdle := watchFirst, watchIdle
+		watchFirst, watchIdle = f, i
+		return oldFirst, oldIdle
+	}
+	oldFirst, oldIdle := set(first, idle)
+	return func() { set(oldFirst, oldIdle) }
 }
 
-// Watched returns how many connections are watched, and how many streams there are for it.
-func Watched() (conns, streams int) {
+// Watched returns how many connections are watched by the daemon at a socket, and how many streams there are for it.
+func Watched(socket string) (conns, streams int) {
 	daemonConns.mu.Lock()
 	defer daemonConns.mu.Unlock()
 	for _, d := range daemonConns.byKey {
-		if w := d.watcher; w != nil {
+		if w := d.watcher; w != nil && d.key.socket == socket {
 			w.mu.Lock()
 			conns += len(w.conns)
 			w.mu.Unlock()

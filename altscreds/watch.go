@@ -22,7 +22,7 @@ const (
 	watchMost = time.Minute
 )
 
-// Variables for tests.
+// Variables for tests, of daemonConns.mu: a watcher has those of its beginning.
 var (
 	// watchFirst is within how long a lost stream is begun again: a restarted daemon hears of all programs at once.
 	watchFirst = 2 * time.Second
@@ -41,9 +41,10 @@ type watching struct {
 
 // A watcher has the connections watched that were made under one identity, by one daemon.
 type watcher struct {
-	d   *daemonConn
-	ctx context.Context
-	end context.CancelFunc
+	d           *daemonConn
+	ctx         context.Context
+	end         context.CancelFunc
+	first, rest time.Duration // watchFirst and watchIdle
 
 	mu      sync.Mutex
 	conns   map[uint64]*Conn
@@ -54,8 +55,9 @@ type watcher struct {
 	running bool
 }
 
+// newWatcher makes a watcher; daemonConns.mu is held.
 func newWatcher(d *daemonConn) *watcher {
-	w := &watcher{d: d, conns: make(map[uint64]*Conn), wake: make(chan struct{}, 1)}
+	w := &watcher{d: d, first: watchFirst, rest: watchIdle, conns: make(map[uint64]*Conn), wake: make(chan struct{}, 1)}
 	w.ctx, w.end = context.WithCancel(context.Background())
 	return w
 }
@@ -112,7 +114,7 @@ func (w *watcher) stop() {
 // asked, ends nothing.
 func (w *watcher) run() {
 	defer w.d.watched()
-	pause := watchFirst
+	pause := w.first
 	for {
 		began := time.Now()
 		moved := w.stream()
@@ -121,10 +123,10 @@ func (w *watcher) run() {
 		}
 		switch {
 		case moved:
-			pause = watchFirst
+			pause = w.first
 			continue
 		case time.Since(began) > watchMost:
-			pause = watchFirst
+			pause = w.first
 		}
 		// All of the pause is chance, so that programs that have lost the daemon together do not come back so.
 		select {
@@ -206,7 +208,7 @@ func (w *watcher) stream() (moved bool) {
 
 // send presents connections and takes them off, a request at a time, until there has been none for a while.
 func (w *watcher) send(ctx context.Context, stream watchStream, answered, move <-chan struct{}) {
-	look := time.NewTicker(watchIdle)
+	look := time.NewTicker(w.rest)
 	defer look.Stop()
 	empty := 0
 	for {

@@ -147,7 +147,7 @@ func TestRule49ClosedIsNotWatched(t *testing.T) {
 	}
 	eventually(t, "closed connections are watched", func() bool { return s.client.Snapshot().Standing.Watched == 1 })
 	conns[0].Close()
-	eventually(t, "the stream outlives its connections", func() bool { _, streams := altscreds.Watched(); return streams == 0 })
+	eventually(t, "the stream outlives its connections", func() bool { _, streams := altscreds.Watched(s.socket); return streams == 0 })
 	wantEcho(t, s.dial(t, s.to2))
 	eventually(t, "a new connection is not watched", func() bool { return s.client.Snapshot().Standing.Watched == 1 })
 }
@@ -239,8 +239,8 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 				}
 				b := []byte("x")
 				for range 20 {
-					if _, err = c.Write(b); err == nil {
-						_, err = c.Read(b)
+					if _, err := c.Write(b); err == nil {
+						c.Read(b)
 					}
 				}
 				c.Close()
@@ -262,4 +262,3 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 		deny(t, s.client, "deny any * "+who+"\n")
 	}
 }
-

@@ -36,11 +36,11 @@ const (
 type watches struct {
 	records *tally[share]
 	streams *tally[share]
-	begin   sync.Once     // starts keepJudging
 	sooner  chan struct{} // has an entry if there is something to judge before the time
 
 	mu        sync.Mutex
 	calls     map[*watchCall]struct{}
+	judging   bool      // keepJudging runs
 	next      time.Time // the earliest end of a certificate
 	armed     time.Time // when keepJudging looks next; zero while it does
 	ended     map[string]uint64
@@ -231,7 +231,38 @@ func (j *judge) find(r *standing.Record, judged bool) (f finding) {
 	return f
 }
 
-// keepJudging judges what is watched, until the daemon stops.
+// watchMore adds a call, and starts keepJudging for the first.
+func (s *Server) watchMore(c *watchCall) {
+	w := &s.watches
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls[c] = struct{}{}
+	if !w.judging {
+		w.judging = true
+		go s.keepJudging()
+	}
+}
+
+// leave takes a call off.
+func (w *watches) leave(c *watchCall) {
+	w.mu.Lock()
+	delete(w.calls, c)
+	last := len(w.calls) == 0
+	w.mu.Unlock()
+	if last {
+		w.soon()
+	}
+}
+
+// idle reports whether there are no calls, after which the next one starts keepJudging again.
+func (w *watches) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judging = len(w.calls) > 0
+	return !w.judging
+}
+
+// keepJudging judges what is watched, until nothing is, or the daemon stops.
 func (s *Server) keepJudging() {
 	timer := time.NewTimer(standingLook)
 	defer timer.Stop()
@@ -247,6 +278,9 @@ func (s *Server) keepJudging() {
 		}
 		s.makeRoom()
 		s.judgeAgain(all)
+		if s.watches.idle() {
+			return
+		}
 		timer.Reset(s.watches.wait())
 		select {
 		case <-s.draining.Done():

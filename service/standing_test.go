@@ -447,6 +447,25 @@ func TestRule49HostileSubscriber(t *testing.T) {
 	w.want(reason.DeniedByPolicy, 100)
 }
 
+// TestRule49Nameless: a uid without a name has nothing watched, whatever record it presents, and holds nothing after that.
+func TestRule49Nameless(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: accountsFunc(func(_ context.Context, uid uint32) (Account, error) {
+		return Account{}, reason.Errorf(reason.LocalAccount, "uid %d has no account", uid)
+	})})
+	for range 20 {
+		w := watch(t, alpha.socket)
+		w.send(&altspb.WatchRequest{Add: []*altspb.Watched{{Id: 1, Standing: synthetic(t, "eve")}}})
+		w.recv()
+		wantErr(t, w.err, codes.PermissionDenied, "local_account")
+		if len(w.ended) > 0 {
+			t.Fatalf("ended %v", w.ended)
+		}
+	}
+	if st := alpha.watches.stats(); st.Watched != 0 || alpha.watches.streams.sum() != 0 {
+		t.Errorf("%+v, and %d streams count still", st, alpha.watches.streams.sum())
+	}
+}
+
 // TestRule49AnswersNotRead: who reads no answers holds nobody up, and what he is told of is bounded by what he watched.
 func TestRule49AnswersNotRead(t *testing.T) {
 	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice")})

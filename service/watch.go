@@ -76,10 +76,7 @@ func (s *Server) newWatch(caller Caller, st *localgrpc.Stream) *watchCall {
 			"processes, or raise the limit of connections", c.stream, s.watches.streams.perAccount)
 		return c
 	}
-	s.watches.mu.Lock()
-	s.watches.calls[c] = struct{}{}
-	s.watches.mu.Unlock()
-	s.watches.begin.Do(func() { go s.keepJudging() })
+	s.watchMore(c)
 	return c
 }
 
@@ -143,9 +140,7 @@ func (c *watchCall) close() {
 		return
 	}
 	c.over = true
-	c.srv.watches.mu.Lock()
-	delete(c.srv.watches.calls, c)
-	c.srv.watches.mu.Unlock()
+	c.srv.watches.leave(c)
 	c.count(c.endings, len(c.records))
 	c.records, c.endings, c.unwatched = nil, nil, nil
 	if c.entered {
