@@ -84,7 +84,7 @@ func TestPolicyReload(t *testing.T) {
 	s := &standard{rules: l.rules, apply: func(p *policy.Policy) { now = p }, forget: func() { forgotten++ }}
 	s.start()
 	var logs bytes.Buffer
-	r := newReloader(f, f.state(), m, s, &listMemory{marks: certbind.Marks{}}, slog.New(slog.NewTextHandler(&logs, nil)), func(error) {})
+	r := newReloader(f, f.state(), m, s, &listMemory{marks: certbind.Marks{}}, slog.New(slog.NewTextHandler(&logs, nil)), func(error, *refusal) {})
 	polls := func() { r.poll(); r.poll() }
 	want := func(when string, alice, bob bool, refused bool) {
 		t.Helper()
