@@ -99,7 +99,7 @@ type deniedStore struct {
 func openDenied(dir string, p *standard, log *slog.Logger) (*deniedStore, error) {
 	s := &deniedStore{policy: p, log: log}
 	if dir == "" {
-		if _, err := os.Lstat(DefaultDeniedDir); err != nil {
+		if _, err := os.Lstat(DefaultDeniedDir); errors.Is(err, fs.ErrNotExist) {
 			return s, nil
 		}
 		dir = DefaultDeniedDir
