@@ -58,7 +58,7 @@ func ReadDenied(dir string) (*DeniedFiles, error) {
 	d := new(DeniedFiles)
 	path := filepath.Join(dir, DeniedFile)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		data, err := readOwnFile(path, maxPolicySize, "could deny, or let again, whom they like")
+		data, err := readOwnFile(path, policy.MaxBytes, "could deny, or let again, whom they like")
 		if err != nil {
 			return nil, err
 		}
