@@ -215,15 +215,20 @@ func (s *deniedStore) reload(by string) error {
 
 // lost refuses files that have gone as a whole while what they denied is in force: a disk that is away lets nobody in.
 func (s *deniedStore) lost(files *DeniedFiles) error {
-	switch {
-	case s.files.Own && !files.Own && len(deniedEntries(&DeniedFiles{Files: s.files.Files[:1]})) > 0:
-		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
-			filepath.Join(s.dir, DeniedFile))
-	case s.files.More && !files.More && slices.ContainsFunc(s.entries, func(e string) bool { return strings.HasPrefix(e, DeniedMore+"/") }):
-		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
-			filepath.Join(s.dir, DeniedMore))
+	denied := func(by string) bool {
+		return slices.ContainsFunc(s.entries, func(e string) bool { return strings.HasPrefix(e, by) })
 	}
-	return nil
+	gone := ""
+	switch {
+	case s.files.Own && !files.Own && denied(DeniedFile+": "):
+		gone = DeniedFile
+	case s.files.More && !files.More && denied(DeniedMore+"/"):
+		gone = DeniedMore
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
+		filepath.Join(s.dir, gone))
 }
 
 // refuse notes and logs a refusal; the same once more is not logged again.
