@@ -49,7 +49,8 @@ func (a *Account) divide(published, local []string) {
 // An AccountDatabase knows who a uid is. An error is a *reason.Error that names cause and cure: LocalAccount if the
 // account may not take part, Internal if the database failed. It is safe for concurrent use.
 //
-// One that has a method LookFor as well, as Accounts, is told by it which groups Account.LocalGroups has to have.
+// One that has a method LookFor as well, as Accounts, is told by it which groups Account.LocalGroups has to have. For
+// sockets that give out accounts it has to be Accounts, which can say that there is nobody of a name.
 type AccountDatabase interface {
 	Lookup(ctx context.Context, uid uint32) (Account, error)
 }
