@@ -262,4 +262,3 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 		deny(t, s.client, "deny any * "+who+"\n")
 	}
 }
-
