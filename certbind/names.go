@@ -127,7 +127,8 @@ func validAttribute(a Attribute, allowDomain bool) error {
 			return errors.New(`the attribute "uid" is not a decimal number below 2^32 without leading zeros`)
 		}
 	case "socket":
-		if len(a.Value) < 1 || len(a.Value) > maxSocketLabel || strings.Trim(a.Value, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" {
+		const allowed = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+		if len(a.Value) < 1 || len(a.Value) > maxSocketLabel || strings.Trim(a.Value, allowed) != "" {
 			return fmt.Errorf(`the attribute "socket" is not 1 to %d lower-case ASCII letters, digits, dots and hyphens`, maxSocketLabel)
 		}
 	case "groups":

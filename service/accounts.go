@@ -49,7 +49,8 @@ func (a *Account) divide(published, local []string) {
 // An AccountDatabase knows who a uid is. An error is a *reason.Error that names cause and cure: LocalAccount if the
 // account may not take part, Internal if the database failed. It is safe for concurrent use.
 //
-// One that has a method LookFor as well, as Accounts, is told by it which groups Account.LocalGroups has to have.
+// One that has a method LookFor as well, as Accounts, is told by it which groups Account.LocalGroups has to have. For
+// sockets that give out accounts it has to be Accounts, which can say that there is nobody of a name.
 type AccountDatabase interface {
 	Lookup(ctx context.Context, uid uint32) (Account, error)
 }
@@ -138,7 +139,7 @@ type accountEntry struct {
 	named bool          // the uid had a name when the database last answered
 	done  chan struct{} // closed when the fields below are set
 	until time.Time     // when it is to be asked again
-	local []string      // what Accounts.local was when it began
+	local []string      // the groups of Account.LocalGroups that it asks about; of a name it asks about none
 	acct  Account
 	err   error
 }
@@ -274,17 +275,17 @@ func (a *Accounts) classOf(uid uint32) uidClass {
 func (a *Accounts) Ready(uid uint32) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.ready(a.entries[uid])
+	return a.ready(a.entries[uid], a.local)
 }
 
-// ready reports whether await would answer at once; a.mu is held.
-func (a *Accounts) ready(e *accountEntry) bool {
+// ready reports whether await would answer about groups at once; a.mu is held.
+func (a *Accounts) ready(e *accountEntry, groups []string) bool {
 	if e == nil {
 		return false
 	}
 	const margin = time.Second // until Lookup is called
 	switch {
-	case !e.covers(a.local):
+	case !e.covers(groups):
 		return false
 	case !e.found():
 	case time.Until(e.until) > margin:
@@ -294,7 +295,7 @@ func (a *Accounts) ready(e *accountEntry) bool {
 	case reason.Of(e.err) != reason.Internal:
 		return false
 	}
-	return e.last != nil && e.last.covers(a.local) && time.Until(e.last.until.Add(a.stale)) > margin
+	return e.last != nil && e.last.covers(groups) && time.Until(e.last.until.Add(a.stale)) > margin
 }
 
 func (a *Accounts) class(uid uint32) uidClass {
@@ -335,15 +336,15 @@ func (a *Accounts) entry(uid uint32) (*accountEntry, error) {
 				"the user database does not answer for %d accounts already", accountsKept)
 		}
 	}
-	e := a.after(old, now)
+	e := a.after(old, now, a.local)
 	a.entries[uid] = e
 	go a.fill(e, subject{uid: uid}, l.places)
 	return e, nil
 }
 
-// after returns the entry of a lookup that begins now, in the place of old, nil if there was none.
-func (a *Accounts) after(old *accountEntry, now time.Time) *accountEntry {
-	e := &accountEntry{done: make(chan struct{}), local: a.local}
+// after returns the entry of a lookup that begins now and asks about groups, in the place of old, nil if there was none.
+func (a *Accounts) after(old *accountEntry, now time.Time, groups []string) *accountEntry {
+	e := &accountEntry{done: make(chan struct{}), local: groups}
 	e.ends.Store(now.Add(a.opts.Timeout).UnixNano())
 	switch {
 	case old == nil:

@@ -9,7 +9,7 @@
 // a start request: the daemon carries the bytes itself and answers once. From accept to key the way of a handshake is
 //
 //	connection.go  a connection, whose first byte says which of the two it is for
-//	caller.go      who holds it: SO_PEERCRED, once; whether he may; and, for each handshake, his account
+//	caller.go      who holds it: SO_PEERCRED, once; whether he may
 //	accounts.go    the account that a uid has, from the user database (usersource.go) or a cache; userfiles.go says how
 //	               a lookup queues
 //	vacancies.go   the account that a socket gives out (socket.go), which that database must not have
@@ -27,6 +27,7 @@
 // and in both
 //
 //	session.go     one handshake: one request to one response (step); it knows no transport
+//	identity.go    which account the caller is, or whom his socket makes of him
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
 //	admit.go       what a session takes up of its account's share: a stream, a turn, and

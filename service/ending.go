@@ -153,5 +153,6 @@ func (h *session) end(f *failure) *failure {
 	if asked || !f.outside && f.tell != reason.ShuttingDown {
 		h.srv.audit.finish(h.record())
 	}
+	h.judged.identity = nil // as large as the peer made it, and the session may linger
 	return f
 }

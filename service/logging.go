@@ -48,7 +48,7 @@ type Record struct {
 	ByPeer   bool              // the peer's daemon refused
 	Rule     string            // of this machine's policy, that let or refused the peer: FILE:LINE or the default; "" for none
 	Would    bool              // Rule would have refused the peer, and let him because the rules are permissive
-	Duration time.Duration     // since the start request of a client, since the first byte of the peer's at a server
+	Duration time.Duration     // since there was a place; where it ended before, since the peer's first byte, or the start request
 	// Sent and Received are bytes on the wire in each direction.
 	Sent, Received int
 

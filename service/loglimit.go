@@ -17,10 +17,10 @@ const (
 	accountsLogged = 4096 // accounts told apart; further ones count as one
 )
 
-// A windowKey tells apart what of an account's is counted: the peer's machine, by the first name of its certificate, if it was verified, the uid of one of many
-// that count as one account, the reason, and whether permissive rules would have refused it. What
-// an application says of the remote end does not count: it could make up a new one each time. Nor do the codes that this
-// version does not know, which are the peer's free choice: all such are one.
+// A windowKey tells apart what of an account's is counted: the peer's machine, by the first name of its certificate, if it
+// was verified, the uid of one of many that count as one account, the reason, and whether permissive rules would have
+// refused it. What an application says of the remote end does not count: it could make up a new one each time. Nor do the
+// codes that this version does not know, which are the peer's free choice: all such are one.
 type windowKey struct {
 	machine, reason string
 	uid             uint32

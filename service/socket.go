@@ -9,7 +9,6 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
-	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // A SocketUse says whom a socket serves, and as whom.
@@ -116,10 +115,7 @@ func (k *Socket) Fault(ctx context.Context) error {
 	if k.as == nil {
 		return nil
 	}
-	if err := k.srv.vacant(ctx, k.as.Account); reason.Of(err) != reason.Accepted {
-		return err
-	}
-	return nil
+	return k.srv.vacant(ctx, k.as.Account)
 }
 
 // Take puts a listener in the place of the one before, which is closed, and returns what answers on it: until Shutdown, or

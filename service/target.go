@@ -147,8 +147,8 @@ func (t *target) authorize(p *certbind.Peer) error {
 	}
 	if t.serverAccounts != nil && !slices.Contains(t.serverAccounts, p.Account) {
 		return reason.Errorf(reason.TargetMismatch,
-			"the server is %s, and a client that names no target account is content here only "+
-				"with %s (--server-accounts); name the target account in the application", p, shortList(t.serverAccounts))
+			"the server is %s, and by this machine's administrator a client that names no target account is content only "+
+				"with %s; name the target account in the application", p, shortList(t.serverAccounts))
 	}
 	if t.naming == Off {
 		return nil

@@ -166,7 +166,7 @@ func TestServerAccounts(t *testing.T) {
 			if err := tg.authorize(bob); (err == nil) != test.ok {
 				t.Errorf("%v for %s: %v", test.accounts, test.me, err)
 			} else if err != nil {
-				wantReason(t, err, reason.TargetMismatch, "--server-accounts")
+				wantReason(t, err, reason.TargetMismatch, "is content only with")
 			}
 			tg, err = s.newTarget(&altspb.StartClientHandshakeReq{TargetIdentities: []*altspb.Identity{accountID("bob@beta.test")}}, me)
 			if err != nil {

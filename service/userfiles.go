@@ -12,8 +12,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
-// userFiles is what the files of this machine say of a uid, which decides how a lookup queues and nothing else: uids with
-// a line in /etc/passwd are accounts, those in a range of /etc/subuid are what a user can make up by the thousand.
+// userFiles is what the files of this machine say. Of a uid it decides how a lookup queues and nothing else: uids with a
+// line in /etc/passwd are accounts, those in a range of /etc/subuid are what a user can make up by the thousand. A name that
+// a socket gives out is refused if /etc/passwd has it (vacancies.go).
 type userFiles struct {
 	passwd, subuid string // paths
 

@@ -26,7 +26,7 @@ func (a *Accounts) vacant(ctx context.Context, name string) error {
 func (a *Accounts) vacantReady(name string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.ready(a.vacancies[name])
+	return a.ready(a.vacancies[name], nil)
 }
 
 // vacancy returns the entry to wait for, starting a lookup if there is none or it has aged.
@@ -38,7 +38,7 @@ func (a *Accounts) vacancy(name string) *accountEntry {
 	if old != nil && !old.aged(now) {
 		return old
 	}
-	e := a.after(old, now)
+	e := a.after(old, now, nil)
 	a.vacancies[name] = e
 	go a.fill(e, subject{name: name}, a.lanes[unnamed].places)
 	return e

@@ -109,9 +109,13 @@ func TestRule50LaterInTheDatabase(t *testing.T) {
 		if err := settled(); err != nil {
 			t.Errorf("once the account is gone: %v", err)
 		}
+		a.LookFor([]string{"wheel"}) // which is no question about a name
+		if !a.vacantReady("greeter+") {
+			t.Error("it is not known at once when a policy asks about another group")
+		}
 		say = errors.New("LDAP is down")
 		time.Sleep(accountFresh + time.Second)
-		if err := settled(); err != nil {
+		if err := settled(); err != nil || !a.vacantReady("greeter+") {
 			t.Errorf("the first half of a minute of silence: %v", err)
 		}
 		time.Sleep(minute)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -154,7 +156,11 @@ func (d *denyFlags) rule(args []string) (rule denylist.Rule, n int, err error) {
 // refuses.
 func (d *denyFlags) enforce(data []byte, who string, back func() error) (state string, err error) {
 	resp, err := d.admin().ReadDenied(who)
-	if err == nil && [32]byte(resp.Sha256) != sha256.Sum256(data) {
+	if sum := sha256.Sum256(data); err == nil && !bytes.Equal(resp.Sha256, sum[:]) {
+		if dir, _ := filepath.Abs(d.dir); dir == resp.Dir {
+			return "", fmt.Errorf("somebody else wrote %s meanwhile, and what he wrote is in force: look ('shared-altsd deny --list'), "+
+				"and deny again", daemon.DeniedFile)
+		}
 		err = adminclient.Refused{Err: fmt.Errorf("the daemon reads another file, in %s: give --denied %s", resp.Dir, resp.Dir)}
 	}
 	_, refused := err.(adminclient.Refused)

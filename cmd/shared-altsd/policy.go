@@ -15,9 +15,10 @@ var policyCommand = &cli.Command{
 	Summary: "say what the policy would say of a connection, and by which line",
 	About: `
 Says whether PEER, ACCOUNT@MACHINE, and the account LOCAL of this machine may talk to each other, and which line says so: by
-the policy of the running daemon, or with --policy or --denied by one in files. Where the daemon is asked, everybody may
-ask of his own account, and root of all. Only this machine's side is judged, and the peer's certificate is not known: lines
-that ask for something of it are named, unless --condition says that it is so. Exit status 0 if it is allowed, 1 if it is refused, 2 for a mistake.
+the policy of the running daemon, or with --policy or --denied by one in files. Where the daemon is asked, everybody may ask
+of his own account, and root of all. Only this machine's side is judged, and the peer's certificate is not known: lines that
+ask for something of it are named, unless --condition says that it is so. Exit status 0 if it is allowed, 1 if it is
+refused, 2 for a mistake.
 
   shared-altsd policy test alice@alpha.example.com greeter
   shared-altsd policy test alice@alpha.example.com greeter --in --service 6432 --group dba
@@ -37,7 +38,8 @@ that ask for something of it are named, unless --condition says that it is so. E
 			return nil
 		}
 		options := append(d.options(),
-			cli.Option{Name: "in", Group: group, Value: cli.Switch(&in), Help: "LOCAL accepts. Without --in and --out, both are judged."},
+			cli.Option{Name: "in", Group: group, Value: cli.Switch(&in),
+				Help: "LOCAL accepts. Without --in and --out, both are judged."},
 			cli.Option{Name: "out", Group: group, Value: cli.Switch(&out), Help: "LOCAL dials."},
 			cli.Option{Name: "service", Group: group, Value: cli.String(&req.Service, "NAME"), Default: "grpc",
 				Help: "Application protocol."},
@@ -79,7 +81,8 @@ that ask for something of it are named, unless --condition says that it is so. E
 }
 
 // testRules asks the files, if there are any, else the daemon.
-func testRules(d *daemonFlags, dir, denied string, domains bool, req *adminpb.TestRulesRequest) (*adminpb.TestRulesResponse, error) {
+func testRules(d *daemonFlags, dir, denied string, domains bool, req *adminpb.TestRulesRequest) (*adminpb.TestRulesResponse,
+	error) {
 	if dir != "" || denied != "" {
 		return daemon.TestRules(dir, denied, domains, req)
 	}

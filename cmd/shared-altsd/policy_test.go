@@ -235,3 +235,27 @@ func TestConditionsOfPeers(t *testing.T) {
 		}
 	}
 }
+
+// A denial that the daemon did not read is none: the file is as it was, but for what another wrote into it meanwhile.
+func TestDenyOfAnotherFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may deny")
+	}
+	const before = "deny any * *@stolen.example.com\n"
+	_, denied := rulesIn(t, "", before)
+	_, other := rulesIn(t, "", before)
+	p, _, _ := one(t, testca.Options{}, testca.Leaf{}, "--denied", denied)
+	code, _, errs := altsd(t, "deny", "mallory@b.example.com", "--socket", p.socket, "--denied", other)
+	data, err := os.ReadFile(filepath.Join(other, "denied.policy"))
+	if code != 1 || !strings.Contains(errs, "the daemon reads another file, in "+denied+": give --denied "+denied) || err != nil || string(data) != before {
+		t.Errorf("%d, %s; the file is %q, %v", code, errs, data, err)
+	}
+	d := &denyFlags{daemonFlags: daemonFlags{socket: p.socket, uid: os.Geteuid()}, dir: denied}
+	_, err = d.enforce([]byte("deny any * mallory@b.example.com\n"), "root", func() error {
+		t.Error("what another wrote was taken back")
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "somebody else wrote denied.policy meanwhile") {
+		t.Error(err)
+	}
+}

@@ -23,8 +23,9 @@ proves account@machine to the daemons of other machines with this machine's cert
   shared-altsd serve --credentials /etc/shared-altsd/machine.pem --ca /etc/shared-altsd/ca.pem
 
 SIGHUP, and a change of the files of --credentials, --key, --ca, --crl and --policy, bring all of them into force together
-for the next handshake, or none, with the reason in the log; those of --denied are read apart from them. SIGTERM and SIGINT let handshakes in flight finish; a second
-one does not. Sockets that systemd passes (LISTEN_FDS) are served in the place of --socket.`,
+for the next handshake, or none, with the reason in the log; those of --denied are read apart from them. SIGTERM and
+SIGINT let handshakes in flight finish; a second one does not. Sockets that systemd passes (LISTEN_FDS) are served in the
+place of --socket.`,
 	Config: configFile("Log and configuration:"),
 	Setup: func() ([]cli.Option, func([]string) error) {
 		c := new(serveConfig)

@@ -16,7 +16,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
-	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/timerslack"
 	"github.com/shared-altsd/shared-altsd/internal/version"
@@ -86,23 +85,8 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, err
 	}
-	d.policy = &standard{rules: l.rules, apply: func(p *policy.Policy) { d.server.SetPolicy(p) },
-		forget: func() { d.server.ForgetWould() }}
-	if d.denied, err = openDenied(c.Denied, d.policy, log); err != nil {
-		return nil, err
-	}
 	d.metrics = metrics.New(version.Number(), l.name)
 	d.metrics.SetCAs(countedCAs(l.trust))
-	d.announcer = newAnnouncer(d.machine, log)
-	d.reloader = newReloader(c.Files, state, d.machine, d.policy, memory, log, func(err error) {
-		var since time.Time
-		if refused := d.reloader.Refused(); refused != nil {
-			since = refused.since
-		}
-		d.metrics.Reload(err, since)
-		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
-		d.announcer.announce()
-	})
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
 		Groups: c.PublishGroups})
 	d.server, err = service.New(service.Config{
@@ -122,7 +106,21 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	if err != nil {
 		return nil, withFlag(err)
 	}
+	d.policy = &standard{rules: l.rules, apply: d.server.SetPolicy, forget: d.server.ForgetWould}
+	if d.denied, err = openDenied(c.Denied, d.policy, log); err != nil {
+		return nil, err
+	}
 	d.policy.start()
+	d.announcer = newAnnouncer(d.machine, log)
+	d.reloader = newReloader(c.Files, state, d.machine, d.policy, memory, log, func(err error, refused *refusal) {
+		var since time.Time
+		if refused != nil {
+			since = refused.since
+		}
+		d.metrics.Reload(err, since)
+		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
+		d.announcer.announce()
+	})
 	d.admin = addAdmin(d.server, d.machine, d.reloader, d.policy, d.denied, d.metrics)
 	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {

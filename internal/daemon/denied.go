@@ -58,7 +58,7 @@ func ReadDenied(dir string) (*DeniedFiles, error) {
 	d := new(DeniedFiles)
 	path := filepath.Join(dir, DeniedFile)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		data, err := readOwnFile(path, maxPolicySize, "could deny, or let again, whom they like")
+		data, err := readOwnFile(path, policy.MaxBytes, "could deny, or let again, whom they like")
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ type deniedStore struct {
 func openDenied(dir string, p *standard, log *slog.Logger) (*deniedStore, error) {
 	s := &deniedStore{policy: p, log: log}
 	if dir == "" {
-		if _, err := os.Lstat(DefaultDeniedDir); err != nil {
+		if _, err := os.Lstat(DefaultDeniedDir); errors.Is(err, fs.ErrNotExist) {
 			return s, nil
 		}
 		dir = DefaultDeniedDir
@@ -215,15 +215,20 @@ func (s *deniedStore) reload(by string) error {
 
 // lost refuses files that have gone as a whole while what they denied is in force: a disk that is away lets nobody in.
 func (s *deniedStore) lost(files *DeniedFiles) error {
-	switch {
-	case s.files.Own && !files.Own && len(deniedEntries(&DeniedFiles{Files: s.files.Files[:1]})) > 0:
-		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
-			filepath.Join(s.dir, DeniedFile))
-	case s.files.More && !files.More && slices.ContainsFunc(s.entries, func(e string) bool { return strings.HasPrefix(e, DeniedMore+"/") }):
-		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
-			filepath.Join(s.dir, DeniedMore))
+	denied := func(by string) bool {
+		return slices.ContainsFunc(s.entries, func(e string) bool { return strings.HasPrefix(e, by) })
 	}
-	return nil
+	gone := ""
+	switch {
+	case s.files.Own && !files.Own && denied(DeniedFile+": "):
+		gone = DeniedFile
+	case s.files.More && !files.More && denied(DeniedMore+"/"):
+		gone = DeniedMore
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
+		filepath.Join(s.dir, gone))
 }
 
 // refuse notes and logs a refusal; the same once more is not logged again.

@@ -80,7 +80,7 @@ func (l *listed) start() error {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.reloader = newReloader(l.files, l.files.state(), l.machine, noStandard(), memory, log, func(error) {})
+	l.reloader = newReloader(l.files, l.files.state(), l.machine, noStandard(), memory, log, func(error, *refusal) {})
 	l.reloader.remember()
 	return nil
 }

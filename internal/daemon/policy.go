@@ -14,11 +14,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
-// Bounds on the files of rules, those of what is denied included.
-const (
-	maxPolicyFiles = 1024
-	maxPolicySize  = 16 << 20 // bytes of all together
-)
+// maxPolicyFiles bounds the files of rules in a directory, those of what is denied included.
+const maxPolicyFiles = 1024
 
 // policyEnding ends the names of files of rules; others, those of editors for instance, are not read.
 const policyEnding = ".policy"
@@ -73,14 +70,16 @@ func readRules(dir string) ([]policy.File, error) {
 		return nil, err
 	}
 	files := make([]policy.File, 0, len(names))
-	left := int64(maxPolicySize)
+	size := 0
 	for _, name := range names {
-		data, err := readOwnFile(filepath.Join(abs, name), left, "could change who may talk to whom")
+		data, err := readOwnFile(filepath.Join(abs, name), policy.MaxBytes, "could change who may talk to whom")
 		if err != nil {
 			return nil, err
 		}
-		left -= int64(len(data))
 		files = append(files, policy.File{Name: filepath.Join(filepath.Base(abs), name), Data: data})
+		if size += len(data); size > policy.MaxBytes {
+			break // which is refused when they are parsed, with what to do
+		}
 	}
 	return files, nil
 }

@@ -61,6 +61,18 @@ func TestReadPolicy(t *testing.T) {
 	if _, err := ReadPolicy(dir); err == nil || !strings.Contains(err.Error(), "may be written by") {
 		t.Errorf("a file that everybody may write: %v", err)
 	}
+	dir = testprog.Dir(t)
+	remarks := strings.Repeat(strings.Repeat("#", 1023)+"\n", policy.MaxBytes/1024)
+	put(t, dir, "10-a.policy", remarks)
+	put(t, dir, "20-b.policy", "#\n")
+	put(t, dir, "30-c.policy", remarks)
+	if _, err := readPolicy(dir, ""); err == nil || !strings.Contains(err.Error(), "20-b.policy: the files have more than 16777216 bytes together") {
+		t.Error(err)
+	}
+	put(t, dir, "10-a.policy", remarks+"#")
+	if _, err := ReadPolicy(dir); err == nil || !strings.Contains(err.Error(), "10-a.policy has more than 16777216 bytes: this is not the file that was meant") {
+		t.Error(err)
+	}
 }
 
 // Rules come into force with everything else, all or none, and a directory that is gone or empty opens nothing.
@@ -84,7 +96,7 @@ func TestPolicyReload(t *testing.T) {
 	s := &standard{rules: l.rules, apply: func(p *policy.Policy) { now = p }, forget: func() { forgotten++ }}
 	s.start()
 	var logs bytes.Buffer
-	r := newReloader(f, f.state(), m, s, &listMemory{marks: certbind.Marks{}}, slog.New(slog.NewTextHandler(&logs, nil)), func(error) {})
+	r := newReloader(f, f.state(), m, s, &listMemory{marks: certbind.Marks{}}, slog.New(slog.NewTextHandler(&logs, nil)), func(error, *refusal) {})
 	polls := func() { r.poll(); r.poll() }
 	want := func(when string, alice, bob bool, refused bool) {
 		t.Helper()

@@ -17,7 +17,7 @@ func TestRefusalStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	outcomes := 0
-	l.observe = func(error) { outcomes++ }
+	l.observe = func(error, *refusal) { outcomes++ }
 	certificate := func(ca *testca.CA) *testca.Issued {
 		return testca.MustIssue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})
 	}

@@ -27,8 +27,8 @@ type reloader struct {
 	policy  *standard
 	memory  *listMemory // of mu
 	log     *slog.Logger
-	// observe is told the outcome of each reload, once Refused has it.
-	observe  func(error)
+	// observe is told the outcome of each reload, and what Refused returns then.
+	observe  func(err error, refused *refusal)
 	standing atomic.Pointer[refusal]
 
 	mu      sync.Mutex
@@ -41,9 +41,9 @@ type reloader struct {
 
 // newReloader watches files that machine was made of in the given state.
 func newReloader(files Files, state filesState, machine *certbind.Machine, p *standard, memory *listMemory, log *slog.Logger,
-	observe func(error)) *reloader {
-	return &reloader{files: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe, seen: state, tried: state,
-		inForce: state.credential}
+	observe func(error, *refusal)) *reloader {
+	return &reloader{files: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe,
+		seen: state, tried: state, inForce: state.credential}
 }
 
 // Refused returns what was refused and has not been made good, nil for nothing.
@@ -90,7 +90,7 @@ func (r *reloader) Refuse(why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refuse(true, why)
-	r.observe(why)
+	r.observe(why, r.Refused())
 }
 
 func (r *reloader) reload(req reloadRequest) (changed []string, err error) {
@@ -102,7 +102,7 @@ func (r *reloader) reload(req reloadRequest) (changed []string, err error) {
 	if err != nil {
 		r.refuse(handed, err)
 	}
-	r.observe(err)
+	r.observe(err, r.Refused())
 	return changed, err
 }
 

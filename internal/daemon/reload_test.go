@@ -48,7 +48,7 @@ func TestReloadAtRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var outcomes []error
-	observe := func(err error) { outcomes = append(outcomes, err) }
+	observe := func(err error, _ *refusal) { outcomes = append(outcomes, err) }
 	r := newReloader(f, f.state(), m, noStandard(), &listMemory{marks: certbind.Marks{}},
 		slog.New(slog.DiscardHandler), observe)
 	serial := func() string { return m.Credential().Leaf.SerialNumber.String() }

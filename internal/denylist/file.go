@@ -133,9 +133,7 @@ func (f *File) replace(data []byte) (err error) {
 	if f.info != nil {
 		mode = f.info.Mode().Perm()
 		st := f.info.Sys().(*syscall.Stat_t)
-		if mine, _ := w.Stat(); mine == nil || mine.Sys().(*syscall.Stat_t).Uid != st.Uid || mine.Sys().(*syscall.Stat_t).Gid != st.Gid {
-			err = w.Chown(int(st.Uid), int(st.Gid))
-		}
+		err = w.Chown(int(st.Uid), int(st.Gid))
 	}
 	if err == nil {
 		err = w.Chmod(mode)

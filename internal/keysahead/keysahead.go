@@ -9,8 +9,9 @@
 // machine sleeps, and a timer drops those that are, whether anybody asks or not. Close drops all. Rule 46.
 //
 // What it cannot do: crypto/mlkem has no way to wipe a key, so one that is dropped stays in memory until it is written
-// over; those of X25519 are wiped. A virtual machine whose copy takes its clocks with it believes for up to 10 seconds that its keys are
-// young; what a key that two copies use costs is in docs/threat-model.md. There is no fork: Go programs don't.
+// over; those of X25519 are wiped. A virtual machine whose copy takes its clocks with it believes for up to 10 seconds
+// that its keys are young; what a key that two copies use costs is in docs/threat-model.md. There is no fork: Go programs
+// don't.
 package keysahead
 
 import (

@@ -80,10 +80,9 @@ func (d *Denied) String() string { return d.written(d.index.rules) }
 
 // A Policy is both, as one. It does not change once made; nil lets everybody.
 type Policy struct {
-	denied *Denied
-	rules  *Rules
-	// The groups that stand on local sides, and on those of peers.
-	localGroups, peerGroups []string
+	denied      *Denied
+	rules       *Rules
+	localGroups []string // that stand on local sides
 }
 
 // New returns the policy of both; either may be nil, for none.
@@ -98,12 +97,9 @@ func New(d *Denied, r *Rules) *Policy {
 	}
 	for _, x := range both {
 		p.localGroups = slices.AppendSeq(p.localGroups, maps.Keys(x.local.groups))
-		p.peerGroups = slices.AppendSeq(p.peerGroups, maps.Keys(x.user.groups))
 	}
-	for _, groups := range []*[]string{&p.localGroups, &p.peerGroups} {
-		slices.Sort(*groups)
-		*groups = slices.Compact(*groups)
-	}
+	slices.Sort(p.localGroups)
+	p.localGroups = slices.Compact(p.localGroups)
 	return p
 }
 
@@ -160,15 +156,6 @@ func (p *Policy) LocalGroups() []string {
 		return nil
 	}
 	return p.localGroups
-}
-
-// PeerGroups returns the groups that stand on the sides of peers, sorted: the others' machines publish them or not. It is
-// shared as well.
-func (p *Policy) PeerGroups() []string {
-	if p == nil {
-		return nil
-	}
-	return p.peerGroups
 }
 
 // Mode returns "enforcing" or "permissive", "" where there are no rules.

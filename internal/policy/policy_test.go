@@ -263,9 +263,6 @@ allow in dom alice@ad.example.com@m.example.com`)
 	if got := p.LocalGroups(); !slices.Equal(got, []string{"ops"}) {
 		t.Errorf("local groups %q", got)
 	}
-	if got := p.PeerGroups(); !slices.Equal(got, []string{"a,wheel", "wheel"}) {
-		t.Errorf("groups of peers %q", got)
-	}
 }
 
 // Names count in lower case, wherever they stand; a rule is what its one form says.

@@ -154,7 +154,7 @@ var localRefusals = []localRefusal{
 	{name: "target host not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: `whose certificate is not for the host that was dialled`, call: &order{Authority: "gamma.test:443"}},
 	{name: "localhost, which another machine answers", why: "target_mismatch", code: codes.PermissionDenied, says: `whose certificate is not for the host that was dialled`, call: &order{Authority: "localhost:443"}},
 	{name: "address that is not in the certificate", why: "target_mismatch", code: codes.PermissionDenied, says: "192.0.2.1", call: &order{Authority: "192.0.2.1:443"}},
-	{name: "server account that is not the caller's own", why: "target_mismatch", code: codes.PermissionDenied, says: "(--server-accounts)", call: &order{}, on: onNarrow},
+	{name: "server account that is not the caller's own", why: "target_mismatch", code: codes.PermissionDenied, says: "a client that names no target account is content only with", call: &order{}, on: onNarrow},
 	{name: "target account without a machine", why: badRequest, code: codes.Internal, says: "it has no @", call: &order{Targets: []string{"bob"}}},
 	{name: "target account empty", why: badRequest, code: codes.Internal, says: "cannot be anybody", call: &order{Targets: []string{"bob@beta.test", ""}}},
 	{name: "target host with a percent sign", why: badRequest, code: codes.Internal, says: "it has a percent sign", call: &order{Authority: "be%25ta.test"}},
