@@ -45,6 +45,15 @@ func (d *DeniedFiles) Sum() [32]byte {
 	return sha256.Sum256(d.Files[0].Data)
 }
 
+// hasMore reports whether there are files of denied.d, or, with denials, whether there are such in one of them.
+func (d *DeniedFiles) hasMore(denials bool) bool {
+	more := d.Files
+	if d.Own {
+		more = more[1:]
+	}
+	return len(more) > 0 && (!denials || len(deniedEntries(&DeniedFiles{Files: more})) > 0)
+}
+
 // ReadDenied reads what is denied below a directory, which has to be there: denied.policy and denied.d/*.policy, each if
 // it is there.
 func ReadDenied(dir string) (*DeniedFiles, error) {
@@ -219,9 +228,12 @@ func (s *deniedStore) lost(files *DeniedFiles) error {
 	case s.files.Own && !files.Own && len(deniedEntries(&DeniedFiles{Files: s.files.Files[:1]})) > 0:
 		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
 			filepath.Join(s.dir, DeniedFile))
-	case s.files.More && !files.More && slices.ContainsFunc(s.entries, func(e string) bool { return strings.HasPrefix(e, DeniedMore+"/") }):
+	case s.files.hasMore(true) && !files.More:
 		return fmt.Errorf("%s is gone, and denied somebody: put it back, or an empty one to lift all that it denied",
 			filepath.Join(s.dir, DeniedMore))
+	case s.files.hasMore(true) && !files.hasMore(false):
+		return fmt.Errorf("%s has no file *%s any more, and denied somebody: put them back, or an empty one to lift all that they "+
+			"denied", filepath.Join(s.dir, DeniedMore), policyEnding)
 	}
 	return nil
 }
