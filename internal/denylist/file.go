@@ -82,6 +82,9 @@ func (f *File) path() string { return filepath.Join(f.dir, daemon.DeniedFile) }
 // Close lets others edit.
 func (f *File) Close() { f.lock.Close() }
 
+// There reports whether there is a file already.
+func (f *File) There() bool { return f.files.Own }
+
 // Data returns what is in the file, nothing if it is not there.
 func (f *File) Data() []byte {
 	if !f.files.Own {
