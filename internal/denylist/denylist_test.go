@@ -42,6 +42,11 @@ func TestPattern(t *testing.T) {
 	if rule, err := Pattern("b.test", "in", "postgres"); err != nil || rule != "deny in postgres *@b.test" {
 		t.Errorf("%q, %v", rule, err)
 	}
+	for _, account := range []string{"* *@* #", "*\t*@* #", "a b@c.test", "", "* *@*\ndeny any *", `"*"`, "=", "a#b"} {
+		if rule, err := Pattern("b.test", "any", account); err == nil {
+			t.Errorf("the account %q: %q", account, rule)
+		}
+	}
 }
 
 func pattern(t *testing.T, arg string) Rule {
