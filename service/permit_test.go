@@ -244,6 +244,39 @@ func TestRule47WouldBounds(t *testing.T) {
 	}
 }
 
+// However much one account's peers, or those of several, are let by, what others would lose is kept and shown.
+func TestRule47WouldShares(t *testing.T) {
+	s := &Server{audit: new(auditor)}
+	w := &s.audit.would
+	flood := func(accounts int) {
+		for range 2 {
+			for i := range accounts * wouldKept {
+				w.add(&Record{Rule: "a:1", Peer: fmt.Sprintf("p%d@m", i), Local: "eve", share: share{ofAccount, uint32(i / wouldKept)}})
+			}
+		}
+	}
+	for _, accounts := range []int{1, 2 * wouldKeptInAll / wouldKept} {
+		flood(accounts)
+		honest := Record{Rule: "a:2", Peer: "alice@m", Local: "bob", share: share{ofAccount, 9999}}
+		w.add(&honest)
+		flood(accounts)
+		list, more := s.WouldRefuse()
+		total := more
+		shown := false
+		for _, e := range list {
+			total += e.Count
+			shown = shown || e.Local == "bob"
+		}
+		if !shown || len(list) != wouldShown || total != uint64(4*accounts*wouldKept+1) {
+			t.Errorf("%d accounts: shown %v among %d, %d in all", accounts, shown, len(list), total)
+		}
+		if len(w.pairs) > wouldKeptInAll {
+			t.Errorf("%d accounts: %d kept", accounts, len(w.pairs))
+		}
+		s.ForgetWould()
+	}
+}
+
 // Groups that rules name are looked up, are not published, and come with the rules.
 func TestRule47LocalGroups(t *testing.T) {
 	users := &tableUsers{lines: []userEntry{{"bob", uint32(1002), 1}}}

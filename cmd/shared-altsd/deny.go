@@ -94,6 +94,12 @@ func (d *denyFlags) run(args []string) error {
 	}
 	defer f.Close()
 	who := asked()
+	if !f.There() {
+		// A file that has been lost, and still denies: one that is made anew would lift what it denied.
+		if _, err := d.admin().ReadDenied(who); refused(err) {
+			return err
+		}
+	}
 	data, changed := f.Data(), true
 	var done []string
 	if d.remove {
@@ -163,19 +169,24 @@ func (d *denyFlags) enforce(data []byte, who string, back func() error) (state s
 		}
 		err = adminclient.Refused{Err: fmt.Errorf("the daemon reads another file, in %s: give --denied %s", resp.Dir, resp.Dir)}
 	}
-	_, refused := err.(adminclient.Refused)
 	switch {
 	case err == nil:
 		return fmt.Sprintf("in force: %d denials, by the daemon", resp.Entries), nil
 	case adminclient.NoDaemon(err):
 		return fmt.Sprintf("written:  no daemon runs here (%v); the next one begins with it", err), nil
-	case refused:
+	case refused(err):
 		if e := back(); e != nil {
 			return "", fmt.Errorf("%w; and %s could not be put back: %w", err, daemon.DeniedFile, e)
 		}
 		return "", fmt.Errorf("%w; %s is as it was", err, daemon.DeniedFile)
 	}
 	return "", fmt.Errorf("%s is written, but whether it is in force is not known: %w", daemon.DeniedFile, err)
+}
+
+// refused reports whether the daemon has refused what it read.
+func refused(err error) bool {
+	_, is := err.(adminclient.Refused)
+	return is
 }
 
 // print prints what is denied.

@@ -259,3 +259,40 @@ func TestDenyOfAnotherFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A denied.policy that is lost denies on, and what is denied next does not lift it.
+func TestDenyWhereTheFileIsLost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may deny")
+	}
+	ca := newCA(t, testca.Options{})
+	_, denied := rulesIn(t, "", "deny any * mallory@b.test\n")
+	p := start(t, "--credentials", write(t, filepath.Join(denied, "a.pem"), issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM()),
+		"--ca", write(t, filepath.Join(denied, "ca.pem"), ca.PEM()), "--denied", denied)
+	denies := func(account string, want bool) {
+		t.Helper()
+		code, out, errs := altsd(t, "policy", "test", account+"@b.test", "root", "--in", "--local-group", "", "--socket", p.socket)
+		if (code == 1) != want {
+			t.Errorf("%s, %d: %s%s", account, code, out, errs)
+		}
+	}
+	file := filepath.Join(denied, "denied.policy")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := altsd(t, "deny", "eve@b.test", "--socket", p.socket, "--denied", denied); code != 1 ||
+		!strings.Contains(errs, "denied.policy is gone, and denied somebody: put it back") {
+		t.Errorf("%d: %s%s", code, out, errs)
+	}
+	if _, err := os.Lstat(file); err == nil {
+		t.Error("deny has made the file anew")
+	}
+	denies("mallory", true)
+	denies("eve", false)
+	write(t, file, nil) // which lifts all
+	if code, out, errs := altsd(t, "deny", "eve@b.test", "--socket", p.socket, "--denied", denied); code != 0 {
+		t.Errorf("%d: %s%s", code, out, errs)
+	}
+	denies("mallory", false)
+	denies("eve", true)
+}

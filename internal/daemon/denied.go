@@ -45,6 +45,9 @@ func (d *DeniedFiles) Sum() [32]byte {
 	return sha256.Sum256(d.Files[0].Data)
 }
 
+// hasMore reports whether there are files of denied.d.
+func (d *DeniedFiles) hasMore() bool { return len(d.Files) > 1 || len(d.Files) == 1 && !d.Own }
+
 // ReadDenied reads what is denied below a directory, which has to be there: denied.policy and denied.d/*.policy, each if
 // it is there.
 func ReadDenied(dir string) (*DeniedFiles, error) {
@@ -222,8 +225,13 @@ func (s *deniedStore) lost(files *DeniedFiles) error {
 	switch {
 	case s.files.Own && !files.Own && denied(DeniedFile+": "):
 		gone = DeniedFile
-	case s.files.More && !files.More && denied(DeniedMore+"/"):
+	case !denied(DeniedMore + "/"):
+		return nil
+	case !files.More:
 		gone = DeniedMore
+	case !files.hasMore():
+		return fmt.Errorf("%s has no file *%s any more, and denied somebody: put them back, or an empty one to lift all that they "+
+			"denied", filepath.Join(s.dir, DeniedMore), policyEnding)
 	default:
 		return nil
 	}

@@ -187,8 +187,12 @@ func TestRule48DeniedStaysDenied(t *testing.T) {
 	}
 	remove(t, filepath.Join(dir, DeniedMore))
 	s.want("denied.d is gone", false, false, true)
+	put(t, dir, DeniedMore+"/other.txt", "")
+	s.want("denied.d is there again, and empty, as where a disk is away", false, false, true)
 	put(t, dir, DeniedMore+"/fleet.policy", "# nobody\n")
 	s.want("mended", false, true, false)
+	remove(t, filepath.Join(dir, DeniedMore+"/fleet.policy"))
+	s.want("a file less that denied nobody", false, true, false)
 	remove(t, filepath.Join(dir, DeniedFile))
 	s.want("denied.policy is gone", false, true, true)
 	put(t, dir, DeniedFile, "")

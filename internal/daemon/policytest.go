@@ -27,7 +27,6 @@ type rulesTest struct {
 const (
 	maxTestGroups   = 256
 	maxConditions   = 32
-	maxUnless       = 8
 	testCost        = 500 // µs, and one more for each of testCostRules
 	testCostRules   = 20
 	maxTestServices = 64 // bytes of a service's name
@@ -167,10 +166,10 @@ func tryEach(p *policy.Policy, c *policy.Connection, directions []policy.Directi
 		t := p.Try(c)
 		o := &adminpb.RuleOutcome{Direction: c.Direction.String(), Allowed: t.Verdict.Allowed, Would: t.Verdict.Would,
 			Denied: t.Verdict.Denied, Rule: t.Verdict.Rule, Text: text(t.Line)}
-		for _, l := range t.Unless[:min(len(t.Unless), maxUnless)] {
+		for _, l := range t.Unless {
 			o.Unless = append(o.Unless, &adminpb.RuleLine{Rule: l.Name, Text: text(l)})
 		}
-		o.More = uint32(len(t.Unless) - len(o.Unless))
+		o.More = uint32(t.More)
 		resp.Outcomes = append(resp.Outcomes, o)
 	}
 	for _, g := range c.Groups {

@@ -43,6 +43,9 @@ func Pattern(arg, direction, account string) (Rule, error) {
 	if name != "key" && name != "cert" && strings.ContainsAny(arg, " \t\"") {
 		return "", fmt.Errorf("%.80q holds a blank or a quote: give one pattern", arg)
 	}
+	if strings.ContainsAny(account, " \t\"#") { // which could end the rule before the pattern
+		return "", fmt.Errorf("the local account %.80q holds a blank, a quote or #: give one name", account)
+	}
 	return parse(fmt.Sprintf("deny %s %s %s", direction, account, peer))
 }
 

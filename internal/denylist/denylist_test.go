@@ -42,6 +42,11 @@ func TestPattern(t *testing.T) {
 	if rule, err := Pattern("b.test", "in", "postgres"); err != nil || rule != "deny in postgres *@b.test" {
 		t.Errorf("%q, %v", rule, err)
 	}
+	for _, account := range []string{"* *@* #", "*\t*@* #", "a b@c.test", "", "* *@*\ndeny any *", `"*"`, "=", "a#b"} {
+		if rule, err := Pattern("b.test", "any", account); err == nil {
+			t.Errorf("the account %q: %q", account, rule)
+		}
+	}
 }
 
 func pattern(t *testing.T, arg string) Rule {
@@ -144,6 +149,54 @@ func TestFile(t *testing.T) {
 	}
 	if _, err := edit(""); err == nil || !strings.Contains(err.Error(), "symlink") {
 		t.Errorf("a symlink: %v", err)
+	}
+}
+
+// What an editor writes in the middle stays.
+func TestFileEditedMeanwhile(t *testing.T) {
+	dir := testprog.Dir(t)
+	path := filepath.Join(dir, daemon.DeniedFile)
+	const mine, other = "deny any * a@b.test\n", "deny any * other@b.test\n"
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, before := range []string{"", "# before\n"} {
+		if before != "" {
+			write(before)
+		}
+		for _, late := range []bool{false, true} {
+			f, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit := func() (func() error, error) { return f.Write([]byte(mine)) }
+			if late {
+				back, err := edit()
+				if err != nil {
+					t.Fatal(err)
+				}
+				edit = func() (func() error, error) { return nil, back() }
+			}
+			write(other)
+			if _, err := edit(); err == nil || !strings.Contains(err.Error(), "somebody else has changed") {
+				t.Errorf("from %q, late %v: %v", before, late, err)
+			}
+			if data, err := os.ReadFile(path); string(data) != other {
+				t.Errorf("from %q, late %v: %q, %v", before, late, data, err)
+			}
+			if _, err := os.Lstat(filepath.Join(dir, newName)); err == nil {
+				t.Error("the new file stays behind")
+			}
+			f.Close()
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if before != "" {
+				write(before)
+			}
+		}
 	}
 }
 

@@ -82,6 +82,9 @@ func (f *File) path() string { return filepath.Join(f.dir, daemon.DeniedFile) }
 // Close lets others edit.
 func (f *File) Close() { f.lock.Close() }
 
+// There reports whether there is a file already.
+func (f *File) There() bool { return f.files.Own }
+
 // Data returns what is in the file, nothing if it is not there.
 func (f *File) Data() []byte {
 	if !f.files.Own {
@@ -91,7 +94,7 @@ func (f *File) Data() []byte {
 }
 
 // Write puts a text in the place of the file, whole or not at all, if the daemon would take it, and returns what takes it
-// back.
+// back. What somebody else writes meanwhile, with an editor, is not overwritten by either.
 func (f *File) Write(data []byte) (back func() error, err error) {
 	all := []policy.File{{Name: daemon.DeniedFile, Data: data}}
 	if more := f.files.Files; f.files.Own {
@@ -110,8 +113,23 @@ func (f *File) Write(data []byte) (back func() error, err error) {
 		if had {
 			return f.replace(old)
 		}
+		if err := f.unchanged(); err != nil {
+			return err
+		}
 		return errors.Join(os.Remove(f.path()), syncDir(f.dir))
 	}, nil
+}
+
+// unchanged returns an error if the file is another than when it was read or written here.
+func (f *File) unchanged() error {
+	now, err := os.Lstat(f.path())
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && f.info == nil:
+		return nil
+	case err == nil && f.info != nil && os.SameFile(now, f.info) && now.Size() == f.info.Size() && now.ModTime().Equal(f.info.ModTime()):
+		return nil
+	}
+	return fmt.Errorf("somebody else has changed %s in this moment: see what it says now, and try again", f.path())
 }
 
 // replace writes a new file beside the old one, with its owner and mode, and renames it into place.
@@ -144,7 +162,13 @@ func (f *File) replace(data []byte) (err error) {
 	if err = errors.Join(err, w.Sync(), w.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path, f.path()); err != nil {
+	if err = f.unchanged(); err == nil {
+		err = os.Rename(path, f.path())
+	}
+	if err != nil {
+		return err
+	}
+	if f.info, err = os.Lstat(f.path()); err != nil {
 		return err
 	}
 	return syncDir(f.dir)

@@ -22,6 +22,7 @@ const (
 	maxRules   = 1 << 16
 	maxMembers = 1 << 16 // of all sets together
 	maxSetName = 64
+	maxGroups  = 256 // of local accounts: the user database is asked for each of them with each account
 )
 
 // A File is a text of rules and what to call it in messages.
@@ -114,7 +115,8 @@ type parser struct {
 	statements
 	rules   []rule
 	known   map[string]*set
-	members int // of all sets
+	members int             // of all sets
+	groups  map[string]bool // of local accounts
 }
 
 // ParseRules reads the files of a policy, in order. An error names the line, what is wrong and the cure.
@@ -145,7 +147,7 @@ func ParseDenied(files []File) (*Denied, error) {
 
 func (p *parser) read(files []File) error {
 	size := 0
-	p.known = make(map[string]*set)
+	p.known, p.groups = make(map[string]*set), make(map[string]bool)
 	for _, f := range files {
 		p.files = append(p.files, f.Name)
 		if size += len(f.Data); size > MaxBytes {
@@ -303,6 +305,12 @@ func (p *parser) rule(at place, text string, tokens []string) error {
 	var err error
 	if r.local, err = p.local(tokens[2]); err != nil {
 		return err
+	}
+	if r.local.kind == group {
+		if p.groups[r.local.name] = true; len(p.groups) > maxGroups {
+			return fmt.Errorf("the rules name more than %d groups of local accounts, which the user database is asked for with "+
+				"each account: write sets of accounts (define NAME ACCOUNT..., then $NAME)", maxGroups)
+		}
 	}
 	if r.user, r.machine, err = p.peer(tokens[3]); err != nil {
 		return err

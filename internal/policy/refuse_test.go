@@ -157,6 +157,7 @@ func TestBounds(t *testing.T) {
 	}{
 		"rules":   {strings.Repeat("allow in a b@c\n", maxRules+1), "0.policy:65537: there are more than 65536 rules"},
 		"members": {members(), "the sets have more than 65536 members"},
+		"groups":  {localGroups(maxGroups + 1), "0.policy:513: the rules name more than 256 groups of local accounts"},
 		"bytes":   {strings.Repeat(strings.Repeat("#", 1023)+"\n", MaxBytes/1024) + "#", "the files have more than 16777216 bytes together"},
 	} {
 		if _, err := ParseRules(files(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -166,9 +167,21 @@ func TestBounds(t *testing.T) {
 	if _, err := ParseRules(files(strings.Repeat("allow in a b@c\n", maxRules))); err != nil {
 		t.Error(err)
 	}
+	if _, err := ParseRules(files(localGroups(maxGroups))); err != nil {
+		t.Error(err)
+	}
 	if _, err := ParseRules(files("define a"+long(maxDefine)[:maxDefine-100]+"\n", "")); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err) // the length is taken
 	}
+}
+
+// localGroups are two rules for each of n groups.
+func localGroups(n int) string {
+	var b strings.Builder
+	for i := range 2 * n {
+		fmt.Fprintf(&b, "allow in %%g%d %%p%d@c\n", i/2, i)
+	}
+	return b.String()
 }
 
 func members() string {

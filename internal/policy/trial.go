@@ -21,9 +21,13 @@ type Trial struct {
 	Verdict Verdict
 	Line    Line // what decided, zero if no rule did
 	// Unless are lines that would be decisive before it, and otherwise: they match but for what they ask of the peer's
-	// certificate, which is not known.
+	// certificate, which is not known. They are the first MaxUnless; More is how many there are behind them.
 	Unless []Line
+	More   int
 }
+
+// MaxUnless bounds Trial.Unless: of keys and certificates as many lines may be denied as there may be lines.
+const MaxUnless = 8
 
 // Between returns the connection of words, ACCOUNT@MACHINE and the local account. An error names cause and cure.
 func Between(peer, local string) (*Connection, error) {
@@ -89,16 +93,16 @@ func (p *Policy) Try(c *Connection) Trial {
 		return t
 	}
 	if p.denied != nil {
-		t.Unless = p.denied.unless(c, nil, v.Allowed)
+		p.denied.unless(&t, c, nil, v.Allowed)
 	}
 	if p.rules != nil {
-		t.Unless = append(t.Unless, p.rules.unless(c, decided, v.Allowed && !v.Would)...)
+		p.rules.unless(&t, c, decided, v.Allowed && !v.Would)
 	}
 	return t
 }
 
-// unless returns the lines before one that would say otherwise, if what they ask of a certificate held.
-func (x *index) unless(c *Connection, before *rule, allowed bool) (lines []Line) {
+// unless adds the lines before one that would say otherwise, if what they ask of a certificate held.
+func (x *index) unless(t *Trial, c *Connection, before *rule, allowed bool) {
 	m := x.matches(c, false)
 	for i := range x.rules {
 		r := &x.rules[i]
@@ -107,10 +111,13 @@ func (x *index) unless(c *Connection, before *rule, allowed bool) (lines []Line)
 		}
 		if r.ways&(1<<c.Direction) != 0 && r.allow != allowed && r.ofCertificate() && m.has(r.atoms) &&
 			(r.service == "" || r.service == c.Service) {
-			lines = append(lines, r.asLine())
+			if len(t.Unless) == MaxUnless {
+				t.More++
+				continue
+			}
+			t.Unless = append(t.Unless, r.asLine())
 		}
 	}
-	return lines
 }
 
 func (r *rule) asLine() Line { return Line{r.name(), r.text, r.String()} }

@@ -48,6 +48,21 @@ allow in bob *@*`).rules)
 	}
 }
 
+// However many lines go by the certificate, a few are written out: whoever may ask may do so at any time.
+func TestTryBounds(t *testing.T) {
+	var text strings.Builder
+	for i := range maxRules {
+		fmt.Fprintf(&text, "deny any * *@* key=%x\n", NameHash(fmt.Sprint(i)))
+	}
+	p, c := New(denied(t, text.String()), nil), conn("in", "bob", "alice@alpha.test")
+	if got := p.Try(c); len(got.Unless) != MaxUnless || got.More != maxRules-MaxUnless {
+		t.Errorf("%d lines and %d more", len(got.Unless), got.More)
+	}
+	if n := testing.AllocsPerRun(3, func() { p.Try(c) }); n > 1000 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // What is said to hold of a certificate decides.
 func TestAssume(t *testing.T) {
 	key := strings.Repeat("ab", 32)
