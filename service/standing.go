@@ -194,16 +194,16 @@ type finding struct {
 	unsure bool // the account's groups are not known, and may count
 }
 
-// newJudge returns the judge of a local account.
-func (s *Server) newJudge(acct *Account) *judge {
+// newJudge returns the judge of a local account, nil for one whose groups are not known.
+func (s *Server) newJudge(me *identity) *judge {
 	j := &judge{now: time.Now(), trust: s.cfg.Machine.Trust(), asked: true}
 	if j.policy, _ = s.inForce(); j.policy == nil {
 		return j
 	}
 	j.groups = j.policy.LocalGroups()
-	if j.asked = len(j.groups) == 0 || acct != nil && acct.askedFor(j.groups); j.asked && acct != nil {
+	if j.asked = len(j.groups) == 0 || me != nil && me.knowsGroups(j.groups); j.asked && me != nil {
 		for _, g := range j.groups {
-			if acct.LocalGroups[g] {
+			if me.account.LocalGroups[g] {
 				j.member = append(j.member, g)
 			}
 		}
@@ -339,22 +339,17 @@ func (s *Server) judgeAgain(all bool) {
 
 // groupsOf returns the account of a call as far as it is known at once; where groups have to be asked for, they are, and the
 // call is judged again then.
-func (s *Server) groupsOf(c *watchCall) *Account {
+func (s *Server) groupsOf(c *watchCall) *identity {
 	p, _ := s.inForce()
 	if p == nil || len(p.LocalGroups()) == 0 {
 		return nil
 	}
-	if c.caller.as != nil {
-		nobody := new(Account) // whom a socket gives out is in no group
-		nobody.divide(nil, p.LocalGroups())
-		return nobody
-	}
-	if acct := c.found.Swap(nil); acct != nil && acct.askedFor(p.LocalGroups()) {
-		return acct
+	if me := c.found.Swap(nil); me != nil && me.knowsGroups(p.LocalGroups()) {
+		return me
 	}
 	if s.ready(c.caller) {
-		if acct, err := s.accounts.Lookup(s.draining, c.caller.UID); err == nil && acct.askedFor(p.LocalGroups()) {
-			return &acct
+		if me, err := s.identityOf(s.draining, c.caller); err == nil && me.knowsGroups(p.LocalGroups()) {
+			return me
 		}
 	}
 	if c.asking.Swap(true) {
@@ -362,15 +357,15 @@ func (s *Server) groupsOf(c *watchCall) *Account {
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(s.draining, 2*groupsAgain)
-		acct, err := s.accounts.Lookup(ctx, c.caller.UID)
+		me, err := s.identityOf(ctx, c.caller)
 		cancel()
-		if err != nil || !acct.askedFor(p.LocalGroups()) {
+		if err != nil || !me.knowsGroups(p.LocalGroups()) {
 			select {
 			case <-time.After(groupsAgain):
 			case <-s.draining.Done():
 			}
 		} else {
-			c.found.Store(&acct)
+			c.found.Store(me)
 		}
 		c.asking.Store(false)
 		c.unsure.Store(true)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"math/big"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -445,6 +446,36 @@ func TestRule49HostileSubscriber(t *testing.T) {
 	}
 	alpha.SetPolicy(rules(t, "deny any * *@peer.test\n", ""))
 	w.want(reason.DeniedByPolicy, 100)
+}
+
+// roomyDatabase is a user database that has none of the names that sockets give out.
+type roomyDatabase struct{ accountsFunc }
+
+func (roomyDatabase) vacant(context.Context, string) error { return nil }
+func (roomyDatabase) vacantReady(string) bool              { return true }
+
+// TestRule49SocketAccount: who a socket makes of its callers is who its connections are judged as, in no group of their uid's.
+func TestRule49SocketAccount(t *testing.T) {
+	db := roomyDatabase{func(_ context.Context, uid uint32) (Account, error) {
+		return Account{UID: uid, Name: "alice", LocalGroups: map[string]bool{"staff": true}}, nil
+	}}
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: db})
+	me := uint32(os.Geteuid())
+	as := &daemon{Server: alpha.Server, socket: alpha.listenAs(t, SocketUse{UIDs: UIDRanges{{me, me}}, Account: "greeter+"}).socket}
+	beta := startDaemon(t, "beta.test", Config{Accounts: named("bob")})
+	_, mine := stand(t, beta, alpha)
+	_, theirs := stand(t, beta, as)
+	w, v := watch(t, alpha.socket), watch(t, as.socket)
+	w.add(1, mine)
+	v.add(1, theirs)
+	v.add(2, mine)
+	if !strings.Contains(v.unwatched[2], "another account than greeter+") {
+		t.Errorf("the record of the uid's own account: %v, %v", v.unwatched, v.ended)
+	}
+	alpha.SetPolicy(rules(t, "", enforcing+"allow in %staff *@*\n"))
+	v.want(reason.DeniedByPolicy, 1)
+	w.add(2, mine)
+	w.want(reason.Accepted)
 }
 
 // TestRule49Nameless: a uid without a name has nothing watched, whatever record it presents, and holds nothing after that.

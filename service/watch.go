@@ -46,8 +46,8 @@ type watchCall struct {
 	unwatched []*altspb.Unwatched
 	move      bool
 
-	asking, unsure atomic.Bool             // the account's groups are asked for, or were
-	found          atomic.Pointer[Account] // by asking
+	asking, unsure atomic.Bool              // the account's groups are asked for, or were
+	found          atomic.Pointer[identity] // by asking
 }
 
 // A said is a connection that is to be closed.
@@ -195,13 +195,13 @@ func (c *watchCall) take(ctx context.Context, message []byte) error {
 	if err := c.srv.budget.Charge(ctx, c.share, costWatch+costWatched*(1+len(message)/300)); err != nil {
 		return c.srv.gone(err)
 	}
-	acct := c.srv.groupsOf(c)
-	c.srv.turns.Do(c.share, func() { err = c.work(message, me, acct) })
+	groups := c.srv.groupsOf(c)
+	c.srv.turns.Do(c.share, func() { err = c.work(message, me, groups) })
 	return err
 }
 
 // work decodes a request, one at a time as far as processors go: decoded it may take up many times its size.
-func (c *watchCall) work(message []byte, me *identity, acct *Account) error {
+func (c *watchCall) work(message []byte, me, groups *identity) error {
 	req := new(altspb.WatchRequest)
 	if err := proto.Unmarshal(message, req); err != nil {
 		return badRequest("the request is no WatchRequest: %v", err)
@@ -229,7 +229,7 @@ func (c *watchCall) work(message []byte, me *identity, acct *Account) error {
 	}
 	// Not before they are registered, so that a change from now on finds them.
 	_, generation := c.srv.inForce()
-	j := c.srv.newJudge(acct)
+	j := c.srv.newJudge(groups)
 	findings := make([]finding, len(records))
 	for i, r := range records {
 		if r != nil {
@@ -283,8 +283,10 @@ func (c *watchCall) judgeAgain(all bool) {
 		record string
 	}
 	var due []entry
+	var whose share
 	now := time.Now().Unix()
 	c.st.Do(func() {
+		whose = c.share
 		next := int64(never)
 		for id, w := range c.records {
 			if all || w.until <= now {
@@ -306,7 +308,7 @@ func (c *watchCall) judgeAgain(all bool) {
 	for len(due) > 0 {
 		n := min(len(due), judgedInARow)
 		records, findings = records[:0], findings[:0]
-		c.srv.turns.Do(c.share, func() {
+		c.srv.turns.Do(whose, func() {
 			for _, e := range due[:n] {
 				if r, err := standing.Decode([]byte(e.record)); err == nil { // as it was when it came
 					records, findings = append(records, r), append(findings, j.find(r, false))
