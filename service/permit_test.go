@@ -363,14 +363,17 @@ func TestRule48DeniedWhileTheStatusWaits(t *testing.T) {
 	u := greet(t, beta.socket)
 	give(t, u, serverStart(nil, nil), ss)
 	m3 := client.must(t, next(frame(t, cs))).OutFrames
-	for chunk := make([]byte, 64<<10); ; { // the peer reads nothing
-		ss.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		n, err := ss.Write(chunk)
+	// The peer reads nothing. That there is no room is sure once the kernel has asked a few times and found none: it makes some
+	// in what was not read.
+	chunk := make([]byte, 64<<10)
+	for size := len(chunk); ; {
+		ss.SetWriteDeadline(time.Now().Add(time.Second))
+		n, err := ss.Write(chunk[:size])
 		if n == 0 {
 			break
 		}
-		if err != nil {
-			chunk = chunk[:1]
+		if size = len(chunk); err != nil {
+			size = 1
 		}
 	}
 	if _, err := cs.Write(m3); err != nil {
