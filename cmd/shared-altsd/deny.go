@@ -180,7 +180,8 @@ func (d *denyFlags) enforce(data []byte, who string, back func() error) (state s
 		}
 		return "", fmt.Errorf("%w; %s is as it was", err, daemon.DeniedFile)
 	}
-	return "", fmt.Errorf("%s is written, but whether it is in force is not known: %w", daemon.DeniedFile, err)
+	return "", fmt.Errorf("%s is written, and a daemon that runs reads it by itself within seconds, but whether it is in force "+
+		"by now is not known (see 'shared-altsd status', or its log): %w", daemon.DeniedFile, err)
 }
 
 // refused reports whether the daemon has refused what it read.

@@ -189,7 +189,7 @@ func (s *deniedStore) Read(by string) (sum [32]byte, entries int, err error) {
 func (s *deniedStore) reload(by string) error {
 	state := deniedState(s.dir)
 	files, denied, err := s.read()
-	if deniedState(s.dir) != state {
+	if errors.Is(err, errChanging) || deniedState(s.dir) != state {
 		return errChanging
 	}
 	s.tried = state

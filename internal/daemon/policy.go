@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -56,8 +57,21 @@ func policyNames(dir string) (names []string, err error) {
 	return names, err
 }
 
-// readRules reads all files of rules of a directory. It is nothing more than a directory on a safe way (rule 32).
-func readRules(dir string) ([]policy.File, error) {
+// readRules reads all files of rules of a directory, as they are there together. It is nothing more than a directory on a
+// safe way (rule 32).
+func readRules(dir string) (files []policy.File, err error) {
+	const tries = 3
+	for range tries {
+		if files, err = readRulesOnce(dir); !errors.Is(err, errChanging) {
+			break
+		}
+	}
+	return files, err
+}
+
+// readRulesOnce returns errChanging if a file has come or gone meanwhile: what is there for a moment only is neither a
+// mistake nor a rule.
+func readRulesOnce(dir string) ([]policy.File, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -72,14 +86,22 @@ func readRules(dir string) ([]policy.File, error) {
 	files := make([]policy.File, 0, len(names))
 	size := 0
 	for _, name := range names {
-		data, err := readOwnFile(filepath.Join(abs, name), policy.MaxBytes, "could change who may talk to whom")
+		path := filepath.Join(abs, name)
+		data, err := readOwnFile(path, policy.MaxBytes, "could change who may talk to whom")
 		if err != nil {
+			info, _ := os.Lstat(path)
+			if errors.Is(err, fs.ErrNotExist) && (info == nil || info.Mode()&fs.ModeSymlink == 0) { // no symlink that leads nowhere
+				return nil, errChanging
+			}
 			return nil, err
 		}
 		files = append(files, policy.File{Name: filepath.Join(filepath.Base(abs), name), Data: data})
 		if size += len(data); size > policy.MaxBytes {
 			break // which is refused when they are parsed, with what to do
 		}
+	}
+	if now, err := policyNames(abs); err != nil || !slices.Equal(now, names) {
+		return nil, errors.Join(errChanging, err)
 	}
 	return files, nil
 }

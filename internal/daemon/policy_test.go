@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -228,5 +231,41 @@ func TestRule48DeniedAtTheStart(t *testing.T) {
 	s.want("all lifted", true, true, false)
 	if n := strings.Count(s.logs.String(), "denial lifted"); n != entriesLogged+1 {
 		t.Errorf("%d lines for one change", n)
+	}
+}
+
+// A file that is there for a moment is neither a mistake nor a rule: those read are there together.
+func TestReadPolicyWhileFilesComeAndGo(t *testing.T) {
+	dir := testprog.Dir(t)
+	put(t, dir, "10.policy", "allow in greeter alice@a.test\n")
+	path := filepath.Join(dir, "20.policy")
+	var stop atomic.Bool
+	var done sync.WaitGroup
+	done.Go(func() {
+		for !stop.Load() {
+			_ = os.WriteFile(path, []byte("allow in * *@*\n"), 0o600)
+			_ = os.Remove(path)
+		}
+	})
+	read, changing := 0, 0
+	for range 2000 {
+		_, err := ReadPolicy(dir)
+		switch {
+		case err == nil:
+			read++
+		case errors.Is(err, errChanging):
+			changing++
+		default:
+			t.Errorf("a file that has gone is a mistake: %v", err)
+			stop.Store(true)
+		}
+		if stop.Load() {
+			break
+		}
+	}
+	stop.Store(true)
+	done.Wait()
+	if read == 0 {
+		t.Errorf("nothing was read, and %d times files changed", changing)
 	}
 }

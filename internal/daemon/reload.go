@@ -128,7 +128,7 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	}
 	next, err := files.load(r.machine.Name())
 	switch {
-	case err == nil && r.files.state() != state:
+	case errors.Is(err, errChanging), err == nil && r.files.state() != state:
 		err = errChanging
 	case req.credential == nil: // else the files may be good without what was handed over
 		r.tried = state
