@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -146,7 +147,11 @@ func (m *Machine) signAll(ctx context.Context, next *binding, waiting []*keptSta
 	}
 	close(queue)
 	outcomes := make(chan error, len(waiting))
-	for range min(m.limits.signers, len(waiting)) {
+	signers := m.limits.signers
+	if c := credential(); c != nil && c.inProcess() {
+		signers = max(1, runtime.GOMAXPROCS(0)/2) // handshakes need the processor as well
+	}
+	for range min(signers, len(waiting)) {
 		go func() {
 			for kept := range queue {
 				if ctx.Err() != nil {

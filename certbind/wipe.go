@@ -32,6 +32,17 @@ func (c *Credential) wipe() {
 	c.Signer = nil
 }
 
+// inProcess reports whether signing takes this process's processor, and not a device's time.
+func (c *Credential) inProcess() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	switch c.Signer.(type) {
+	case *ecdsa.PrivateKey, ed25519.PrivateKey, *rsa.PrivateKey:
+		return true
+	}
+	return false
+}
+
 // wipeKey zeroes the secret numbers of a key. What the standard library derived from them for its own use, it keeps in
 // values that cannot be reached, and that are freed with the key.
 func wipeKey(key crypto.Signer) {
