@@ -1,34 +1,14 @@
 package certbind
 
 import (
-	"bytes"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-const (
-	// backdate is how long before it is signed a statement begins, so that clocks may differ by as much.
-	backdate = 5 * time.Minute
-	// maxStatements bounds the statements kept, one an account.
-	maxStatements = 4096
-)
-
-// A keptStatement is an account's current statement. Its lock is held while signing, so that concurrent callers of
-// an account wait for one signature, and callers of other accounts do not wait.
-type keptStatement struct {
-	mu                         sync.Mutex
-	attributes                 []byte // as they were signed
-	identity                   []byte
-	notBefore, renew, notAfter time.Time
-}
-
-// holds reports whether the statement says what is to be said now and is in its time.
-func (s *keptStatement) holds(encoded []byte, now time.Time) bool {
-	return s.identity != nil && bytes.Equal(s.attributes, encoded) && !now.Before(s.notBefore) && !now.After(s.notAfter)
-}
+// backdate is how long before it is signed a statement begins, so that clocks may differ by as much.
+const backdate = 5 * time.Minute
 
 // An Attestation is what one handshake needs to speak for an account: a consistent snapshot, owned by the caller.
 type Attestation struct {
@@ -60,7 +40,7 @@ func (m *Machine) Attest(account string, attrs []Attribute) (*Attestation, error
 		}
 		att.Wipe()
 		// A reload came between, and the key of before was wiped.
-		if !errors.Is(err, errWiped) || m.state.Load() == s {
+		if !errors.Is(err, errWiped) || m.state.Load().credential == s.credential {
 			return nil, err
 		}
 	}
@@ -81,19 +61,16 @@ func (m *Machine) attest(att *Attestation, s *state, account string, attrs []Att
 	if err := ownTime(s.credential, now); err != nil {
 		return err
 	}
-	kept := m.kept(s, account)
+	kept := s.statements.use(account, encoded, attrs, now)
 	kept.mu.Lock()
 	defer kept.mu.Unlock()
-	holds := kept.holds(encoded, now)
-	if !holds || !now.Before(kept.renew) {
-		if err := m.sign(kept, s, account, attrs, now); err != nil {
+	if holds := kept.holds(now); !holds || !now.Before(kept.renew) {
+		if err := m.sign(kept, s.binding, s.credential, now); err != nil {
 			// A key that fails for a while, as one in hardware may, stops nobody before the statement in hand ends.
 			if !holds {
 				return reason.Errorf(reason.Internal, "account %q cannot be attested: %w", account, err)
 			}
 			m.logger.Debug("signing failed; the earlier statement is used", "account", account, "error", err)
-		} else {
-			kept.attributes = encoded
 		}
 	}
 	att.Identity, att.NotAfter = kept.identity, kept.notAfter
@@ -107,15 +84,13 @@ func (m *Machine) Attested(account string, attrs []Attribute) bool {
 	if err != nil {
 		return true // with that error
 	}
-	m.mu.Lock()
-	kept := m.state.Load().statements[account]
-	m.mu.Unlock()
+	kept := m.state.Load().statements.get(account, encoded)
 	if kept == nil || !kept.mu.TryLock() {
 		return false
 	}
 	defer kept.mu.Unlock()
 	now := m.now()
-	return kept.holds(encoded, now) && now.Before(kept.renew)
+	return kept.holds(now) && now.Before(kept.renew)
 }
 
 // ownTime refuses to attest with a certificate that peers with the same clock would refuse by its time. How far a peer's
@@ -132,51 +107,33 @@ func ownTime(c *Credential, now time.Time) error {
 	return nil
 }
 
-// kept finds or makes room for the account's statement. If there are too many, some other is dropped: its
-// account costs one more signature, no more.
-func (m *Machine) kept(s *state, account string) *keptStatement {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	kept := s.statements[account]
-	if kept == nil {
-		if len(s.statements) >= maxStatements {
-			for other := range s.statements {
-				delete(s.statements, other)
-				break
-			}
-		}
-		kept = new(keptStatement)
-		s.statements[account] = kept
-	}
-	return kept
-}
-
-// sign makes a new statement and identity, and keeps them. On an error what was kept is as before.
-func (m *Machine) sign(kept *keptStatement, s *state, account string, attrs []Attribute, now time.Time) error {
+// sign makes a new statement and identity, and keeps them. On an error what was kept is as before. It is called with the
+// statement's lock held.
+func (m *Machine) sign(kept *keptStatement, b *binding, c *Credential, now time.Time) error {
 	st := Statement{
-		StaticKey: s.public, Leaf: s.leaf, Machine: m.name, Account: account, Attributes: attrs,
+		StaticKey: b.public, Leaf: b.leaf, Machine: m.name, Account: kept.account, Attributes: kept.attrs,
 		NotBefore: now.Add(-backdate).Truncate(time.Second),
-		NotAfter:  earlier(now.Add(m.window), s.credential.Leaf.NotAfter).Truncate(time.Second),
+		NotAfter:  earlier(now.Add(m.window), c.Leaf.NotAfter).Truncate(time.Second),
 	}
 	statement, err := st.Marshal()
 	if err != nil {
 		return err
 	}
-	signature, err := s.credential.Sign(statement)
+	signature, err := c.Sign(statement)
 	if err != nil {
 		return err
 	}
 	m.signatures.Add(1)
-	id := Identity{Certificates: s.credential.Chain, Statement: statement, Signature: signature}
+	id := Identity{Certificates: c.Chain, Statement: statement, Signature: signature}
 	identity, err := id.Marshal()
 	if err != nil {
 		return err
 	}
 	kept.identity, kept.notBefore, kept.notAfter = identity, st.NotBefore, st.NotAfter
 	kept.renew = st.NotBefore.Add(st.NotAfter.Sub(st.NotBefore) / 2)
-	if !st.NotAfter.Before(s.credential.Leaf.NotAfter) {
+	if !st.NotAfter.Before(c.Leaf.NotAfter) {
 		kept.renew = st.NotAfter // a new one would end no later
 	}
-	m.logger.Debug("statement signed", "account", account, "not_after", stamp(st.NotAfter))
+	m.logger.Debug("statement signed", "account", kept.account, "not_after", stamp(st.NotAfter))
 	return nil
 }

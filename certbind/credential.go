@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
@@ -21,12 +23,16 @@ type Credential struct {
 	// Leaf is the certificate of the key, Certificates the whole of Chain.
 	Leaf         *x509.Certificate
 	Certificates []*x509.Certificate
-	// Signer holds the private key: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits.
+	// Signer holds the private key: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits. It may be slow, signs several at a
+	// time, and must not hang for ever.
 	Signer crypto.Signer
 	// Warnings are clauses about certificates that were given and do not travel, mostly none.
 	Warnings []string
 
-	mu sync.RWMutex // held to sign, and to wipe what signs
+	mu    sync.RWMutex // held to sign, and to wipe what signs
+	wiped atomic.Bool
+	// proofs is how many signatures of prove are being made.
+	proofs atomic.Int32
 }
 
 // errWiped says that the key is in use no more.
@@ -157,7 +163,7 @@ func listNames(names []string) string {
 func (c *Credential) Sign(statement []byte) ([]byte, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.Signer == nil {
+	if c.wiped.Load() {
 		return nil, errWiped
 	}
 	sig, err := signStatement(c.Signer, statement)
@@ -165,4 +171,32 @@ func (c *Credential) Sign(statement []byte) ([]byte, error) {
 		return nil, fmt.Errorf("the machine's private key does not sign: %w", err)
 	}
 	return sig, nil
+}
+
+// maxProofs bounds the signatures of prove that are waited for no more.
+const maxProofs = 4
+
+// prove sees that the key makes a signature within a time: of an empty statement, which says nothing.
+func (c *Credential) prove(limit time.Duration) error {
+	// What hangs is not asked once more at each retry.
+	if c.proofs.Add(1) > maxProofs {
+		c.proofs.Add(-1)
+		return errors.New("the machine's private key does not sign: earlier signatures are not there yet; " +
+			"see whether what holds it works")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Sign(nil)
+		c.proofs.Add(-1)
+		done <- err
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the machine's private key does not sign: there was no signature within %v; "+
+			"see whether what holds it works", limit)
+	}
 }

@@ -2,7 +2,7 @@
 // binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/protocol.md, which alone have the formats;
 // it knows no Noise beyond the 32 bytes of an X25519 public key.
 //
-// It opens no connection and starts no goroutine. Keys, certificates and lists come to it as bytes; the one thing that
+// It opens no connection, and starts goroutines only to sign what a reload or rotation needs. Keys, certificates and lists come to it as bytes; the one thing that
 // it reads from disk, by crypto/x509, is the system's pool of CAs, where that is trusted for some names. It reads the
 // clock, unless it is given another, and tells a logger, if it is given one, what it signs and whom it verifies.
 //
@@ -91,5 +91,11 @@
 // and disturb no handshake. A statement begins 5 minutes before it is signed, lasts for MachineConfig.Window, ends no
 // later than the leaf, and is signed anew after half of its life or when leaf, static key, account's attributes or the
 // clock say so. One that ends with the leaf is used to its end, since the next one would end no later; so is the
-// statement in hand if the key fails to sign. At most 4096 statements are kept, one an account.
+// statement in hand if the key fails to sign. Statements are kept by account and attributes: at most 4096, and 16 of one
+// account, longest unused out first.
+//
+// A reload with the certificates that are in force touches neither static key nor statements. Where there are others, and
+// when the static key is rotated, the statements of the last hour's accounts are signed first, while the old ones serve:
+// with a key in slow hardware no handshake waits for a reload. That is bounded (MaxPreparation), and ends with the old
+// certificate. A key that signs nothing is refused.
 package certbind

@@ -47,26 +47,33 @@ type Machine struct {
 
 	// state is swapped as one, so that each call sees credential, static key, trust and cache that belong together.
 	state atomic.Pointer[state]
-	// mu is held to swap state, and to copy or wipe the private static key or to use the statements in it.
+	// mu is held to swap state, and to copy or wipe the private static key.
 	mu sync.Mutex
+	// reloading is held by one Reload after the other.
+	reloading sync.Mutex
+	limits    limits
 
 	signatures, verified, hits, failed atomic.Uint64
 }
 
 type state struct {
-	credential      *Credential
-	leaf            [32]byte // SHA-256 of the leaf's DER
-	public, private [32]byte
-	statements      map[string]*keptStatement // by account
-
+	credential *Credential
+	*binding
 	trust *Trust
 	cache *cache
+}
+
+// A binding is a static key and the statements about it under one leaf.
+type binding struct {
+	leaf            [32]byte // SHA-256 of the leaf's DER
+	public, private [32]byte
+	statements      *statements
 }
 
 // NewMachine makes a Machine with a fresh static key.
 func NewMachine(cfg MachineConfig) (*Machine, error) {
 	m := &Machine{
-		name: cfg.Name, window: cfg.Window, now: cfg.Now, logger: cfg.Logger, newStatic: cfg.NewStatic,
+		name: cfg.Name, window: cfg.Window, now: cfg.Now, logger: cfg.Logger, newStatic: cfg.NewStatic, limits: usualLimits,
 	}
 	if m.window == 0 {
 		m.window = DefaultWindow
@@ -86,10 +93,30 @@ func NewMachine(cfg MachineConfig) (*Machine, error) {
 	if err := ValidMachineName(m.name); err != nil {
 		return nil, fmt.Errorf("cannot use the machine name %q: %w", m.name, err)
 	}
-	if err := m.swap(cfg.Credential, cfg.Trust); err != nil {
+	if cfg.Credential == nil || cfg.Trust == nil {
+		return nil, errNoCredential
+	}
+	if err := cfg.Credential.Keeps(m.name); err != nil {
 		return nil, err
 	}
+	b, err := m.newBinding(cfg.Credential)
+	if err != nil {
+		return nil, err
+	}
+	m.state.Store(&state{cfg.Credential, b, cfg.Trust, newCache()})
 	return m, nil
+}
+
+var errNoCredential = errors.New("a machine needs a credential and a trust")
+
+// newBinding returns one with a fresh static key and no statements.
+func (m *Machine) newBinding(c *Credential) (*binding, error) {
+	b := &binding{leaf: sha256.Sum256(c.Leaf.Raw), statements: newStatements()}
+	var err error
+	if b.public, b.private, err = m.newStatic(); err != nil {
+		return nil, fmt.Errorf("cannot make a static key: %w", err)
+	}
+	return b, nil
 }
 
 func newX25519() (public, private [32]byte, err error) {
@@ -106,52 +133,6 @@ func (m *Machine) Credential() *Credential { return m.state.Load().credential }
 
 // Trust returns the trust in force.
 func (m *Machine) Trust() *Trust { return m.state.Load().trust }
-
-// Reload puts credential and trust in force as one, with a fresh static key, no statements and an empty cache. A
-// credential that does not prove the machine's name is refused and everything stays as it was. Attestations that have
-// been handed out are not touched.
-func (m *Machine) Reload(c *Credential, t *Trust) error {
-	if c == nil || t == nil {
-		return errNoCredential
-	}
-	t.inherit(m.Trust())
-	return m.swap(c, t)
-}
-
-var errNoCredential = errors.New("a machine needs a credential and a trust")
-
-// RotateStatic replaces the static key and drops the statements about the old one, which is wiped. Attestations that
-// have been handed out hold copies and are not touched.
-func (m *Machine) RotateStatic() error { return m.swap(nil, nil) }
-
-// swap puts a new state in force with a fresh static key. nil for c and t keeps both, and the cache with them.
-func (m *Machine) swap(c *Credential, t *Trust) error {
-	public, private, err := m.newStatic()
-	if err != nil {
-		return fmt.Errorf("cannot make a static key: %w", err)
-	}
-	defer clear(private[:])
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	old := m.state.Load()
-	next := &state{public: public, private: private, statements: make(map[string]*keptStatement)}
-	switch {
-	case c == nil && t == nil && old != nil:
-		next.credential, next.leaf, next.trust, next.cache = old.credential, old.leaf, old.trust, old.cache
-	case c == nil || t == nil:
-		return errNoCredential
-	default:
-		if err := c.Keeps(m.name); err != nil {
-			return err
-		}
-		next.credential, next.leaf, next.trust, next.cache = c, sha256.Sum256(c.Leaf.Raw), t, newCache()
-	}
-	m.state.Store(next)
-	if old != nil {
-		clear(old.private[:])
-	}
-	return nil
-}
 
 // Verify checks a peer's identity (docs/protocol.md, section 5.5) against the static key that Noise authenticated and
 // the trust in force now. Every error is a *reason.Error. A success is kept, so that the same identity costs no
@@ -189,12 +170,9 @@ type Stats struct {
 
 // Stats returns the counters.
 func (m *Machine) Stats() Stats {
-	m.mu.Lock()
 	s := m.state.Load()
-	statements := len(s.statements)
-	m.mu.Unlock()
 	return Stats{
 		Signatures: m.signatures.Load(), Verified: m.verified.Load(), Cached: m.hits.Load(), Failed: m.failed.Load(),
-		CacheSize: s.cache.len(), Statements: statements,
+		CacheSize: s.cache.len(), Statements: s.statements.len(),
 	}
 }

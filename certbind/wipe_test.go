@@ -87,16 +87,11 @@ func TestRule34HandshakesGoOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
+	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for i := range 500 {
 				att, err := m.Attest(fmt.Sprintf("a%d-%d", g, i), nil) // a new signature each
 				if err != nil {
 					t.Error(err)
@@ -109,15 +104,22 @@ func TestRule34HandshakesGoOn(t *testing.T) {
 			}
 		})
 	}
-	for range 200 {
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	for going := true; going; {
+		select {
+		case <-done:
+			going = false
+		default:
+		}
 		old := m.Credential()
 		if err := m.Reload(next(), trust); err != nil {
 			t.Error(err)
 		}
 		old.Wipe()
 	}
-	close(stop)
-	wg.Wait()
 	// One that is wiped while it is in force is an error, not a loop.
 	m.Credential().Wipe()
 	if _, err := m.Attest("somebody", nil); err == nil {

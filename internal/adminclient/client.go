@@ -21,6 +21,9 @@ import (
 // timeout bounds a question to a daemon that answers; it may have to look up the caller's account.
 const timeout = 20 * time.Second
 
+// reloadTimeout is the same for a reload, which may first make many signatures with a slow key (certbind.MaxPreparation).
+const reloadTimeout = 200 * time.Second
+
 // A Client asks the daemon at Socket. Only one of root's, of the caller's own or of DaemonUID is believed (rule 28).
 type Client struct {
 	Socket    string
@@ -42,7 +45,9 @@ func (c Client) connect() (*grpc.ClientConn, error) {
 
 // ask calls the admin service once.
 func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error {
-	return c.askOver(func(ctx context.Context, conn *grpc.ClientConn) error { return call(ctx, adminpb.NewAdminClient(conn)) })
+	return c.askOver(timeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, adminpb.NewAdminClient(conn))
+	})
 }
 
 // Refused is what a daemon says that did not do what it was asked.
@@ -52,8 +57,8 @@ type Refused struct{ Err error }
 func (r Refused) Error() string { return r.Err.Error() }
 
 // askOver asks the daemon once, by a connection to it.
-func (c Client) askOver(call func(context.Context, *grpc.ClientConn) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+func (c Client) askOver(limit time.Duration, call func(context.Context, *grpc.ClientConn) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	// Asked for first: grpc's own words for a daemon that is not there say neither why nor what to do.
 	if err := reach.Daemon(ctx, c.Socket, c.DaemonUID); err != nil {
@@ -71,7 +76,7 @@ func (c Client) askOver(call func(context.Context, *grpc.ClientConn) error) erro
 		return err
 	case st.Code() == codes.DeadlineExceeded:
 		return fmt.Errorf("the daemon at %s is there, but had no answer within %v: most often its user database hangs; "+
-			"'journalctl -u shared-altsd -e' has more", c.Socket, timeout)
+			"'journalctl -u shared-altsd -e' has more", c.Socket, limit)
 	case st.Code() == codes.Unavailable: // it has gone in this moment
 		if err := reach.Daemon(context.Background(), c.Socket, c.DaemonUID); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 // ReadDenied has the daemon read what is denied, and returns what is in force then. who is for whom, for the log. A Refused
 // says that it did not take it.
 func (c Client) ReadDenied(who string) (resp *adminpb.ReadDeniedResponse, err error) {
-	err = c.askOver(func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+	err = c.askOver(timeout, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 		resp, err = adminpb.NewDenialClient(conn).Read(ctx, &adminpb.ReadDeniedRequest{Who: who})
 		if status.Code(err) == codes.Unimplemented {
 			return status.Error(codes.FailedPrecondition, "the daemon that runs is older than this program, and knows of no "+

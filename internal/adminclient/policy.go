@@ -14,7 +14,7 @@ import (
 
 // TestRules asks the daemon what its policy would say of a connection.
 func (c Client) TestRules(req *adminpb.TestRulesRequest) (resp *adminpb.TestRulesResponse, err error) {
-	err = c.askOver(func(ctx context.Context, conn *grpc.ClientConn) error {
+	err = c.askOver(timeout, func(ctx context.Context, conn *grpc.ClientConn) error {
 		resp, err = adminpb.NewRulesClient(conn).Test(ctx, req)
 		return err
 	})

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 
+	"google.golang.org/grpc"
+
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 )
 
@@ -20,8 +22,8 @@ type Reload struct {
 // Reload has the daemon read its files again and prints what is then in force.
 func (c Client) Reload(w io.Writer, r Reload) error {
 	var resp *adminpb.ReloadResponse
-	err := c.ask(func(ctx context.Context, admin adminpb.AdminClient) (err error) {
-		resp, err = admin.Reload(ctx, &adminpb.ReloadRequest{Credentials: r.Credentials,
+	err := c.askOver(reloadTimeout, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = adminpb.NewAdminClient(conn).Reload(ctx, &adminpb.ReloadRequest{Credentials: r.Credentials,
 			AcceptOlderLists: r.AcceptOlder, ForgetLists: r.Forget})
 		return err
 	})

@@ -132,7 +132,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 }
 
 // Run serves until one of signals or a failure ends it. All that happens from time to time happens in its loop, so that
-// the watchdog of the service manager sees it when that loop hangs.
+// the watchdog of the service manager sees it when that loop hangs, but for what signs, which a slow key makes long.
 func (d *Daemon) Run(signals <-chan os.Signal) error {
 	defer d.sockets.close(d.log)
 	failed := make(chan error, len(d.sockets.local)+1)
@@ -176,6 +176,8 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 	defer announce.Stop()
 	rotate := time.NewTicker(d.config.StatementLifetime)
 	defer rotate.Stop()
+	polls, hangups := newSideline(ctx.Done(), d.reloader.poll), newSideline(ctx.Done(), d.hangup)
+	rotations := newSideline(ctx.Done(), func() { d.rotateStatic(ctx.Done()) })
 	var watchdog <-chan time.Time
 	if interval := systemd.WatchdogInterval(); interval > 0 {
 		t := time.NewTicker(interval)
@@ -187,7 +189,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 	for {
 		select {
 		case <-poll.C:
-			d.reloader.poll()
+			polls.ask()
 		case <-watch.C:
 			if err := d.sockets.watch(d.log, serve); err != nil {
 				return err
@@ -196,16 +198,16 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 			d.announcer.announce()
 			d.reloader.remember()
 		case <-rotate.C:
-			if err := d.machine.RotateStatic(); err != nil {
-				d.log.Error("the static key could not be replaced, the old one stays in use", "error", err)
-			}
+			rotations.ask()
 		case <-watchdog:
-			d.notify.Watchdog()
+			if !d.reloader.hangs() {
+				d.notify.Watchdog()
+			}
 		case err := <-failed:
 			return fmt.Errorf("serving a socket: %w", err)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				d.hangup()
+				hangups.ask()
 				continue
 			}
 			d.drain(s, signals)
@@ -214,14 +216,35 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 	}
 }
 
+// rotateStatic replaces the static key. Where the machine's key does not sign it is tried again, so that no static key
+// lives for long once it does.
+func (d *Daemon) rotateStatic(done <-chan struct{}) {
+	for {
+		err := d.machine.RotateStatic()
+		if err == nil {
+			return
+		}
+		d.log.Error("the static key could not be replaced, the old one stays in use", "error", err,
+			"tried again in", retryInterval.String())
+		select {
+		case <-done:
+			return
+		case <-time.After(retryInterval):
+		}
+	}
+}
+
 // hangup is what SIGHUP does, with word to the service manager before and after.
 func (d *Daemon) hangup() {
 	d.notify.Reloading()
-	if _, err := d.reloader.Reload(reloadRequest{}); err != nil {
+	_, err := d.reloader.Reload(reloadRequest{})
+	switch {
+	case d.admin.draining.Load(): // the service manager has been told that it stops
+	case err != nil:
 		d.notify.Ready("reload refused: " + cli.OneLine(err.Error()))
-		return
+	default:
+		d.notify.Ready("serving as " + d.machine.Name())
 	}
-	d.notify.Ready("serving as " + d.machine.Name())
 }
 
 // drain takes no new handshakes and lets those in flight finish, until DrainTimeout is over or a second signal comes.

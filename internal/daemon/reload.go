@@ -18,6 +18,8 @@ const (
 	// retryInterval is how often a set of files that was refused is tried again as it is: a certificate that was made a
 	// little ahead of our clock becomes good without a change of its file.
 	retryInterval = time.Minute
+	// maxReload is how long a reload may take before it counts as one that hangs.
+	maxReload = certbind.MaxPreparation + 2*time.Minute
 )
 
 // A reloader brings changed files into force: all of them together for the next handshake, or none.
@@ -30,8 +32,9 @@ type reloader struct {
 	// observe is told the outcome of each reload, and what Refused returns then.
 	observe  func(err error, refused *refusal)
 	standing atomic.Pointer[refusal]
+	began    atomic.Pointer[time.Time] // of the reload or poll that is under way
 
-	mu      sync.Mutex
+	mu      sync.Mutex // held through a reload, which may take minutes where the key is slow
 	rules   *ruleSet   // in force
 	seen    filesState // at the last poll
 	tried   filesState // that were last read to the end, whether they came into force or not
@@ -52,12 +55,42 @@ func (r *reloader) Refused() *refusal { return r.standing.Load() }
 // errChanging says that the files changed while they were being read; the next polls try again.
 var errChanging = errors.New("the files changed while they were read: they are tried again when they are at rest")
 
+// lock waits for the reload that is under way, if there is one.
+func (r *reloader) lock() {
+	r.mu.Lock()
+	now := time.Now()
+	r.began.Store(&now)
+}
+
+// tryLock takes the lock if no reload is under way.
+func (r *reloader) tryLock() bool {
+	if !r.mu.TryLock() {
+		return false
+	}
+	now := time.Now()
+	r.began.Store(&now)
+	return true
+}
+
+func (r *reloader) unlock() {
+	r.began.Store(nil)
+	r.mu.Unlock()
+}
+
+// hangs reports whether what is under way will hardly end any more.
+func (r *reloader) hangs() bool {
+	began := r.began.Load()
+	return began != nil && time.Since(*began) > maxReload
+}
+
 // poll is called at every pollInterval. Files that changed are read once two polls have seen the same, so that a set
 // that is just being written is not read by halves.
 func (r *reloader) poll() {
+	if !r.tryLock() {
+		return // the next poll sees what has changed
+	}
+	defer r.unlock()
 	now := r.files.state()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	atRest := now == r.seen
 	r.seen = now
 	changed := now != r.tried
@@ -73,22 +106,24 @@ func (r *reloader) poll() {
 // wiped if it is refused.
 // changed returns in words what is another than before.
 func (r *reloader) Reload(req reloadRequest) (changed []string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	return r.reload(req)
 }
 
 // remember notes how new the lists in force are, whose CAs peers have shown by now.
 func (r *reloader) remember() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if !r.tryLock() {
+		return // a reload remembers them itself
+	}
+	defer r.unlock()
 	r.memory.add(r.machine.Trust())
 }
 
 // Refuse notes that a credential which was to be handed over could not even be read.
 func (r *reloader) Refuse(why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	r.refuse(true, why)
 	r.observe(why, r.Refused())
 }
