@@ -366,6 +366,9 @@ func TestRule49MostGivesWay(t *testing.T) {
 	w := watch(t, alpha.listen(t, UIDRanges{{0, 1<<32 - 2}}))
 	for id := range uint64(4) {
 		w.add(id, synthetic(t, "eve"))
+		for alpha.Snapshot().Standing.Watched > 8 { // over that there is room for one
+			time.Sleep(time.Millisecond)
+		}
 	}
 	for len(fill.ended) < 4 && fill.recv() {
 	}

@@ -59,7 +59,7 @@ func TestRule10ReloadTakesLong(t *testing.T) {
 	}
 	<-began
 	r := newReloader(f, f.state(), m, noStandard(), &listMemory{marks: certbind.Marks{}}, slog.New(slog.DiscardHandler),
-		func(error) {})
+		func(error, *refusal) {})
 	if r.hangs() {
 		t.Error("it hangs before anything began")
 	}
