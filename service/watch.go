@@ -41,6 +41,7 @@ type watchCall struct {
 	over     bool
 	records  map[uint64]watched
 	answered uint64 // requests
+	owed     bool   // the answer to one more, which comes after all that is to be said: so that cannot grow
 	// What is to be said. An ended connection counts until it is.
 	endings   []said
 	unwatched []*altspb.Unwatched
@@ -99,8 +100,8 @@ func (c *watchCall) Message(b []byte) {
 			case err != nil:
 				c.finish(asFailure(err))
 			default:
-				c.answered++
-				c.say(true)
+				c.owed = true
+				c.say()
 			}
 		})
 	})
@@ -123,11 +124,11 @@ func (c *watchCall) Drain() { c.finish(asFailure(errStopping)) }
 // GrowOld has the application begin another stream.
 func (c *watchCall) GrowOld() {
 	c.move = true
-	c.say(false)
+	c.say()
 }
 
 // Sent goes on with what is to be said.
-func (c *watchCall) Sent() { c.say(false) }
+func (c *watchCall) Sent() { c.say() }
 
 func (c *watchCall) finish(f *failure) {
 	c.close()
@@ -148,19 +149,23 @@ func (c *watchCall) close() {
 	}
 }
 
-// say sends what is to be said, unless the client has not taken what was said before; an answer that is owed to a request
-// in any case.
-func (c *watchCall) say(owed bool) {
-	for !c.over && (owed || !c.st.Waits() && (c.move || len(c.endings)+len(c.unwatched) > 0)) {
+// say sends what is to be said, and then the answer that is owed, unless the client has not taken what was said before.
+func (c *watchCall) say() {
+	for !c.over && !c.st.Waits() && (c.owed || c.move || len(c.endings)+len(c.unwatched) > 0) {
 		n := min(len(c.endings), saidAtOnce)
 		u := min(len(c.unwatched), saidAtOnce)
+		send := c.st.Tell
+		if c.owed && n == len(c.endings) && u == len(c.unwatched) {
+			send, c.owed = c.st.Send, false
+			c.answered++
+		}
 		answer := &altspb.WatchAnswer{Answered: c.answered, Unwatched: c.unwatched[:u], Move: c.move}
 		for _, e := range c.endings[:n] {
 			answer.Ended = append(answer.Ended, e.Ended)
 		}
 		c.count(c.endings[:n], 0)
-		c.endings, c.unwatched, c.move, owed = c.endings[n:], c.unwatched[u:], false, false
-		if !c.st.Send(answer) {
+		c.endings, c.unwatched, c.move = c.endings[n:], c.unwatched[u:], false
+		if !send(answer) {
 			return
 		}
 	}
@@ -319,7 +324,7 @@ func (c *watchCall) judgeAgain(all bool) {
 			for i, e := range due[:n] {
 				c.apply(e.id, e.record, records[i], findings[i])
 			}
-			c.say(false)
+			c.say()
 		})
 		due = due[n:]
 	}
