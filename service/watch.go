@@ -258,7 +258,7 @@ func ending(id uint64, r *standing.Record, err error) *altspb.Ended {
 // apply does what was found of a connection.
 func (c *watchCall) apply(id uint64, record string, r *standing.Record, f finding) {
 	w, ok := c.records[id]
-	if !ok || w.record != record {
+	if !ok || w.record != record || r == nil {
 		return // it was closed meanwhile
 	}
 	ends := f.err != nil && !f.would && !c.srv.cfg.KeepRevoked
@@ -315,9 +315,12 @@ func (c *watchCall) judgeAgain(all bool) {
 		records, findings = records[:0], findings[:0]
 		c.srv.turns.Do(whose, func() {
 			for _, e := range due[:n] {
-				if r, err := standing.Decode([]byte(e.record)); err == nil { // as it was when it came
-					records, findings = append(records, r), append(findings, j.find(r, false))
+				var f finding
+				r, err := standing.Decode([]byte(e.record))
+				if err == nil { // as it was when it came
+					f = j.find(r, false)
 				}
+				records, findings = append(records, r), append(findings, f)
 			}
 		})
 		c.st.Do(func() {

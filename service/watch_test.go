@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
 // TestRule49AnswerIsLast: a request is answered when all is said that it brought, so that what is not read cannot grow by
@@ -26,4 +27,25 @@ func TestRule49AnswerIsLast(t *testing.T) {
 			t.Fatalf("%d requests are answered, and of %d connections it was said", w.answered, got)
 		}
 	}
+}
+
+// TestRule49RecordThatIsNone: a record that cannot be read any more, which should not be, ends none and no daemon.
+func TestRule49RecordThatIsNone(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice")})
+	w := watch(t, alpha.socket)
+	const n = 20
+	for id := range uint64(n) {
+		w.add(id, synthetic(t, "eve"))
+	}
+	for _, c := range alpha.watches.all() {
+		c.st.Do(func() { c.records[3] = watched{record: "x"} })
+	}
+	alpha.SetPolicy(rules(t, "deny any * eve@peer.test\n", ""))
+	var ids []uint64
+	for id := range uint64(n) {
+		if id != 3 {
+			ids = append(ids, id)
+		}
+	}
+	w.want(reason.DeniedByPolicy, ids...)
 }
