@@ -356,13 +356,14 @@ func (s *Server) groupsOf(c *watchCall) *identity {
 		return nil
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(s.draining, 2*groupsAgain)
+		ctx, cancel := context.WithTimeout(c.ctx, 2*groupsAgain)
 		me, err := s.identityOf(ctx, c.caller)
 		cancel()
 		if err != nil || !me.knowsGroups(p.LocalGroups()) {
 			select {
 			case <-time.After(groupsAgain):
-			case <-s.draining.Done():
+			case <-c.ctx.Done():
+				return
 			}
 		} else {
 			c.found.Store(me)

@@ -40,6 +40,7 @@ type watchCall struct {
 	cancel   context.CancelFunc
 	over     bool
 	records  map[uint64]watched
+	next     int64  // none is due before, as in watched.until
 	answered uint64 // requests
 	owed     bool   // the answer to one more, which comes after all that is to be said: so that cannot grow
 	// What is to be said. An ended connection counts until it is.
@@ -47,6 +48,8 @@ type watchCall struct {
 	unwatched []*altspb.Unwatched
 	move      bool
 
+	ctx            context.Context          // until close
+	leave          context.CancelFunc       // of ctx
 	asking, unsure atomic.Bool              // the account's groups are asked for, or were
 	found          atomic.Pointer[identity] // by asking
 }
@@ -68,7 +71,8 @@ const never = math.MaxInt64
 
 func (s *Server) newWatch(caller Caller, st *localgrpc.Stream) *watchCall {
 	c := &watchCall{st: st, srv: s, caller: caller, stream: caller.share, share: caller.share, refusal: caller.refusal,
-		records: make(map[uint64]watched)}
+		records: make(map[uint64]watched), next: never}
+	c.ctx, c.leave = context.WithCancel(s.draining)
 	if c.refusal != nil {
 		return c
 	}
@@ -141,6 +145,7 @@ func (c *watchCall) close() {
 		return
 	}
 	c.over = true
+	c.leave()
 	c.srv.watches.leave(c)
 	c.count(c.endings, len(c.records))
 	c.records, c.endings, c.unwatched = nil, nil, nil
@@ -273,6 +278,7 @@ func (c *watchCall) apply(id uint64, record string, r *standing.Record, f findin
 	w.noted, w.until = f.err != nil, never
 	if !f.until.IsZero() {
 		w.until = f.until.Unix()
+		c.next = min(c.next, w.until)
 		c.srv.watches.until(f.until)
 	}
 	c.records[id] = w
@@ -292,16 +298,18 @@ func (c *watchCall) judgeAgain(all bool) {
 	now := time.Now().Unix()
 	c.st.Do(func() {
 		whose = c.share
-		next := int64(never)
-		for id, w := range c.records {
-			if all || w.until <= now {
-				due = append(due, entry{id, w.record})
-			} else {
-				next = min(next, w.until)
+		if all || c.next <= now {
+			c.next = never
+			for id, w := range c.records {
+				if all || w.until <= now {
+					due = append(due, entry{id, w.record})
+				} else {
+					c.next = min(c.next, w.until)
+				}
 			}
 		}
-		if next != never {
-			c.srv.watches.until(time.Unix(next, 0))
+		if c.next != never {
+			c.srv.watches.until(time.Unix(c.next, 0))
 		}
 	})
 	if len(due) == 0 {

@@ -1,6 +1,9 @@
 package service
 
 import (
+	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
@@ -48,4 +51,28 @@ func TestRule49RecordThatIsNone(t *testing.T) {
 		}
 	}
 	w.want(reason.DeniedByPolicy, ids...)
+}
+
+// TestRule49NobodyAsksForWhoLeft: with a call ends what asks for its account's groups.
+func TestRule49NobodyAsksForWhoLeft(t *testing.T) {
+	var lookups atomic.Int64
+	asked, why := make(chan struct{}), make(chan error, 1)
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: accountsFunc(func(ctx context.Context, uid uint32) (Account, error) {
+		if lookups.Add(1) == 2 {
+			close(asked)
+			<-ctx.Done()
+			why <- ctx.Err()
+		}
+		return Account{UID: uid, Name: "alice"}, nil
+	})})
+	alpha.SetPolicy(rules(t, "", enforcing+"allow any %staff *@*\n"))
+	w := watch(t, alpha.socket)
+	w.add(1, synthetic(t, "eve"))
+	<-asked
+	if err := w.stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-why; !errors.Is(err, context.Canceled) {
+		t.Errorf("it was asked until %v", err)
+	}
 }
