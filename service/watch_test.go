@@ -76,3 +76,22 @@ func TestRule49NobodyAsksForWhoLeft(t *testing.T) {
 		t.Errorf("it was asked until %v", err)
 	}
 }
+
+// TestRule49NobodyWaitsForAnother: an account whose connections cannot be judged holds up nobody else's, at the next change
+// neither.
+func TestRule49NobodyWaitsForAnother(t *testing.T) {
+	alpha := startDaemon(t, "alpha.test", Config{Accounts: named("alice")})
+	watch(t, alpha.socket).add(1, synthetic(t, "eve"))
+	held, release := make(chan struct{}), make(chan struct{})
+	c := alpha.watches.all()[0]
+	go c.st.Do(func() { close(held); <-release })
+	defer close(release)
+	<-held
+	w := watch(t, alpha.listen(t, UIDRanges{{0, 1<<32 - 2}}))
+	w.add(1, synthetic(t, "eve"))
+	w.add(2, synthetic(t, "mallory"))
+	alpha.SetPolicy(rules(t, "deny any * eve@peer.test\n", ""))
+	w.want(reason.DeniedByPolicy, 1)
+	alpha.SetPolicy(rules(t, "deny any * *@peer.test\n", ""))
+	w.want(reason.DeniedByPolicy, 1, 2)
+}
