@@ -179,6 +179,9 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if c.other != nil {
 		return c.other.Write(b)
 	}
+	if e := c.ended.Load(); e != nil {
+		return 0, e // raw may not be closed yet
+	}
 	n, err := c.rec.Write(b)
 	return n, c.why(err)
 }

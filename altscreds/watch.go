@@ -288,9 +288,13 @@ func (w *watcher) ended(e *altspb.Ended) {
 	}
 }
 
-// endWith ends the connection, whose Read and Write return e from now on.
+// endWith ends the connection, whose Read and Write return e from now on, unless the program has closed it.
 func (c *Conn) endWith(e *EndedError) {
-	c.ended.Store(e)
+	c.mu.Lock()
+	if !c.closed {
+		c.ended.Store(e)
+	}
+	c.mu.Unlock()
 	_ = c.raw.Close()
 	c.rec.release()
 }

@@ -6,9 +6,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 )
 
-// A standard is what connections are judged by beside certificates: the policy in force, and the generation of policy
+// A measure is what connections are judged by beside certificates: the policy in force, and the generation of policy
 // and trust together, which counts their changes.
-type standard struct {
+type measure struct {
 	mu         sync.Mutex
 	policy     *policy.Policy
 	generation uint64
@@ -24,36 +24,36 @@ func (s *Server) SetPolicy(p *policy.Policy) {
 	if a, ok := s.accounts.(interface{ LookFor(groups []string) }); ok {
 		a.LookFor(groups) // before there is a rule that asks for one
 	}
-	s.standard.mu.Lock()
-	s.standard.policy = p
-	s.standard.mu.Unlock()
+	s.measure.mu.Lock()
+	s.measure.policy = p
+	s.measure.mu.Unlock()
 	s.Changed()
 }
 
 // Changed says that policy or trust is another now, so that what stands is judged again.
 func (s *Server) Changed() {
-	s.standard.mu.Lock()
-	defer s.standard.mu.Unlock()
-	s.standard.generation++
-	if s.standard.changed != nil {
-		close(s.standard.changed)
-		s.standard.changed = nil
+	s.measure.mu.Lock()
+	defer s.measure.mu.Unlock()
+	s.measure.generation++
+	if s.measure.changed != nil {
+		close(s.measure.changed)
+		s.measure.changed = nil
 	}
 }
 
 // inForce returns the policy and the generation of now.
 func (s *Server) inForce() (*policy.Policy, uint64) {
-	s.standard.mu.Lock()
-	defer s.standard.mu.Unlock()
-	return s.standard.policy, s.standard.generation
+	s.measure.mu.Lock()
+	defer s.measure.mu.Unlock()
+	return s.measure.policy, s.measure.generation
 }
 
 // changes returns what is closed at the next change.
 func (s *Server) changes() <-chan struct{} {
-	s.standard.mu.Lock()
-	defer s.standard.mu.Unlock()
-	if s.standard.changed == nil {
-		s.standard.changed = make(chan struct{})
+	s.measure.mu.Lock()
+	defer s.measure.mu.Unlock()
+	if s.measure.changed == nil {
+		s.measure.changed = make(chan struct{})
 	}
-	return s.standard.changed
+	return s.measure.changed
 }

@@ -81,7 +81,7 @@ type Server struct {
 	turns         *fair.Turns[share]  // of work on the processor
 	keys          *keysahead.Keys     // of handshakes
 	audit         *auditor
-	standard      standard
+	measure       measure
 	watches       watches       // connections that stand
 	heldBytes     *tally[share] // bytes of requests and answers that streams hold
 	grpc          *localgrpc.Server
@@ -140,7 +140,7 @@ func New(c Config) (*Server, error) {
 		turns:         fair.NewTurns[share](runtime.GOMAXPROCS(0)),
 		keys:          keysahead.New(noiseproto.FreshKeys{}),
 		watches:       newWatches(c.Limits.Connections),
-		standard:      standard{generation: rand.Uint64()}, // another run's records bear another
+		measure:       measure{generation: rand.Uint64()}, // another run's records bear another
 		audit:         newAuditor(c.Logger, c.OnFinish), conns: make(map[*conn]struct{}),
 		listeners: make(map[*listener]struct{})}
 	if s.accounts == nil {

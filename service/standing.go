@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -40,9 +39,10 @@ type watches struct {
 
 	mu        sync.Mutex
 	calls     map[*watchCall]struct{}
-	judging   bool      // keepJudging runs
-	next      time.Time // the earliest end of a certificate
-	armed     time.Time // when keepJudging looks next; zero while it does
+	passes    map[share]*pass // by watchCall.stream
+	judging   bool            // keepJudging runs
+	next      time.Time       // the earliest end of a certificate
+	armed     time.Time       // when keepJudging looks next; zero while it does
 	ended     map[string]uint64
 	kept      map[string]uint64
 	unwatched uint64
@@ -51,7 +51,8 @@ type watches struct {
 func newWatches(connections int) watches {
 	return watches{records: newTally[share](standingPerAccount, standingInAll),
 		streams: newTally[share](max(1, connections/4), standingInAll), sooner: make(chan struct{}, 1),
-		calls: make(map[*watchCall]struct{}), ended: make(map[string]uint64), kept: make(map[string]uint64)}
+		calls: make(map[*watchCall]struct{}), passes: make(map[share]*pass),
+		ended: make(map[string]uint64), kept: make(map[string]uint64)}
 }
 
 // A StandingStats is what became of connections that stand.
@@ -229,147 +230,4 @@ func (j *judge) find(r *standing.Record, judged bool) (f finding) {
 		f.err = denial(&c, v)
 	}
 	return f
-}
-
-// watchMore adds a call, and starts keepJudging for the first.
-func (s *Server) watchMore(c *watchCall) {
-	w := &s.watches
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.calls[c] = struct{}{}
-	if !w.judging {
-		w.judging = true
-		go s.keepJudging()
-	}
-}
-
-// leave takes a call off.
-func (w *watches) leave(c *watchCall) {
-	w.mu.Lock()
-	delete(w.calls, c)
-	last := len(w.calls) == 0
-	w.mu.Unlock()
-	if last {
-		w.soon()
-	}
-}
-
-// idle reports whether there are no calls, after which the next one starts keepJudging again.
-func (w *watches) idle() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.judging = len(w.calls) > 0
-	return !w.judging
-}
-
-// keepJudging judges what is watched, until nothing is, or the daemon stops.
-func (s *Server) keepJudging() {
-	timer := time.NewTimer(standingLook)
-	defer timer.Stop()
-	changed := s.changes()
-	for all := true; ; all = false { // what was watched before may not have been judged by all that is in force
-		select {
-		case <-changed:
-			all = true
-		default:
-		}
-		if all {
-			changed = s.changes() // before anything is judged
-		}
-		s.makeRoom()
-		s.judgeAgain(all)
-		if s.watches.idle() {
-			return
-		}
-		timer.Reset(s.watches.wait())
-		select {
-		case <-s.draining.Done():
-			return
-		case <-changed:
-		case <-s.watches.sooner:
-		case <-timer.C:
-		}
-	}
-}
-
-// wait returns how long there is nothing to do.
-func (w *watches) wait() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	wait := standingLook
-	if !w.next.IsZero() {
-		wait = min(max(time.Until(w.next), 0)+time.Millisecond, standingLook)
-	}
-	w.armed = time.Now().Add(wait)
-	return wait
-}
-
-// makeRoom has those give way who have most, while there are too many.
-func (s *Server) makeRoom() {
-	for {
-		n, whose := s.watches.records.over()
-		if n <= 0 {
-			return
-		}
-		gone := 0
-		for _, c := range s.watches.all() {
-			c.st.Do(func() { gone += c.giveWay(min(n, judgedInARow)-gone, whose) })
-			if gone >= min(n, judgedInARow) {
-				break
-			}
-		}
-		if gone == 0 {
-			return // they are on their way out
-		}
-	}
-}
-
-// judgeAgain judges all that is watched, or what is due.
-func (s *Server) judgeAgain(all bool) {
-	s.watches.mu.Lock()
-	s.watches.next, s.watches.armed = time.Time{}, time.Time{}
-	s.watches.mu.Unlock()
-	for _, c := range s.watches.all() {
-		if s.draining.Err() != nil {
-			return
-		}
-		c.judgeAgain(all)
-	}
-}
-
-// groupsOf returns the account of a call as far as it is known at once; where groups have to be asked for, they are, and the
-// call is judged again then.
-func (s *Server) groupsOf(c *watchCall) *identity {
-	p, _ := s.inForce()
-	if p == nil || len(p.LocalGroups()) == 0 {
-		return nil
-	}
-	if me := c.found.Swap(nil); me != nil && me.knowsGroups(p.LocalGroups()) {
-		return me
-	}
-	if s.ready(c.caller) {
-		if me, err := s.identityOf(s.draining, c.caller); err == nil && me.knowsGroups(p.LocalGroups()) {
-			return me
-		}
-	}
-	if c.asking.Swap(true) {
-		return nil
-	}
-	go func() {
-		ctx, cancel := context.WithTimeout(s.draining, 2*groupsAgain)
-		me, err := s.identityOf(ctx, c.caller)
-		cancel()
-		if err != nil || !me.knowsGroups(p.LocalGroups()) {
-			select {
-			case <-time.After(groupsAgain):
-			case <-s.draining.Done():
-			}
-		} else {
-			c.found.Store(me)
-		}
-		c.asking.Store(false)
-		c.unsure.Store(true)
-		s.watches.soon()
-	}()
-	return nil
 }

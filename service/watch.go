@@ -40,12 +40,16 @@ type watchCall struct {
 	cancel   context.CancelFunc
 	over     bool
 	records  map[uint64]watched
+	next     int64  // none is due before, as in watched.until
 	answered uint64 // requests
+	owed     bool   // the answer to one more, which comes after all that is to be said: so that cannot grow
 	// What is to be said. An ended connection counts until it is.
 	endings   []said
 	unwatched []*altspb.Unwatched
 	move      bool
 
+	ctx            context.Context          // until close
+	leave          context.CancelFunc       // of ctx
 	asking, unsure atomic.Bool              // the account's groups are asked for, or were
 	found          atomic.Pointer[identity] // by asking
 }
@@ -67,7 +71,8 @@ const never = math.MaxInt64
 
 func (s *Server) newWatch(caller Caller, st *localgrpc.Stream) *watchCall {
 	c := &watchCall{st: st, srv: s, caller: caller, stream: caller.share, share: caller.share, refusal: caller.refusal,
-		records: make(map[uint64]watched)}
+		records: make(map[uint64]watched), next: never}
+	c.ctx, c.leave = context.WithCancel(s.draining)
 	if c.refusal != nil {
 		return c
 	}
@@ -99,8 +104,8 @@ func (c *watchCall) Message(b []byte) {
 			case err != nil:
 				c.finish(asFailure(err))
 			default:
-				c.answered++
-				c.say(true)
+				c.owed = true
+				c.say()
 			}
 		})
 	})
@@ -123,11 +128,11 @@ func (c *watchCall) Drain() { c.finish(asFailure(errStopping)) }
 // GrowOld has the application begin another stream.
 func (c *watchCall) GrowOld() {
 	c.move = true
-	c.say(false)
+	c.say()
 }
 
 // Sent goes on with what is to be said.
-func (c *watchCall) Sent() { c.say(false) }
+func (c *watchCall) Sent() { c.say() }
 
 func (c *watchCall) finish(f *failure) {
 	c.close()
@@ -140,6 +145,7 @@ func (c *watchCall) close() {
 		return
 	}
 	c.over = true
+	c.leave()
 	c.srv.watches.leave(c)
 	c.count(c.endings, len(c.records))
 	c.records, c.endings, c.unwatched = nil, nil, nil
@@ -148,19 +154,23 @@ func (c *watchCall) close() {
 	}
 }
 
-// say sends what is to be said, unless the client has not taken what was said before; an answer that is owed to a request
-// in any case.
-func (c *watchCall) say(owed bool) {
-	for !c.over && (owed || !c.st.Waits() && (c.move || len(c.endings)+len(c.unwatched) > 0)) {
+// say sends what is to be said, and then the answer that is owed, unless the client has not taken what was said before.
+func (c *watchCall) say() {
+	for !c.over && !c.st.Waits() && (c.owed || c.move || len(c.endings)+len(c.unwatched) > 0) {
 		n := min(len(c.endings), saidAtOnce)
 		u := min(len(c.unwatched), saidAtOnce)
+		send := c.st.Tell
+		if c.owed && n == len(c.endings) && u == len(c.unwatched) {
+			send, c.owed = c.st.Send, false
+			c.answered++
+		}
 		answer := &altspb.WatchAnswer{Answered: c.answered, Unwatched: c.unwatched[:u], Move: c.move}
 		for _, e := range c.endings[:n] {
 			answer.Ended = append(answer.Ended, e.Ended)
 		}
 		c.count(c.endings[:n], 0)
-		c.endings, c.unwatched, c.move, owed = c.endings[n:], c.unwatched[u:], false, false
-		if !c.st.Send(answer) {
+		c.endings, c.unwatched, c.move = c.endings[n:], c.unwatched[u:], false
+		if !send(answer) {
 			return
 		}
 	}
@@ -253,7 +263,7 @@ func ending(id uint64, r *standing.Record, err error) *altspb.Ended {
 // apply does what was found of a connection.
 func (c *watchCall) apply(id uint64, record string, r *standing.Record, f finding) {
 	w, ok := c.records[id]
-	if !ok || w.record != record {
+	if !ok || w.record != record || r == nil {
 		return // it was closed meanwhile
 	}
 	ends := f.err != nil && !f.would && !c.srv.cfg.KeepRevoked
@@ -268,6 +278,7 @@ func (c *watchCall) apply(id uint64, record string, r *standing.Record, f findin
 	w.noted, w.until = f.err != nil, never
 	if !f.until.IsZero() {
 		w.until = f.until.Unix()
+		c.next = min(c.next, w.until)
 		c.srv.watches.until(f.until)
 	}
 	c.records[id] = w
@@ -287,16 +298,18 @@ func (c *watchCall) judgeAgain(all bool) {
 	now := time.Now().Unix()
 	c.st.Do(func() {
 		whose = c.share
-		next := int64(never)
-		for id, w := range c.records {
-			if all || w.until <= now {
-				due = append(due, entry{id, w.record})
-			} else {
-				next = min(next, w.until)
+		if all || c.next <= now {
+			c.next = never
+			for id, w := range c.records {
+				if all || w.until <= now {
+					due = append(due, entry{id, w.record})
+				} else {
+					c.next = min(c.next, w.until)
+				}
 			}
 		}
-		if next != never {
-			c.srv.watches.until(time.Unix(next, 0))
+		if c.next != never {
+			c.srv.watches.until(time.Unix(c.next, 0))
 		}
 	})
 	if len(due) == 0 {
@@ -310,16 +323,19 @@ func (c *watchCall) judgeAgain(all bool) {
 		records, findings = records[:0], findings[:0]
 		c.srv.turns.Do(whose, func() {
 			for _, e := range due[:n] {
-				if r, err := standing.Decode([]byte(e.record)); err == nil { // as it was when it came
-					records, findings = append(records, r), append(findings, j.find(r, false))
+				var f finding
+				r, err := standing.Decode([]byte(e.record))
+				if err == nil { // as it was when it came
+					f = j.find(r, false)
 				}
+				records, findings = append(records, r), append(findings, f)
 			}
 		})
 		c.st.Do(func() {
 			for i, e := range due[:n] {
 				c.apply(e.id, e.record, records[i], findings[i])
 			}
-			c.say(false)
+			c.say()
 		})
 		due = due[n:]
 	}

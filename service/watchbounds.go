@@ -82,6 +82,6 @@ func (c *watchCall) giveWay(n int, whose share) (gone int) {
 		}
 		c.giveUp(id, r)
 	}
-	c.say(false)
+	c.say()
 	return gone
 }

@@ -17,6 +17,14 @@ func (st *Stream) Send(m proto.Message) bool {
 		return false
 	}
 	st.answered()
+	return st.Tell(m)
+}
+
+// Tell is Send, but answers no request: the next one does not come for it.
+func (st *Stream) Tell(m proto.Message) bool {
+	if st.over {
+		return false
+	}
 	st.start()
 	size := proto.Size(m)
 	n := prefixSize + size
@@ -85,10 +93,10 @@ func (st *Stream) push() {
 		st.remove()
 	default:
 		st.out = nil
-		st.proceed()
-		if c, ok := st.call.(interface{ Sent() }); ok && !st.Waits() {
+		if c, ok := st.call.(interface{ Sent() }); ok {
 			c.Sent()
 		}
+		st.proceed() // also to what comes after a request that Sent answered
 	}
 }
 

@@ -729,3 +729,38 @@ func TestAge(t *testing.T) {
 		t.Errorf("ended after %v", d)
 	}
 }
+
+// A teller says something of each request before it answers, later, and counts those that it has at a time.
+type teller struct {
+	echo
+	now, most int
+}
+
+func (k *teller) Message(b []byte) {
+	b = bytes.Clone(b)
+	k.now++
+	k.most = max(k.most, k.now)
+	k.st.Tell(wrapperspb.Bytes([]byte("told")))
+	k.st.Go(func() {
+		time.Sleep(time.Millisecond)
+		k.st.Do(func() { k.now--; k.echo.Message(b) })
+	})
+}
+
+// What is told beside the answers lets no other request in.
+func TestTell(t *testing.T) {
+	k := new(teller)
+	s := startServer(t, func(s *server) {
+		s.Handle("/test/Tell", func(st *Stream) Call { k.st = st; return k })
+	})
+	c := s.dial(t)
+	c.open(1, "/test/Tell")
+	c.fr.WriteData(1, true, bytes.Repeat(message(10), 20))
+	a := c.answer(1)
+	if n := bytes.Count(a.data, []byte("told")); a.fields["grpc-status"] != "0" || n != 20 {
+		t.Errorf("told %d times, %v", n, a.fields)
+	}
+	if k.most != 1 {
+		t.Errorf("%d requests at a time", k.most)
+	}
+}
