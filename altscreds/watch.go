@@ -20,6 +20,9 @@ const (
 	removeAtOnce = 4096
 	// watchMost is the longest pause before the daemon is asked again.
 	watchMost = time.Minute
+	// watchGather is how long what is to be said waits for more: a connection that is closed by then costs the daemon nothing.
+	// A change in between is not lost, since a connection is judged when it is presented.
+	watchGather = 100 * time.Millisecond
 )
 
 // Variables for tests, of daemonConns.mu: a watcher has those of its beginning.
@@ -233,6 +236,12 @@ func (w *watcher) send(ctx context.Context, stream watchStream, answered, move <
 		}
 		select {
 		case <-w.wake:
+			select {
+			case <-time.After(watchGather):
+			case <-move:
+			case <-ctx.Done():
+				return
+			}
 		case <-move:
 		case <-look.C:
 			if currentIdentity() != w.d.key.who {
