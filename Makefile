@@ -1,6 +1,6 @@
 # make build        bin/shared-altsd
-# make test         what a change must pass: style, static checks, all tests under the race detector, a little fuzzing
-# make fuzz FUZZ_SECONDS=1800   a longer run, seconds in all
+# make test         what a change must pass: style, static checks, all tests under the race detector
+# make fuzz         each fuzz target for some seconds; FUZZ_SECONDS=1800 for longer, seconds in all
 SHELL := /bin/bash
 
 GO ?= go
@@ -18,7 +18,7 @@ build:
 static:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shared-altsd-static ./cmd/shared-altsd
 
-test: debian-packages lint unit fuzz
+test: debian-packages lint unit
 
 # As root on Debian, installs what is missing; elsewhere says what is.
 debian-packages:
