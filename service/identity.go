@@ -23,6 +23,16 @@ func (id *identity) knowsGroups(groups []string) bool {
 	return id.socket != nil || id.account.askedFor(groups)
 }
 
+// MemberOf returns those of groups that the account is in, by LocalGroups.
+func (a *Account) MemberOf(groups []string) (of []string) {
+	for _, g := range groups {
+		if a.LocalGroups[g] {
+			of = append(of, g)
+		}
+	}
+	return of
+}
+
 func (id *identity) String() string { return id.account.Name + "@" + id.machine }
 
 // attributes are what this machine attests of the account (docs/protocol.md, section 5.4), in ascending order.

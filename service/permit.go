@@ -143,11 +143,7 @@ func newConnection(by *policy.Policy, role Role, me *identity, p *certbind.Peer,
 		return nil, reason.Errorf(reason.Internal,
 			"the rules of this machine changed while %s shook hands: try again", me.account.Name)
 	}
-	for _, g := range groups {
-		if me.account.LocalGroups[g] {
-			c.Groups = append(c.Groups, g)
-		}
-	}
+	c.Groups = me.account.MemberOf(groups)
 	var err error
 	c.Peer, err = policyPeer(p)
 	return c, err

@@ -2,6 +2,7 @@ package service
 
 import (
 	"crypto/sha256"
+	"maps"
 	"sync"
 	"time"
 
@@ -69,15 +70,7 @@ type StandingStats struct {
 func (w *watches) stats() StandingStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	st := StandingStats{Watched: w.records.sum(), Ended: make(map[string]uint64), Kept: make(map[string]uint64),
-		Unwatched: w.unwatched}
-	for k, n := range w.ended {
-		st.Ended[k] = n
-	}
-	for k, n := range w.kept {
-		st.Kept[k] = n
-	}
-	return st
+	return StandingStats{Watched: w.records.sum(), Ended: maps.Clone(w.ended), Kept: maps.Clone(w.kept), Unwatched: w.unwatched}
 }
 
 func (w *watches) countUnwatched(n int) {
@@ -203,11 +196,7 @@ func (s *Server) newJudge(me *identity) *judge {
 	}
 	j.groups = j.policy.LocalGroups()
 	if j.asked = len(j.groups) == 0 || me != nil && me.knowsGroups(j.groups); j.asked && me != nil {
-		for _, g := range j.groups {
-			if me.account.LocalGroups[g] {
-				j.member = append(j.member, g)
-			}
-		}
+		j.member = me.account.MemberOf(j.groups)
 	}
 	return j
 }

@@ -76,13 +76,7 @@ func (r *rulesTest) own(ctx context.Context, c service.Caller, account string, p
 		return nil, status.Errorf(codes.PermissionDenied, "you are %s, and may ask of your own account alone: name it as the local "+
 			"account, or use sudo", me.Name)
 	}
-	var groups []string
-	for _, g := range p.LocalGroups() {
-		if me.LocalGroups[g] {
-			groups = append(groups, g)
-		}
-	}
-	return groups, nil
+	return me.MemberOf(p.LocalGroups()), nil
 }
 
 // localGroups returns those of the groups that a policy names which an account is in.
