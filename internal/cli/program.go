@@ -28,6 +28,8 @@ type Command struct {
 	About   string // the paragraphs of its own help
 	// Verbatim ends the flags at the first argument, for a command that runs another one.
 	Verbatim bool
+	// Divided keeps the "--" among the arguments, for a command that has some of its own before those of one that it runs.
+	Divided bool
 	// Config gives the command the option --config, nil for none.
 	Config *ConfigFile
 	// Setup returns the table of options, bound to fresh variables, and what to run once they are set.
@@ -127,35 +129,55 @@ func (c *Command) options() []Option {
 
 func (c *Command) run(args []string, stdout io.Writer) error {
 	options, run := c.Setup()
-	var path string
-	config := c.Config.option(&path)
-	line, rest, err := parse(slices.Concat(options, config), args, c.Verbatim)
+	rest, defaults, err := c.parse(options, args)
 	if err != nil {
 		return err
-	}
-	if err := resolve(config, line); err != nil {
-		return err
-	}
-	var last []setting
-	defaults := c.Config.defaults(path, line)
-	if defaults != nil {
-		path, last = defaults.Path, defaults.settings()
-	}
-	file, err := c.Config.settings(path)
-	if err != nil {
-		return err
-	}
-	if err := resolve(options, line, file, last); err != nil {
-		return err
-	}
-	if len(rest) > 0 && c.Args.Text == "" {
-		if len(options) == 0 {
-			return Usagef("unknown argument %q: %s takes none", rest[0], c.Name)
-		}
-		return Usagef("unknown argument %q: %s takes flags alone; see --help", rest[0], c.Name)
 	}
 	if defaults != nil {
 		fmt.Fprintln(stdout, defaults.Note)
 	}
 	return run(rest)
+}
+
+// Parse sets options, a table of the command's, by a command line and the file that it names, and returns the arguments: for a
+// command that reads its file again while it runs.
+func (c *Command) Parse(options []Option, args []string) (rest []string, err error) {
+	rest, _, err = c.parse(options, args)
+	return rest, err
+}
+
+func (c *Command) parse(options []Option, args []string) (rest []string, defaults *Defaults, err error) {
+	var path string
+	config := c.Config.option(&path)
+	var behind []string
+	if i := slices.Index(args, "--"); c.Divided && i >= 0 {
+		args, behind = args[:i], args[i:]
+	}
+	line, rest, err := parse(slices.Concat(options, config), args, c.Verbatim)
+	if err != nil {
+		return nil, nil, err
+	}
+	rest = append(rest, behind...)
+	if err := resolve(config, line); err != nil {
+		return nil, nil, err
+	}
+	var last []setting
+	defaults = c.Config.defaults(path, line)
+	if defaults != nil {
+		path, last = defaults.Path, defaults.settings()
+	}
+	file, err := c.Config.settings(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := resolve(options, line, file, last); err != nil {
+		return nil, nil, err
+	}
+	if len(rest) > 0 && c.Args.Text == "" {
+		if len(options) == 0 {
+			return nil, nil, Usagef("unknown argument %q: %s takes none", rest[0], c.Name)
+		}
+		return nil, nil, Usagef("unknown argument %q: %s takes flags alone; see --help", rest[0], c.Name)
+	}
+	return rest, defaults, nil
 }

@@ -62,3 +62,29 @@ func TestWrap(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A divided command gets the "--" among its arguments, with all that is behind it as it stands; flags stand before it only.
+func TestDivided(t *testing.T) {
+	for _, tt := range []struct{ args, text, rest, refusal string }{
+		{"--text x peer -- cmd --text y", "x", "peer -- cmd --text y", ""}, {"peer --text x", "x", "peer", ""},
+		{"-- cmd -- more", "", "-- cmd -- more", ""}, {"peer --", "", "peer --", ""}, {"peer --text -- x", "", "", "--text needs a value"},
+	} {
+		var v values
+		var rest []string
+		p := &Program{Name: "a-program", Commands: []*Command{{Name: "join", Divided: true, Args: Args{Text: "PEER [-- COMMAND]"},
+			Setup: func() ([]Option, func([]string) error) {
+				return v.options(), func(args []string) error { rest = args; return nil }
+			}}}}
+		var errs strings.Builder
+		code := p.Run(append([]string{"join"}, strings.Fields(tt.args)...), &errs, &errs)
+		if tt.refusal != "" {
+			if code != 2 || !strings.Contains(errs.String(), tt.refusal) {
+				t.Errorf("%s: exit status %d, %s", tt.args, code, errs.String())
+			}
+			continue
+		}
+		if code != 0 || v.text != tt.text || strings.Join(rest, " ") != tt.rest {
+			t.Errorf("%s: exit status %d, text %q, arguments %q, %s", tt.args, code, v.text, rest, errs.String())
+		}
+	}
+}
