@@ -8,13 +8,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/execns"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
-)
-
-// The exit statuses that env, nohup and timeout give, beside COMMAND's own.
-const (
-	statusExecFailed = 125 // exec itself failed
-	statusCannotRun  = 126 // COMMAND was found, and the system does not run it
-	statusNotFound   = 127
+	"github.com/shared-altsd/shared-altsd/internal/standin"
 )
 
 var execCommand = &cli.Command{
@@ -64,7 +58,7 @@ cannot be run, 127 if it is not found.`,
 // execFailed writes one line of exec's own to standard error, which it shares with COMMAND: what failed, and the cure.
 // It returns the exit status that stands for it.
 func execFailed(err error) error {
-	status := cli.ExitStatus(statusExecFailed)
+	status := cli.ExitStatus(standin.StatusFailed)
 	if e, ok := errors.AsType[*execns.Error](err); ok {
 		switch e.Kind {
 		case execns.Untrusted:
@@ -75,11 +69,10 @@ func execFailed(err error) error {
 				"kernel never does; else prepare the mounts by systemd or the container and use --prepared, as docs/clients.md shows)", err)
 		case execns.NotPrepared:
 			err = fmt.Errorf("--prepared, but %w", err)
-		case execns.NotFound:
-			status = statusNotFound
-		case execns.CannotRun:
-			status = statusCannotRun
 		}
+	}
+	if e, ok := errors.AsType[*standin.Error](err); ok {
+		status = cli.ExitStatus(e.Status())
 	}
 	fmt.Fprintf(os.Stderr, "shared-altsd exec: %s\n", cli.OneLine(err.Error()))
 	return status

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/standin"
 )
 
 // What stock gRPC looks at.
@@ -38,7 +39,7 @@ const beMain = "SHARED_ALTSD_EXEC_TEST"
 // roles are what the test binary can be, beside shared-altsd, by its one argument.
 var roles = map[string]func(){"dial-handshaker": dialHandshaker, "be-stranger": beStranger, "shake-hands": shakeHands,
 	"call-by-alts": callByALTS, "reach-nowhere": reachNowhere,
-	"other-network": otherNetwork}
+	"other-network": otherNetwork, "take-port": portTaker}
 
 // Under the race detector a process sleeps for a second at its end, unless told not to.
 const noRaceSleep = "GORACE=atexit_sleep_ms=0"
@@ -269,7 +270,7 @@ func TestExecExitStatus(t *testing.T) {
 		out, _ := cmd.CombinedOutput()
 		text := "no shared-altsd daemon answers at " + e.socket
 		cure := "or give --socket"
-		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), text) ||
+		if cmd.ProcessState.ExitCode() != standin.StatusFailed || !strings.Contains(string(out), text) ||
 			!strings.Contains(string(out), cure) {
 			t.Errorf("without a daemon: %v, %q", cmd.ProcessState, out)
 		}
@@ -594,7 +595,7 @@ func TestExecPrepared(t *testing.T) {
 		cmd.Args = slices.Insert(cmd.Args, 2, "--prepared")
 		out, _ := cmd.CombinedOutput()
 		text := "--prepared, but " + productNameFile
-		if cmd.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), text) {
+		if cmd.ProcessState.ExitCode() != standin.StatusFailed || !strings.Contains(string(out), text) {
 			t.Errorf("unprepared: %v, %s", cmd.ProcessState, out)
 		}
 
@@ -636,7 +637,7 @@ func TestExecPrepared(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, _ = again.CombinedOutput()
-		if again.ProcessState.ExitCode() != statusExecFailed || !strings.Contains(string(out), "::ffff:127.N.N.N") {
+		if again.ProcessState.ExitCode() != standin.StatusFailed || !strings.Contains(string(out), "::ffff:127.N.N.N") {
 			t.Errorf("%v, %s", again.ProcessState, out)
 		}
 	})

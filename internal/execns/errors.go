@@ -16,8 +16,6 @@ const (
 	Untrusted                   // somebody serves it whom the caller does not believe (rule 28)
 	NoNamespace                 // the system does not let this account make namespaces, or mounts in them
 	NotPrepared                 // what Config.Prepared promises is not there
-	NotFound                    // the command is not there
-	CannotRun                   // the command is there, and the system does not run it
 )
 
 func (e *Error) Error() string { return e.Err.Error() }

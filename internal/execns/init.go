@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
+	"github.com/shared-altsd/shared-altsd/internal/standin"
 )
 
 // An initProcess is pid 1 of the PID namespace in which the command and all its descendants live.
@@ -38,11 +38,7 @@ func runInit(exec control, addr net.IP, stage, args []string, failed func(error)
 	// Signals that come to the whole process group, or from a service manager, are the command's to obey; caught, not
 	// ignored, so that the command does not inherit it.
 	unheard := make(chan os.Signal, 1)
-	for _, s := range passedOn() {
-		if !signal.Ignored(s) {
-			signal.Notify(unheard, s)
-		}
-	}
+	standin.Notify(unheard)
 	go p.follow()
 	runtime.LockOSThread()
 	own := os.Getenv(localsock.Variable)
@@ -158,7 +154,7 @@ func (c *Config) startInside(l *net.TCPListener, addr net.IP, command []string, 
 	}
 	if addr.Equal(nowhere) && !mayTakeFrom(pid) {
 		unix.Close(int(ours))
-		_, _, err := wait4(pid, 0)
+		_, _, err := standin.Wait4(pid, 0)
 		return nil, errors.Join(errNoRedirect, err)
 	}
 	return &inside{control: ours, init: pid, to: l.Addr().(*net.TCPAddr).AddrPort(), report: report}, nil
@@ -176,7 +172,7 @@ func duplicate(l *net.TCPListener) (fd int, err error) {
 	return fd, err
 }
 
-func (i *inside) signal(s syscall.Signal) { i.control.signal(s) }
+func (i *inside) Signal(s syscall.Signal) { i.control.signal(s) }
 
 // wait waits until the namespace is no more. When the command stops, this process stops too, so that the shell sees it.
 func (i *inside) wait() (syscall.WaitStatus, error) {
@@ -199,12 +195,12 @@ func (i *inside) wait() (syscall.WaitStatus, error) {
 			go (&redirection{asks: n.fd, to: i.to, report: i.report}).serve()
 		case commandStopped:
 			if stopped(n.pid) { // still: a Ctrl-Z stopped this process as well, and whoever continued it did so to both
-				stopLike()
+				standin.StopLike()
 				i.control.signal(syscall.SIGCONT)
 			}
 		}
 	}
-	_, status, err := wait4(i.init, 0)
+	_, status, err := standin.Wait4(i.init, 0)
 	if err == nil && ended != nil {
 		status = *ended
 	}

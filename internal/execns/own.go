@@ -85,7 +85,7 @@ func (r *relay) serveOwn(l *net.UnixListener) {
 			return
 		}
 		if err != nil { // a lack of descriptors or memory: it passes
-			r.say("accept", fmt.Errorf("accepting a connection: %w", err))
+			r.reports.Say("accept", fmt.Errorf("accepting a connection: %w", err))
 			time.Sleep(50 * time.Millisecond)
 			<-places
 			continue
@@ -103,11 +103,11 @@ func (r *relay) carryOwn(c *net.UnixConn) {
 	// The directory lets nobody else in, but descriptors travel.
 	cred, err := peercred.FromConn(c)
 	if err != nil {
-		r.say("own", err)
+		r.reports.Say("own", err)
 		return
 	}
 	if cred.UID != r.uid {
-		r.refused(cred.UID, fmt.Errorf("a connection of uid %d to the command's own socket was refused: it serves uid %d",
+		r.reports.Refused(cred.UID, fmt.Errorf("a connection of uid %d to the command's own socket was refused: it serves uid %d",
 			cred.UID, r.uid))
 		return
 	}

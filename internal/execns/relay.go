@@ -7,11 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/reach"
+	"github.com/shared-altsd/shared-altsd/internal/reports"
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
 )
 
@@ -19,8 +19,6 @@ const (
 	// maxConns bounds the connections served at once, each of which costs two descriptors here. Gathered from what the
 	// libraries need: C-core opens a connection for nearly every handshake, 80 at once in one process.
 	maxConns = 400
-	// maxOthers bounds the refused accounts that are reported one by one: an account may have 65536 subordinate ones.
-	maxOthers = 8
 	// overflowUID is what the kernel reports for every uid that has no place in the user namespace of the asker.
 	overflowUID = 65534
 )
@@ -33,12 +31,8 @@ type relay struct {
 	socket    string
 	daemonUID uint32
 	uid       uint32
-	report    func(error)
+	reports   *reports.Once
 	places    chan struct{}
-
-	mu     sync.Mutex
-	seen   map[string]bool // reports made, so that each is made once
-	others map[uint32]bool // accounts that were refused, as many as are told apart
 }
 
 // newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid.
@@ -48,8 +42,8 @@ func newRelay(path string, daemonUID uint32, report func(error)) (*relay, error)
 	if uid == overflowUID {
 		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
 	}
-	return &relay{socket: path, daemonUID: daemonUID, uid: uint32(uid), report: report, places: make(chan struct{}, maxConns),
-		seen: map[string]bool{}, others: map[uint32]bool{}}, nil
+	return &relay{socket: path, daemonUID: daemonUID, uid: uint32(uid), reports: reports.New(report),
+		places: make(chan struct{}, maxConns)}, nil
 }
 
 // probe connects to the UNIX socket once, to tell early that no daemon is there.
@@ -95,7 +89,7 @@ func (r *relay) serve(l *net.TCPListener) error {
 			return nil
 		case err != nil:
 			// Nothing but a lack of descriptors or memory, or a connection that is gone: it passes.
-			r.say("accept", fmt.Errorf("accepting a connection: %w", err))
+			r.reports.Say("accept", fmt.Errorf("accepting a connection: %w", err))
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
@@ -113,49 +107,17 @@ func (r *relay) serve(l *net.TCPListener) error {
 	}
 }
 
-// say reports err, once for each kind.
-func (r *relay) say(kind string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.seen[kind] {
-		r.seen[kind] = true
-		r.report(err)
-	}
-}
-
-// refused reports err, that another account was refused, once for each of the first maxOthers.
-func (r *relay) refused(uid uint32, err error) {
-	r.mu.Lock()
-	told := r.others[uid]
-	more := !told && len(r.others) == maxOthers
-	if !told && !more {
-		r.others[uid] = true
-		r.report(err)
-	}
-	r.mu.Unlock()
-	if more {
-		r.say("others", errors.New("connections of further accounts are refused, and not reported one by one"))
-	}
-}
-
-// again lets a kind of failure be reported anew, after it has passed.
-func (r *relay) again(kind string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.seen, kind)
-}
-
 // check returns whose socket is at the other end of c, and fails if it is not the relay's own user's.
 func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
-	owner, err := sockowner.Lookup(c)
+	owner, err := sockowner.LookupEstablished(c)
 	if err != nil {
-		r.say("owner", fmt.Errorf("a connection was closed: %w", err))
+		r.reports.Say("owner", fmt.Errorf("a connection was closed: %w", err))
 		return sockowner.Owner{}, err
 	}
 	if owner.UID != r.uid {
 		err := fmt.Errorf("a connection of uid %d was refused: this relay serves uid %d; "+
 			"run shared-altsd exec as the account that makes the calls", owner.UID, r.uid)
-		r.refused(owner.UID, err)
+		r.reports.Refused(owner.UID, err)
 		return sockowner.Owner{}, err
 	}
 	return owner, nil
@@ -165,10 +127,10 @@ func (r *relay) check(c *net.TCPConn) (sockowner.Owner, error) {
 func (r *relay) daemon() *net.UnixConn {
 	d, err := r.dial()
 	if err != nil {
-		r.say("daemon", err)
+		r.reports.Say("daemon", err)
 		return nil
 	}
-	r.again("daemon")
+	r.reports.Again("daemon")
 	return d
 }
 
@@ -206,13 +168,13 @@ func (r *relay) release(c *net.TCPConn, d *net.UnixConn, id sockowner.Owner) err
 	for {
 		n, err := d.Read(buf)
 		if n > 0 {
-			now, err := sockowner.Lookup(c)
+			now, err := sockowner.LookupEstablished(c)
 			if err != nil {
 				return err // the usual end of a client that hung up
 			}
 			if now != id {
 				err := errors.New("a connection was closed: the socket at its other end is no longer the one that was accepted")
-				r.say("changed", err)
+				r.reports.Say("changed", err)
 				return err
 			}
 			if _, err := c.Write(buf[:n]); err != nil {

@@ -13,13 +13,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/standin"
 )
 
 // handshakerPort is where stock gRPC reaches its handshaker service, at the address of handshakerName.
@@ -60,12 +61,8 @@ func (c *Config) Run(command []string) (status int, err error) {
 	// With --prepared the command is to die with the thread that starts it (PR_SET_PDEATHSIG), so that thread is kept.
 	runtime.LockOSThread()
 	signals := make(chan os.Signal, 64)
-	for _, s := range passedOn() {
-		if !signal.Ignored(s) { // nohup's SIGHUP stays ignored
-			signal.Notify(signals, s)
-		}
-	}
-	giveBack := keepTerminal()
+	standin.Notify(signals)
+	giveBack := standin.KeepTerminal()
 	redirect := !c.Prepared && !c.Loopback && canRedirect()
 	ended, err := c.relayFor(r, redirect, command, signals)
 	if redirect && errors.Is(err, errNoRedirect) { // the command has not been started yet
@@ -75,7 +72,7 @@ func (c *Config) Run(command []string) (status int, err error) {
 		return 0, err
 	}
 	giveBack()
-	return exitLike(ended), nil
+	return standin.ExitLike(ended), nil
 }
 
 // relayFor listens, starts the command, and relays until the command's end.
@@ -94,7 +91,7 @@ func (c *Config) relayFor(r *relay, redirect bool, command []string, signals <-c
 	defer removeOwn(path)
 	defer own.Close()
 	go r.serveOwn(own)
-	p, err := c.start(l, addr, path, command, r.say)
+	p, err := c.start(l, addr, path, command, r.reports.Say)
 	if err != nil {
 		return 0, err
 	}
@@ -105,7 +102,7 @@ func (c *Config) relayFor(r *relay, redirect bool, command []string, signals <-c
 	}()
 	done := make(chan struct{})
 	defer close(done)
-	go passOn(signals, p, done)
+	go standin.PassOn(signals, p, done)
 	return p.wait()
 }
 
@@ -145,7 +142,7 @@ func (c *Config) listen(redirect bool) (l *net.TCPListener, addr net.IP, err err
 
 // A process is the command.
 type process interface {
-	signal(syscall.Signal)
+	standin.Process
 	// wait waits for the end of the command and of all its descendants, and returns the command's status.
 	wait() (syscall.WaitStatus, error)
 }

@@ -3,15 +3,15 @@ package execns
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/standin"
 )
 
 // StageName is the name under which Run starts this program again: a program that finds it in os.Args[0] calls Stage
@@ -73,7 +73,7 @@ func (c *Config) Stage(args []string) error {
 	}
 	runtime.LockOSThread()
 	namePID(args[1])
-	return become(args[2:])
+	return standin.Become(args[2:])
 }
 
 // namePID changes the variables by which a service manager names the process that they are for: its child, with the pid
@@ -87,22 +87,6 @@ func namePID(exec string) {
 			}
 		}
 	}
-}
-
-// become runs the command in this process, found as a shell finds it.
-func become(command []string) error {
-	path, err := exec.LookPath(command[0])
-	if err == nil || errors.Is(err, exec.ErrDot) {
-		err = unix.Exec(path, command, os.Environ())
-		if err == unix.ENOEXEC { // a script without a first line that names its shell
-			err = unix.Exec("/bin/sh", append([]string{"sh", path}, command[1:]...), os.Environ())
-		}
-		err = &fs.PathError{Op: "run", Path: path, Err: err}
-	}
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return &Error{NotFound, fmt.Errorf("command not found: %s (%w)", command[0], err)}
-	}
-	return &Error{CannotRun, fmt.Errorf("cannot run %s: %w", command[0], err)}
 }
 
 // dropAmbient returns up the capability that the mounts needed. Root has it by being root, and keeps it.

@@ -3,6 +3,7 @@ package sockowner
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -19,12 +20,12 @@ func TestLookupFindsNoListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if p, err := lookup(addrPort(l.Addr()), netip.MustParseAddrPort("127.0.0.1:9")); err == nil {
+	if p, err := lookup(addrPort(l.Addr()), netip.MustParseAddrPort("127.0.0.1:9"), halfEnds.theirs); err == nil {
 		t.Errorf("a listening socket was taken for a peer: %+v", p)
 	}
 	for _, a := range []string{"192.0.2.1:5", "[::1]:5"} {
-		if _, err := lookup(netip.MustParseAddrPort(a), addrPort(l.Addr())); err == nil ||
-			!strings.Contains(err.Error(), "not an IPv4 loopback connection") {
+		if _, err := lookup(netip.MustParseAddrPort(a), addrPort(l.Addr()), halfEnds.theirs); err == nil ||
+			!strings.Contains(err.Error(), "not a loopback connection") {
 			t.Errorf("%s: %v", a, err)
 		}
 	}
@@ -32,6 +33,9 @@ func TestLookupFindsNoListener(t *testing.T) {
 
 func TestCheckDiag(t *testing.T) {
 	src, dst := netip.MustParseAddrPort("127.0.0.1:1000"), netip.MustParseAddrPort("127.1.2.3:8080")
+	checkDiag := func(body []byte, src, dst netip.AddrPort) (Owner, error) {
+		return checkDiag(body, src, dst, connectedEnds.theirs)
+	}
 	good := func() *diagMessage {
 		m := &diagMessage{family: unix.AF_INET, state: tcpEstablished, uid: 1000, inode: 77, id: newSockID(src, dst)}
 		m.id.cookie = [2]uint32{5, 6}
@@ -52,6 +56,9 @@ func TestCheckDiag(t *testing.T) {
 		t.Error("a short answer was taken")
 	}
 	for name, spoil := range map[string]func(*diagMessage){
+		"FIN_WAIT1":     func(m *diagMessage) { m.state = tcpFinWait1 },
+		"FIN_WAIT2":     func(m *diagMessage) { m.state = tcpFinWait2 },
+		"no state":      func(m *diagMessage) { m.state = 33 },
 		"TIME_WAIT":     func(m *diagMessage) { m.state = 6 },
 		"LISTEN":        func(m *diagMessage) { m.state = 10 },
 		"no inode":      func(m *diagMessage) { m.inode = 0 },
@@ -99,6 +106,67 @@ func TestParseAnswer(t *testing.T) {
 	} {
 		if got, err := parseAnswer(b); err == nil {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestCheckDiagOfHalf has ends whose owner has sent his last byte, and those of nobody.
+func TestCheckDiagOfHalf(t *testing.T) {
+	src, dst := netip.MustParseAddrPort("[::1]:1000"), netip.MustParseAddrPort("[::1]:8080")
+	for _, c := range []struct {
+		state       uint8
+		inode       uint32
+		ok, waiting bool
+	}{
+		{tcpEstablished, 7, true, false}, {tcpFinWait1, 7, true, false}, {tcpFinWait2, 7, true, false},
+		{tcpEstablished, 0, false, true}, {tcpSynRecv, 0, false, true}, {tcpListen, 7, false, true},
+		{tcpFinWait1, 0, false, false}, {tcpFinWait2, 0, false, false}, {6, 0, false, false}, {tcpCloseWait, 7, false, false},
+	} {
+		m := diagMessage{family: unix.AF_INET6, state: c.state, uid: 1000, inode: c.inode, id: newSockID(src, dst)}
+		body := bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)))
+		o, err := checkDiag(body, src, dst, halfEnds.theirs)
+		if (err == nil) != c.ok || errors.Is(err, ErrNotAccepted) != c.waiting || c.ok && o.UID != 1000 {
+			t.Errorf("state %d, inode %d: %+v, %v", c.state, c.inode, o, err)
+		}
+	}
+}
+
+// An answer that was not read to its end must not be taken for that to the next question.
+func TestAnswerLeftUnread(t *testing.T) {
+	l := listenAt(t, "tcp4", "127.0.0.1:0", false)
+	addr := l.Addr().(*net.TCPAddr).AddrPort()
+	enough := errors.New("enough")
+	for range 2 * cap(diagSockets) {
+		req := diagRequest{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: 1 << tcpListen}
+		if err := askKernel(diagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, bytesOf(&req), func([]byte) error { return enough }, nil); err != enough {
+			t.Fatal(err)
+		}
+		if _, err := lookup(addr, netip.MustParseAddrPort("127.0.0.1:9"), halfEnds.theirs); !errors.Is(err, ErrNotAccepted) {
+			t.Errorf("a listening socket: %v", err)
+		}
+		if list, err := Listeners(addr); err != nil || len(list) != 1 {
+			t.Errorf("%+v, %v", list, err)
+		}
+	}
+	s, err := takeDiagSocket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s.fd)
+	if n, _, err := unix.Recvfrom(s.fd, s.buf[:], unix.MSG_DONTWAIT); err != unix.EAGAIN {
+		t.Errorf("a socket that is kept has %d bytes to be read, %v", n, err)
+	}
+}
+
+func BenchmarkListeners(b *testing.B) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	for b.Loop() {
+		if _, err := Listeners(l.Addr().(*net.TCPAddr).AddrPort()); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

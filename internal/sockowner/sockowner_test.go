@@ -1,6 +1,7 @@
 package sockowner
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -42,7 +43,7 @@ func TestLookupOfEnding(t *testing.T) {
 	}
 	src, dst := addrPort(server.RemoteAddr()), addrPort(server.LocalAddr())
 	server.Close() // the client's side is in TIME_WAIT now, or gone
-	if p, err := lookup(src, dst); err == nil {
+	if p, err := lookup(src, dst, halfEnds.theirs); err == nil {
 		t.Errorf("TIME_WAIT: %+v", p)
 	}
 
@@ -77,5 +78,66 @@ func TestLookupOfBothFamilies(t *testing.T) {
 	defer c.Close()
 	if p, err := Lookup(c); err != nil || p.UID != uint32(os.Geteuid()) {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// TestLookupOfHalfClosed has a client that sent its last byte before it was accepted, over IPv4 and IPv6: it is its account
+// as long as it has its socket, and nobody's afterwards.
+func TestLookupOfHalfClosed(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Logf("%s: %v", addr, err) // no IPv6
+			continue
+		}
+		defer l.Close()
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.(*net.TCPConn).CloseWrite()
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		if _, err := io.ReadAll(server); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := Lookup(server.(*net.TCPConn)); err != nil || o.UID != uint32(os.Geteuid()) {
+			t.Errorf("%s: %+v, %v", addr, o, err)
+		}
+		if o, err := LookupEstablished(server.(*net.TCPConn)); err == nil {
+			t.Errorf("%s: established: %+v", addr, o)
+		}
+		client.Close()
+		if o, err := Lookup(server.(*net.TCPConn)); err == nil || errors.Is(err, ErrNotAccepted) {
+			t.Errorf("%s, closed: %+v, %v", addr, o, err)
+		}
+	}
+}
+
+// TestLookupOfNotAccepted has a connection that a program has yet to accept.
+func TestLookupOfNotAccepted(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.DialTCP("tcp4", nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if o, err := Lookup(c); !errors.Is(err, ErrNotAccepted) {
+		t.Errorf("before: %+v, %v", o, err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if o, err := Lookup(c); err != nil || o.UID != uint32(os.Geteuid()) {
+		t.Errorf("after: %+v, %v", o, err)
 	}
 }

@@ -1,16 +1,17 @@
-package execns
+package standin
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// passedOn returns the signals that go to the command. The others stop or continue this process itself, or are of no
+// PassedOn returns the signals that go to the command. The others stop or continue this process itself, or are of no
 // concern to the command.
-func passedOn() []os.Signal {
+func PassedOn() []os.Signal {
 	list := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR}
 	for s := syscall.Signal(35); s <= 64; s++ {
@@ -19,13 +20,25 @@ func passedOn() []os.Signal {
 	return list
 }
 
-// passOn sends the command each signal that arrives and that it does not have already, until done.
-func passOn(signals <-chan os.Signal, p process, done <-chan struct{}) {
+// Notify has to those of PassedOn sent that this process does not ignore: nohup's SIGHUP stays ignored.
+func Notify(to chan<- os.Signal) {
+	for _, s := range PassedOn() {
+		if !signal.Ignored(s) {
+			signal.Notify(to, s)
+		}
+	}
+}
+
+// A Process takes signals.
+type Process interface{ Signal(syscall.Signal) }
+
+// PassOn sends the command each signal that arrives and that it does not have already, until done.
+func PassOn(signals <-chan os.Signal, p Process, done <-chan struct{}) {
 	for {
 		select {
 		case s := <-signals:
 			if n := s.(syscall.Signal); !fromTerminal(n) {
-				p.signal(n)
+				p.Signal(n)
 			}
 		case <-done:
 			return
