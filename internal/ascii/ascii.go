@@ -1,5 +1,5 @@
 // Package ascii changes the case of ASCII letters and of nothing else: Unicode maps letters from outside ASCII into it
-// (the Kelvin sign to k), which would make one name of two different ones.
+// (the Kelvin sign to k), which would make one name of two different ones. It also says what is visible.
 package ascii
 
 import "strings"
@@ -12,4 +12,10 @@ func Lower(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// Visible reports whether s is ASCII without blanks and control characters: a header, a line and a variable of a shell hold
+// it as it is.
+func Visible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

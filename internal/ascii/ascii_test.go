@@ -10,3 +10,12 @@ func TestLower(t *testing.T) {
 		}
 	}
 }
+
+func TestVisible(t *testing.T) {
+	for in, want := range map[string]bool{"": true, "alice@alpha.example.com!~": true, "a b": false, "a\n": false, "a\x7f": false, "\u00e9": false,
+		"\xff": false, "a\x00": false} {
+		if got := Visible(in); got != want {
+			t.Errorf("Visible(%q) = %v", in, got)
+		}
+	}
+}

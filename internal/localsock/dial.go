@@ -40,7 +40,7 @@ func Dial(ctx context.Context, path string, daemonUID uint32) (*net.UnixConn, er
 		return nil, err
 	}
 	cred, err := peercred.FromConn(conn)
-	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || overflow(cred.UID)) {
+	if err == nil && cred.UID != 0 && (cred.UID != uint32(os.Geteuid()) && cred.UID != daemonUID || Overflow(cred.UID)) {
 		err = &UntrustedError{cred.UID}
 	}
 	if err != nil {
@@ -79,10 +79,10 @@ func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 
 // Overflow reports whether the uid is no account's, but the one that the kernel shows for every account without a uid in
 // this process's user namespace: nothing makes it believable.
-func (e *UntrustedError) Overflow() bool { return overflow(e.UID) }
+func (e *UntrustedError) Overflow() bool { return Overflow(e.UID) }
 
-// overflow reports whether uid is the kernel's overflow uid, or nobody's, 65534, which it is by default.
-func overflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
+// Overflow reports whether uid is the kernel's overflow uid, or nobody's, 65534, which it is by default.
+func Overflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
 
 // overflowUID is the kernel's setting, 65534 if it cannot be read.
 var overflowUID = sync.OnceValue(func() uint32 {

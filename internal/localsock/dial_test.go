@@ -41,7 +41,7 @@ func listenAs(t *testing.T, uid int, path string) {
 // In a user namespace every account from outside shows as the overflow uid, the daemon's and a stranger's alike.
 func TestRule43OverflowUID(t *testing.T) {
 	if os.Geteuid() != 0 {
-		if !overflow(65534) || overflow(0) || overflow(1000) {
+		if !Overflow(65534) || Overflow(0) || Overflow(1000) {
 			t.Error("65534 alone is the overflow uid")
 		}
 		return

@@ -26,6 +26,7 @@ type Listener struct {
 
 	mode fs.FileMode
 	gid  int
+	own  bool // nobody else can put a file there
 	now  atomic.Pointer[net.UnixListener]
 
 	mu     sync.Mutex
@@ -75,7 +76,8 @@ func (s *Listener) Accept() (net.Conn, error) {
 func (s *Listener) Addr() net.Addr { return s.now.Load().Addr() }
 
 // Close closes the listener, removes the socket if it is still the one that we put there, and lets go of the lock. The
-// lock file stays: removing it would let two daemons lock two files of the same name.
+// lock file stays: it says whose place this is. In an account's own directory, which may be anything, it goes as well:
+// who has opened it meanwhile sees that it is not at its path any more.
 func (s *Listener) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,6 +91,9 @@ func (s *Listener) Close() error {
 	}
 	if now, lerr := os.Lstat(s.Path); lerr == nil && os.SameFile(now, s.made) {
 		err = errors.Join(err, os.Remove(s.Path))
+	}
+	if s.own && isAt(s.lock, s.Path+lockSuffix) {
+		err = errors.Join(err, os.Remove(s.Path+lockSuffix))
 	}
 	return errors.Join(err, s.lock.Close())
 }
@@ -121,6 +126,36 @@ func Listen(path string, mode fs.FileMode, gid int) (_ *Listener, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// ListenOwn is Listen for a socket that is this account's alone to serve: its directory is this account's as well, and nobody
+// else may put anything there.
+func ListenOwn(path string, mode fs.FileMode) (*Listener, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	dir, _, err := safepath.Dir(filepath.Dir(path), subject)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	switch uid := uint32(os.Geteuid()); {
+	case safepath.Owner(info) != uid:
+		return nil, fmt.Errorf("the directory %s belongs to uid %d, not to this account (uid %d): use one of its own ('mkdir -m 0700')",
+			dir, safepath.Owner(info), uid)
+	case info.Mode()&0o022 != 0:
+		return nil, fmt.Errorf("others may put files into the directory %s (mode %04o): take the right away with 'chmod go-w %s' "+
+			"or use another directory", dir, info.Mode().Perm(), dir)
+	}
+	s, err := Listen(filepath.Join(dir, filepath.Base(path)), mode, -1)
+	if err == nil {
+		s.own = true
+		s.Warnings = nil // they are of directories above, in which nobody else can replace this one
+	}
+	return s, err
 }
 
 // bind binds the socket, in the place of one that is replaceable. The lock is held.

@@ -145,7 +145,7 @@ func (w *walk) enter(dir string) error {
 		return fmt.Errorf("%s is not a directory", dir)
 	case !Ours(info):
 		return fmt.Errorf("the directory %s belongs to uid %d, who could replace %s: use one whose "+
-			"ancestors all belong to root or to the daemon (uid %d)", dir, Owner(info), w.what, os.Geteuid())
+			"ancestors all belong to root or to this account (uid %d)", dir, Owner(info), w.what, os.Geteuid())
 	case info.Mode()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
 		return fmt.Errorf("the directory %s may be written by others (mode %04o), who could replace %s: "+
 			"take the right away with 'chmod go-w %s' or use another directory", dir, info.Mode().Perm(), w.what, dir)

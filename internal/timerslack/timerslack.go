@@ -82,6 +82,17 @@ func Inherited(start func() error) error {
 	return errors.Join(start(), set(slack))
 }
 
+// Sleep sleeps for d and hardly longer, slack or not. It keeps a thread meanwhile, and so is for microseconds.
+func Sleep(d time.Duration) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if slack := own.Load(); slack != 0 && set(1) == nil {
+		defer set(slack)
+	}
+	ts := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&ts, nil) // a signal may end it, which is early and no harm
+}
+
 func set(slack int64) error {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_TIMERSLACK): %w", err)

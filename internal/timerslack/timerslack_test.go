@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -115,5 +116,15 @@ func TestVariable(t *testing.T) {
 	}
 	if inherited.Load() != 50_000 || own.Load() != int64(slack) {
 		t.Errorf("left behind: %d, %d", inherited.Load(), own.Load())
+	}
+}
+
+// A thread that has slept has its slack again.
+func TestSleep(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	Sleep(time.Microsecond)
+	if got, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || got != int(slack) {
+		t.Errorf("%d ns, %v", got, err)
 	}
 }
