@@ -85,7 +85,7 @@ func holds(condition string, c *Connection) bool {
 	sum := func(b [32]byte) string { return hex.EncodeToString(b[:]) }
 	switch name {
 	case "service":
-		return c.Service == value
+		return c.Service == value || c.Service == "altsd-tcp/1:"+value
 	case "eku":
 		return slices.Contains(c.Peer.EKUs, value)
 	case "key":
@@ -180,7 +180,7 @@ func randomLines(r *rand.Rand, denied bool) (lines []string) {
 
 func randomConnection(r *rand.Rand) *Connection {
 	c := &Connection{Direction: Direction(r.IntN(2)), Account: one(r, someAccounts), Groups: some(r, someGroups),
-		Service: one(r, someServices)}
+		Service: one(r, append(someServices, "altsd-tcp/1:6432", "altsd-tcp/1:"))}
 	c.Peer = Peer{Account: one(r, someAccounts), Machine: one(r, someMachines), Groups: some(r, someGroups), EKUs: some(r, someEKUs),
 		Key: NameHash(one(r, someIssuers)), CAKey: NameHash(one(r, someIssuers)), CAName: NameHash(one(r, someIssuers))}
 	c.Peer.Names = append(some(r, someMachines), c.Peer.Machine)
