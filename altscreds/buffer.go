@@ -3,8 +3,9 @@ package altscreds
 import "sync"
 
 // bufferSizes are the sizes, in bytes, of the pooled buffers: for a small message; for the 32 KiB that gRPC writes at a
-// time with its overhead; for the largest batch written; for the largest frame received.
-var bufferSizes = [...]int{2 << 10, 40 << 10, writeBatch, lengthSize + maxLength}
+// time with its overhead; for the largest frame that we ask for and send; for the largest batch written; for the largest
+// frame received.
+var bufferSizes = [...]int{2 << 10, 40 << 10, advertisedFrame, writeBatch, lengthSize + maxLength}
 
 var bufferPools [len(bufferSizes)]sync.Pool
 

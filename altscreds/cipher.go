@@ -77,7 +77,7 @@ func (s *cipherState) advance() {
 	s.exhausted = s.counter == 0
 }
 
-// seal encrypts to the beginning of dst, which does not overlap plaintext and has room for the tag.
+// seal encrypts to the beginning of dst, which has room for the tag and is where plaintext is or does not overlap it.
 func (s *cipherState) seal(dst, plaintext []byte) error {
 	if err := s.next(); err != nil {
 		return err

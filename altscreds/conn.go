@@ -17,9 +17,12 @@ import (
 // A Conn is a connection secured by ALTS. Like a tls.Conn it does its handshake at the first Read or Write, if
 // Handshake was not called before; a handshake that failed is final. Its methods may be called concurrently.
 //
-// The record protocol has no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames,
-// whether the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does;
-// HTTP/1 does with a length). An end within a frame is io.ErrUnexpectedEOF.
+// Under an application protocol of ServiceProtocol its ends are authenticated: Read returns io.EOF only after the peer's
+// CloseWrite, and an error that is io.ErrUnexpectedEOF if the connection was cut or closed without that.
+//
+// Under any other there is no authenticated end: Read returns io.EOF when the peer's TCP ends between two frames, whether
+// the peer closed or somebody on the way did, so what is said over it must tell its own ends (HTTP/2 does; HTTP/1 does
+// with a length). An end within a frame is io.ErrUnexpectedEOF.
 //
 // A connection that the local daemon would refuse by now is closed: Read and Write return an *EndedError then.
 type Conn struct {
@@ -34,6 +37,7 @@ type Conn struct {
 	other        net.Conn    // to a peer that does not speak ALTS; else nil
 	rec          *record
 	info         credentials.AuthInfo
+	id           string                     // of the handshake
 	ended        atomic.Pointer[EndedError] // by the daemon
 
 	mu                          sync.Mutex
@@ -107,8 +111,15 @@ func (c *Conn) handshake(ctx context.Context) (watch func(*Conn), err error) {
 			return nil, err
 		}
 	}
-	c.rec, c.info, watch, err = c.settings.secure(ctx, c.raw, c.target, c.received)
-	return watch, err
+	rec, info, o, err := c.settings.secure(ctx, c.raw, c.target, c.received)
+	if err != nil {
+		return nil, err
+	}
+	c.rec, c.info, c.id = rec, info, o.id
+	if o.standing != nil {
+		watch = func(c *Conn) { o.daemon.watch(c, o.standing) }
+	}
+	return watch, nil
 }
 
 // armTimer sets the timer that applies the connection's deadlines to a handshake: it waits for the daemon as well, of
@@ -186,7 +197,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, c.why(err)
 }
 
-// Close closes the connection. It ends a handshake, Read or Write under way.
+// Close closes the connection. It ends a handshake, Read or Write under way. It says nothing to the peer, for whom the
+// connection is cut unless CloseWrite was called before.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -212,8 +224,9 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// CloseWrite ends this side's direction, after which the peer's Read returns io.EOF while it can still write. Nothing
-// authenticates that end: whoever can inject a TCP FIN can feign it.
+// CloseWrite ends this side's direction, after which the peer's Read returns io.EOF while it can still write. The end is
+// authenticated under an application protocol of ServiceProtocol; under any other it is a TCP FIN, which whoever can
+// inject one can feign.
 func (c *Conn) CloseWrite() error {
 	if !c.done.Load() {
 		return errors.New("altscreds: CloseWrite before the handshake is done")
@@ -231,6 +244,24 @@ func (c *Conn) AuthInfo() credentials.AuthInfo {
 		return nil
 	}
 	return c.info
+}
+
+// ApplicationProtocol returns what both ends agreed to speak. It is "" before the handshake is done, and for a peer that
+// does not speak ALTS.
+func (c *Conn) ApplicationProtocol() string {
+	if ai, ok := c.AuthInfo().(AuthInfo); ok {
+		return ai.ApplicationProtocol()
+	}
+	return ""
+}
+
+// HandshakeID returns the ID under which both daemons have logged the handshake. It is "" before the handshake is done,
+// and where the handshaker does not say.
+func (c *Conn) HandshakeID() string {
+	if !c.done.Load() {
+		return ""
+	}
+	return c.id
 }
 
 // Peer returns the peer's identity. It is nil before the handshake is done, and for a peer that does not speak ALTS.

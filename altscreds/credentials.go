@@ -17,7 +17,7 @@ type transportCredentials struct {
 // NewClientCredentials returns the credentials of a gRPC client, for grpc.WithTransportCredentials. An error is a
 // mistake in the options; the daemon is not asked before the first connection.
 func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, error) {
-	s, err := o.settings()
+	s, err := forGRPC(o.settings())
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func NewClientCredentials(o ClientOptions) (credentials.TransportCredentials, er
 // NewServerCredentials returns the credentials of a gRPC server, for grpc.Creds. An error is a mistake in the options;
 // the daemon is not asked before the first connection.
 func NewServerCredentials(o ServerOptions) (credentials.TransportCredentials, error) {
-	s, err := o.settings()
+	s, err := forGRPC(o.settings())
 	if err != nil {
 		return nil, err
 	}

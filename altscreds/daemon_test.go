@@ -90,6 +90,9 @@ func twoMachines(tb testing.TB) (client, server string) {
 	return daemon(tb, "node1.example.com", daemonOptions{user: "bob"}), daemon(tb, "node2.example.com", daemonOptions{})
 }
 
+// spoken is what connections speak that are not gRPC's.
+var spoken = []string{"test"}
+
 const (
 	alice2 = "alice@node2.example.com"
 	bob1   = "bob@node1.example.com"
@@ -125,7 +128,7 @@ func listen(tb testing.TB, o altscreds.ServerOptions, serve func(*altscreds.Conn
 }
 
 func echo(c *altscreds.Conn) {
-	io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+	io.Copy(c, c)
 	c.CloseWrite()
 }
 
@@ -142,32 +145,43 @@ func dial(tb testing.TB, addr string, o altscreds.ClientOptions) *altscreds.Conn
 
 func TestEcho(t *testing.T) {
 	cs, ss := twoMachines(t)
-	peers := make(chan *altscreds.Peer, 1)
-	addr := listen(t, altscreds.ServerOptions{Socket: ss}, func(c *altscreds.Conn) {
+	peers, ids := make(chan *altscreds.Peer, 1), make(chan string, 1)
+	addr := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}, func(c *altscreds.Conn) {
 		if err := c.Handshake(); err != nil {
 			t.Error(err)
 		}
 		peers <- c.Peer()
+		ids <- c.HandshakeID()
 		echo(c)
 	})
-	c := dial(t, addr, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}})
+	c := dial(t, addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}})
 	if got := c.Peer().Account; got != alice2 {
 		t.Errorf("the client's peer is %q", got)
 	}
 	if got := <-peers; got.Account != bob1 || got.User != "bob" || got.Machine != "node1.example.com" {
 		t.Errorf("the server's peer is %+v", got)
 	}
+	if theirs := <-ids; len(theirs) != 16 || c.HandshakeID() != theirs || c.ApplicationProtocol() != spoken[0] {
+		t.Errorf("the handshake is %q here and %q there, and %q is spoken", c.HandshakeID(), theirs, c.ApplicationProtocol())
+	}
 	sent := make([]byte, 3<<20)
 	for i := range sent {
 		sent[i] = byte(rand.Uint32())
 	}
 	go func() {
-		c.Write(sent)
+		c.Write(sent[:1<<20])
+		if n, err := c.ReadFrom(bytes.NewReader(sent[1<<20:])); n != 2<<20 || err != nil {
+			t.Errorf("%d bytes were sent, %v", n, err)
+		}
 		c.CloseWrite()
 	}()
-	got, err := io.ReadAll(c)
-	if err != nil || !bytes.Equal(got, sent) {
-		t.Errorf("%d bytes came back, %v", len(got), err)
+	got, err := io.ReadAll(io.LimitReader(c, 1<<20))
+	if err != nil {
+		t.Error(err)
+	}
+	rest := bytes.NewBuffer(got)
+	if n, err := c.WriteTo(rest); n != 2<<20 || err != nil || !bytes.Equal(rest.Bytes(), sent) {
+		t.Errorf("%d bytes came back, then %d, %v", len(got), n, err)
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write after CloseWrite: %v", err)
@@ -184,8 +198,8 @@ func TestEndsAreKnown(t *testing.T) {
 		o.service.OnFinish = func(r service.Record) { records[i] <- r }
 		sockets[i] = daemon(t, []string{"node1.example.com", "node2.example.com"}[i], o)
 	}
-	addr := listen(t, altscreds.ServerOptions{Socket: sockets[1]}, echo)
-	c := dial(t, addr, altscreds.ClientOptions{Socket: sockets[0], TargetAccounts: []string{alice2}})
+	addr := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: sockets[1]}, echo)
+	c := dial(t, addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: sockets[0], TargetAccounts: []string{alice2}})
 	near, remote := c.LocalAddr().String(), c.RemoteAddr().String()
 	for i, ch := range records {
 		r := <-ch

@@ -18,12 +18,13 @@
 // [Dial], [Listen], [Client] and [Server] are for everything else that speaks over a [net.Conn], as those of crypto/tls
 // are: [Conn] does its handshake at the first Read or Write, and [Conn.Peer] returns the other end. [Dialer] is
 // for libraries that take a function to dial with, [ConnContext] for net/http servers. The two ends agree on an
-// application protocol, "grpc" if the options name none; name another where two servers must not be mistaken for one
-// another.
+// application protocol, which the options must name, so that two servers are not mistaken for one another.
 //
 // The record protocol, ALTSRP_GCM_AES128_REKEY, protects every byte in order and has no authenticated end: somebody on
-// the network can cut a connection so that it looks closed by the peer. The same holds for [Conn.CloseWrite]. A
-// protocol above it must tell where its messages end, as HTTP/2 does, and HTTP/1 with a length.
+// the network can cut a connection so that it looks closed by the peer. A protocol above it must tell where its messages
+// end, as HTTP/2 does, and HTTP/1 with a length; or its name is one of [ServiceProtocol], under which ends are
+// authenticated: Read returns io.EOF only after the peer's [Conn.CloseWrite], and a connection that is closed without it is
+// an error for the peer.
 //
 // # Moving in
 //

@@ -1,10 +1,10 @@
 package altscreds_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -123,10 +123,15 @@ func ExampleDialer() {
 	resp.Body.Close()
 }
 
-// A plain connection.
+// A connection whose end is authenticated.
 func ExampleDial() {
+	protocol, err := altscreds.ServiceProtocol("notes")
+	if err != nil {
+		log.Fatal(err)
+	}
 	conn, err := altscreds.Dial("tcp", "store.example.com:9000", altscreds.ClientOptions{
-		TargetAccounts: []string{"backup@store.example.com"},
+		TargetAccounts:       []string{"backup@store.example.com"},
+		ApplicationProtocols: []string{protocol},
 	})
 	switch {
 	case errors.Is(err, altscreds.ErrNoDaemon):
@@ -138,8 +143,11 @@ func ExampleDial() {
 	}
 	defer conn.Close()
 	fmt.Fprintln(conn, "hello,", conn.Peer().User)
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	fmt.Println(line, err)
+	if err := conn.CloseWrite(); err != nil {
+		log.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn) // no error: the peer has ended, nobody has cut it
+	fmt.Printf("%s %v\n", answer, err)
 }
 
 // A connection that exists already, as after a proxy's greeting.
@@ -148,7 +156,10 @@ func ExampleClient() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	conn := altscreds.Client(raw, altscreds.ClientOptions{TargetAccounts: []string{"backup@store.example.com"}})
+	conn := altscreds.Client(raw, altscreds.ClientOptions{
+		TargetAccounts:       []string{"backup@store.example.com"},
+		ApplicationProtocols: []string{"notes/1"},
+	})
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

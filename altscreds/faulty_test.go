@@ -54,7 +54,7 @@ func goodResult() *altspb.HandshakerResult {
 		return &altspb.Identity{IdentityOneof: &altspb.Identity_ServiceAccount{ServiceAccount: s}}
 	}
 	return &altspb.HandshakerResult{
-		ApplicationProtocol: "grpc", RecordProtocol: "ALTSRP_GCM_AES128_REKEY", KeyData: make([]byte, 44),
+		ApplicationProtocol: spoken[0], RecordProtocol: "ALTSRP_GCM_AES128_REKEY", KeyData: make([]byte, 44),
 		PeerIdentity: identity(alice2), LocalIdentity: identity(bob1),
 	}
 }
@@ -124,7 +124,7 @@ func TestFaultyDaemon(t *testing.T) {
 			t.Parallel()
 			socket := faultyDaemon(t, func(*altspb.HandshakerReq) (*response, error) { return test.answer() })
 			rc, _ := tcpPair(t)
-			err := altscreds.Client(rc, altscreds.ClientOptions{Socket: socket, TargetAccounts: []string{alice2}}).Handshake()
+			err := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: socket, TargetAccounts: []string{alice2}}).Handshake()
 			if test.text == "" {
 				if err != nil {
 					t.Error(err)
@@ -160,7 +160,7 @@ func TestDaemonTakesNothing(t *testing.T) {
 			}
 		}
 	}()
-	c := altscreds.Client(rc, altscreds.ClientOptions{Socket: socket, TargetAccounts: []string{alice2}})
+	c := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: socket, TargetAccounts: []string{alice2}})
 	if err := c.Handshake(); err == nil || !strings.Contains(err.Error(), "takes no more") {
 		t.Errorf("%v", err)
 	}
@@ -172,7 +172,7 @@ func TestDaemonTakesNothing(t *testing.T) {
 	rc2, rs2 := tcpPair(t)
 	rs2.Write([]byte("x\xff\xff\xff\xff")) // a byte for the daemon, then a frame over the limit
 	rs2.(*net.TCPConn).CloseWrite()
-	s := altscreds.Server(rc2, altscreds.ServerOptions{Socket: socket})
+	s := altscreds.Server(rc2, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: socket})
 	if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF || !strings.Contains(err.Error(), "4294967295") {
 		t.Errorf("%v", err)
 	}

@@ -44,7 +44,8 @@ func maxPayload(advertised uint32) int {
 	return int(min(max(advertised, defaultFrame), sentFrame)) - overhead
 }
 
-// sealFrame writes the frame of payload to the beginning of dst, which does not overlap it, and returns its size.
+// sealFrame writes the frame of payload to the beginning of dst and returns its size. The payload is in its place there
+// or does not overlap dst.
 func sealFrame(s *cipherState, dst, payload []byte) (int, error) {
 	n := overhead + len(payload)
 	binary.LittleEndian.PutUint32(dst, uint32(n-lengthSize))

@@ -84,7 +84,7 @@ func (d *daemonConn) handOver(ctx context.Context, raw net.Conn, start *altspb.H
 			}
 			return nil, err
 		}
-		return &outcome{result: answer.GetResult(), standing: answer.GetStanding()}, nil
+		return &outcome{result: answer.GetResult(), id: answer.GetHandshakeId(), standing: answer.GetStanding()}, nil
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // outcome is what comes of a handshake that succeeded.
 type outcome struct {
 	result *altspb.HandshakerResult
+	id     string // of the handshake, "" if the handshaker does not say
 	extra  []byte // bytes of the record protocol that arrived with the handshake's end
 
 	daemon   *daemonConn
@@ -23,12 +24,11 @@ type outcome struct {
 // secure does the handshake, checks its outcome and starts the record protocol. Received are bytes that were read from
 // raw before. It runs under bounded.
 func (s *settings) secure(ctx context.Context, raw net.Conn, target string, received []byte) (rec *record, info AuthInfo,
-	watch func(*Conn), err error) {
+	o *outcome, err error) {
 	if s.serverName != "" {
 		target = s.serverName
 	}
-	o, err := s.askDaemon(ctx, raw, target, received)
-	if err != nil {
+	if o, err = s.askDaemon(ctx, raw, target, received); err != nil {
 		return nil, nil, nil, err
 	}
 	if err := s.check(o.result); err != nil {
@@ -37,14 +37,13 @@ func (s *settings) secure(ctx context.Context, raw net.Conn, target string, rece
 	if info, err = newAuthInfo(o.result, target); err != nil {
 		return nil, nil, nil, err
 	}
-	rec, err = newRecord(raw, s.client, o.result.GetKeyData(), o.result.GetMaxFrameSize(), o.extra)
-	if err != nil {
+	if rec, err = newRecord(raw, s.client, o.result.GetKeyData(), o.result.GetMaxFrameSize(), o.extra); err != nil {
 		return nil, nil, nil, err
 	}
-	if o.standing != nil {
-		watch = func(c *Conn) { o.daemon.watch(c, o.standing) }
+	if IsServiceProtocol(o.result.GetApplicationProtocol()) {
+		rec.speakChunks(o.result.GetMaxFrameSize())
 	}
-	return rec, info, watch, nil
+	return rec, info, o, nil
 }
 
 // askDaemon has the local daemon do the handshake over raw. When ctx ends it returns at once, and the state of raw is

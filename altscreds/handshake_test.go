@@ -41,8 +41,8 @@ func attempt(t *testing.T, co altscreds.ClientOptions, so altscreds.ServerOption
 
 func TestRefusedHere(t *testing.T) {
 	cs, ss := twoMachines(t)
-	client, server := attempt(t, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{"carol@node2.example.com"}},
-		altscreds.ServerOptions{Socket: ss})
+	client, server := attempt(t, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{"carol@node2.example.com"}},
+		altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss})
 	var he *altscreds.HandshakeError
 	if !errors.As(client, &he) || he.Reason != altscreds.ReasonTargetMismatch || he.ByPeer || he.HandshakeID == "" ||
 		!errors.Is(client, altscreds.ErrRefused) ||
@@ -63,16 +63,16 @@ func TestRefusedHere(t *testing.T) {
 		{TargetAccounts: []string{"Alice@Node2.EXAMPLE.com"}}, {ServerName: "NODE2.example.com."}, {ServerName: "node2.example.com:99"},
 		{TargetAccounts: []string{"carol@node2.example.com", alice2}, ServerName: "elsewhere.example.com"},
 	} {
-		o.Socket = cs
-		if client, server := attempt(t, o, altscreds.ServerOptions{Socket: ss}); client != nil || server != nil {
+		o.Socket, o.ApplicationProtocols = cs, spoken
+		if client, server := attempt(t, o, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}); client != nil || server != nil {
 			t.Errorf("%+v: %v, %v", o, client, server)
 		}
 	}
 	for _, o := range []altscreds.ClientOptions{
 		{TargetMachines: []string{"node3.example.com"}}, {ServerName: "node3.example.com"}, {},
 	} {
-		o.Socket = cs
-		if client, _ := attempt(t, o, altscreds.ServerOptions{Socket: ss}); !errors.Is(client, altscreds.ErrRefused) {
+		o.Socket, o.ApplicationProtocols = cs, spoken
+		if client, _ := attempt(t, o, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}); !errors.Is(client, altscreds.ErrRefused) {
 			t.Errorf("%+v: %v", o, client)
 		}
 	}
@@ -82,8 +82,8 @@ func TestRejectedByPeer(t *testing.T) {
 	// The server's machine trusts only testCA, which did not issue the client's certificate.
 	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob", issuer: must(testca.NewCA(testca.Options{}))})
 	ss := daemon(t, "node2.example.com", daemonOptions{})
-	client, server := attempt(t, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}},
-		altscreds.ServerOptions{Socket: ss})
+	client, server := attempt(t, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}},
+		altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss})
 	var he *altscreds.HandshakeError
 	if !errors.As(client, &he) || he.Reason != altscreds.ReasonUnknownCA || !he.ByPeer || he.Temporary() ||
 		!errors.Is(client, altscreds.ErrPeerRejected) || errors.Is(client, altscreds.ErrRefused) {
@@ -118,7 +118,7 @@ func TestNoDaemon(t *testing.T) {
 	t.Parallel()
 	rc, _ := tcpPair(t)
 	path := filepath.Join(t.TempDir(), "none")
-	err := altscreds.Client(rc, altscreds.ClientOptions{Socket: path, TargetAccounts: []string{alice2}}).Handshake()
+	err := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path, TargetAccounts: []string{alice2}}).Handshake()
 	var nd *altscreds.NoDaemonError
 	if !errors.Is(err, altscreds.ErrNoDaemon) || !errors.As(err, &nd) || nd.Socket != path ||
 		!errors.Is(err, os.ErrNotExist) ||
@@ -130,14 +130,14 @@ func TestNoDaemon(t *testing.T) {
 // TestRestart: a handshake that meets a daemon which is being restarted waits for it.
 func TestRestart(t *testing.T) {
 	cs, ss := twoMachines(t)
-	co := altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}}
-	if client, server := attempt(t, co, altscreds.ServerOptions{Socket: ss}); client != nil || server != nil {
+	co := altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}}
+	if client, server := attempt(t, co, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}); client != nil || server != nil {
 		t.Fatalf("%v, %v", client, server)
 	}
 	path := filepath.Join(t.TempDir(), "s")
 	stop := startDaemon(t, path, "node1.example.com", daemonOptions{user: "bob"})
 	co.Socket = path
-	if client, server := attempt(t, co, altscreds.ServerOptions{Socket: ss}); client != nil || server != nil {
+	if client, server := attempt(t, co, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}); client != nil || server != nil {
 		t.Fatalf("%v, %v", client, server)
 	}
 	stop()
@@ -147,7 +147,7 @@ func TestRestart(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // the outage; the handshake below begins in it or after it
 		startDaemon(t, path, "node1.example.com", daemonOptions{user: "bob"})
 	}()
-	client, server := attempt(t, co, altscreds.ServerOptions{Socket: ss})
+	client, server := attempt(t, co, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss})
 	<-restarted
 	if client != nil || server != nil {
 		t.Errorf("%v, %v", client, server)
@@ -180,7 +180,7 @@ func TestUntrustedDaemon(t *testing.T) {
 		}
 	}()
 	rc, _ := tcpPair(t)
-	err := altscreds.Client(rc, altscreds.ClientOptions{Socket: path, TargetAccounts: []string{alice2}}).Handshake()
+	err := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path, TargetAccounts: []string{alice2}}).Handshake()
 	if !errors.Is(err, altscreds.ErrNoDaemon) || !strings.Contains(err.Error(), "uid 4321") {
 		t.Errorf("%v", err)
 	}
@@ -196,7 +196,7 @@ func TestUntrustedDaemon(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- altscreds.Client(rc, altscreds.ClientOptions{Socket: path, DaemonUID: other,
+		done <- altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path, DaemonUID: other,
 			TargetAccounts: []string{alice2}}).HandshakeContext(ctx)
 	}()
 	for word := make([]byte, 3); string(word) != greeting; {
@@ -232,9 +232,9 @@ func TestHandshakeEnds(t *testing.T) {
 				rc, rs := tcpPair(t)
 				var c *altscreds.Conn
 				if side == "client" {
-					c = altscreds.Client(rc, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}})
+					c = altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}})
 				} else {
-					c = altscreds.Server(rc, altscreds.ServerOptions{Socket: ss})
+					c = altscreds.Server(rc, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss})
 				}
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
@@ -271,11 +271,11 @@ func TestTimeout(t *testing.T) {
 	rc, rs := tcpPair(t)
 	rc.SetDeadline(time.Time{})
 	rs.SetDeadline(time.Time{})
-	if err := altscreds.Client(rc, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2},
+	if err := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2},
 		Timeout: time.Millisecond}).Handshake(); !errors.Is(err, altscreds.ErrTimeout) {
 		t.Errorf("client: %v", err)
 	}
-	if err := altscreds.Server(rs, altscreds.ServerOptions{Socket: ss, Timeout: time.Millisecond,
+	if err := altscreds.Server(rs, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss, Timeout: time.Millisecond,
 		Mixed: new(altscreds.Mixed)}).Handshake(); !errors.Is(err, altscreds.ErrTimeout) {
 		// What the client wrote may have been read before: then the daemon or the peer is waited for.
 		t.Errorf("server: %v", err)
@@ -296,9 +296,9 @@ func TestGarbage(t *testing.T) {
 			}()
 			var c *altscreds.Conn
 			if side == "client" {
-				c = altscreds.Client(rc, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}})
+				c = altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}})
 			} else {
-				c = altscreds.Server(rc, altscreds.ServerOptions{Socket: ss})
+				c = altscreds.Server(rc, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss})
 			}
 			err := c.Handshake()
 			var he *altscreds.HandshakeError
@@ -326,7 +326,7 @@ func TestOptionMistakes(t *testing.T) {
 			t.Errorf("%+v: no error", o)
 		}
 	}
-	bad := altscreds.ServerOptions{Socket: "relative"}
+	bad := altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: "relative"}
 	if _, err := altscreds.NewServerCredentials(bad); err == nil {
 		t.Error("no error")
 	}
@@ -361,9 +361,9 @@ func TestOptionMistakes(t *testing.T) {
 // way.
 func TestLeaks(t *testing.T) {
 	cs, ss := twoMachines(t)
-	ok := altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}}
-	wrong := altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{"carol@node2.example.com"}}
-	so := altscreds.ServerOptions{Socket: ss}
+	ok := altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}}
+	wrong := altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{"carol@node2.example.com"}}
+	so := altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss}
 	settle(t, func() bool { return altscreds.CloseDaemonConnections() == 0 })
 	time.Sleep(10 * time.Millisecond)
 	goroutines, descriptors := runtime.NumGoroutine(), testnet.Descriptors(t)

@@ -72,10 +72,10 @@ func TestRule31PrivilegesDropped(t *testing.T) {
 		seen := func() string {
 			t.Helper()
 			rc, rs := tcpPair(t)
-			s := altscreds.Server(rs, altscreds.ServerOptions{Socket: server})
+			s := altscreds.Server(rs, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: server})
 			done := make(chan error, 1)
 			go func() { done <- s.Handshake() }()
-			c := altscreds.Client(o.conn(rc), altscreds.ClientOptions{Socket: path, TargetAccounts: []string{alice2}})
+			c := altscreds.Client(o.conn(rc), altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path, TargetAccounts: []string{alice2}})
 			if err := c.Handshake(); err != nil {
 				t.Fatalf("%s: %v", o.name, err)
 			}
@@ -126,7 +126,7 @@ func TestRule28OverflowUID(t *testing.T) {
 	l := listenAs(t, 65534, path)
 	defer l.Close()
 	rc, _ := tcpPair(t)
-	err := altscreds.Client(rc, altscreds.ClientOptions{Socket: path, DaemonUID: 65534,
+	err := altscreds.Client(rc, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path, DaemonUID: 65534,
 		TargetAccounts: []string{alice2}}).Handshake()
 	if !errors.Is(err, altscreds.ErrNoDaemon) || !strings.Contains(err.Error(), "never the daemon; map") ||
 		strings.Contains(err.Error(), "set DaemonUID") {

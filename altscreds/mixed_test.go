@@ -119,7 +119,7 @@ func TestMixedHTTP(t *testing.T) {
 	cs, ss := twoMachines(t)
 	clientTLS, server := serverTLS()
 	mixed := &altscreds.Mixed{TLS: server, Plaintext: true}
-	l := must(altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{Socket: ss, Mixed: mixed}))
+	l := must(altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss, Mixed: mixed}))
 	srv := &http.Server{ConnContext: altscreds.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter,
 		r *http.Request) {
 		if p, ok := altscreds.PeerFromContext(r.Context()); ok {
@@ -134,7 +134,7 @@ func TestMixedHTTP(t *testing.T) {
 		srv.Close()
 		<-served
 	}()
-	dialer := altscreds.Dialer{Options: altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}}}
+	dialer := altscreds.Dialer{Options: altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}}}
 	for _, test := range []struct {
 		transport *http.Transport
 		url, want string
@@ -165,7 +165,7 @@ func TestMixedConn(t *testing.T) {
 	infos := make(chan credentials.AuthInfo, 1)
 	errs := make(chan error, 1)
 	mixed := &altscreds.Mixed{Plaintext: true}
-	addr := listen(t, altscreds.ServerOptions{Socket: ss, Mixed: mixed}, func(c *altscreds.Conn) {
+	addr := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss, Mixed: mixed}, func(c *altscreds.Conn) {
 		errs <- c.Handshake()
 		infos <- c.AuthInfo()
 		echo(c)

@@ -8,7 +8,7 @@ import (
 // Client secures conn as the side that dialled. A mistake in the options shows at the handshake. Without targets in the
 // options, ServerName must be set: Dial would set it.
 func Client(conn net.Conn, o ClientOptions) *Conn {
-	s, err := o.settings()
+	s, err := forConn(o.settings())
 	c := newConn(conn, s, o.ServerName)
 	c.handshakeErr = err
 	return c
@@ -16,7 +16,7 @@ func Client(conn net.Conn, o ClientOptions) *Conn {
 
 // Server secures conn as the side that accepted. A mistake in the options shows at the handshake.
 func Server(conn net.Conn, o ServerOptions) *Conn {
-	s, err := o.settings()
+	s, err := forConn(o.settings())
 	c := newConn(conn, s, "")
 	c.handshakeErr = err
 	return c
@@ -46,7 +46,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 }
 
 func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, error) {
-	s, err := d.Options.settings()
+	s, err := forConn(d.Options.settings())
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, error) 
 // its first Read or Write, or when Handshake is called, so that a slow peer does not hold up the others. An error may
 // be a mistake in the options.
 func Listen(network, addr string, o ServerOptions) (net.Listener, error) {
-	s, err := o.settings()
+	s, err := forConn(o.settings())
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func Listen(network, addr string, o ServerOptions) (net.Listener, error) {
 
 // NewListener secures each connection that inner accepts. See Listen.
 func NewListener(inner net.Listener, o ServerOptions) (net.Listener, error) {
-	s, err := o.settings()
+	s, err := forConn(o.settings())
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,8 @@ type ClientOptions struct {
 	// ServerName is checked by the daemon in place of the name that was dialled.
 	ServerName string
 	// ApplicationProtocols are what is spoken over the connection, most wanted first; one must be the server's as well.
-	// nil: "grpc", the only one that the stock gRPC libraries know.
+	// For gRPC, nil is "grpc", the only one that the stock gRPC libraries know. Everything else names its own, such as
+	// "http/1.1", or one of ServiceProtocol for bytes whose end is to be authenticated.
 	ApplicationProtocols []string
 }
 
@@ -70,7 +72,7 @@ type settings struct {
 }
 
 func (o ClientOptions) settings() (*settings, error) {
-	s := &settings{client: true, daemonUID: o.DaemonUID, serverName: o.ServerName}
+	s := &settings{client: true, daemonUID: o.DaemonUID, serverName: o.ServerName, protocols: slices.Clone(o.ApplicationProtocols)}
 	for _, a := range o.TargetAccounts {
 		account, _, _, err := names.Account(a)
 		if err != nil {
@@ -84,16 +86,16 @@ func (o ClientOptions) settings() (*settings, error) {
 		}
 		s.machines = append(s.machines, names.Machine(m))
 	}
-	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
+	return s, s.common(o.Socket, o.Timeout)
 }
 
 func (o ServerOptions) settings() (*settings, error) {
-	s := &settings{daemonUID: o.DaemonUID, mixed: o.Mixed}
-	return s, s.common(o.Socket, o.Timeout, o.ApplicationProtocols)
+	s := &settings{daemonUID: o.DaemonUID, mixed: o.Mixed, protocols: slices.Clone(o.ApplicationProtocols)}
+	return s, s.common(o.Socket, o.Timeout)
 }
 
 // common sets what both sides' options have.
-func (s *settings) common(socket string, timeout time.Duration, protocols []string) error {
+func (s *settings) common(socket string, timeout time.Duration) error {
 	if timeout < 0 {
 		return errors.New("altscreds: Timeout is negative")
 	}
@@ -104,13 +106,39 @@ func (s *settings) common(socket string, timeout time.Duration, protocols []stri
 	if !filepath.IsAbs(s.socket) {
 		return fmt.Errorf("altscreds: the daemon's socket %q is not an absolute path", s.socket)
 	}
-	if s.protocols = append(s.protocols, protocols...); len(protocols) == 0 {
-		s.protocols = []string{defaultProtocol}
-	}
 	for _, p := range s.protocols {
+		if err := checkService(p); err != nil {
+			return err
+		}
 		if p == "" || len(p) > 64 {
 			return fmt.Errorf("altscreds: application protocol %q does not have 1 to 64 bytes", p)
 		}
 	}
 	return nil
+}
+
+// forGRPC returns the settings of gRPC's credentials, given those of options or why there are none.
+func forGRPC(s *settings, err error) (*settings, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(s.protocols) == 0 {
+		s.protocols = []string{defaultProtocol}
+	}
+	for _, p := range s.protocols {
+		if IsServiceProtocol(p) {
+			return nil, fmt.Errorf("altscreds: application protocol %q is for Dial and Listen: gRPC tells its own ends; leave it "+
+				"out, and stock libraries are understood as well", p)
+		}
+	}
+	return s, nil
+}
+
+// forConn returns the settings of what is a net.Conn, likewise.
+func forConn(s *settings, err error) (*settings, error) {
+	if err == nil && len(s.protocols) == 0 {
+		err = errors.New("altscreds: ApplicationProtocols names nothing: set what is spoken over the connection, such as " +
+			"\"http/1.1\", or for bytes of any kind the name that ServiceProtocol makes of a service's")
+	}
+	return s, err
 }

@@ -16,7 +16,7 @@ import (
 func message1(t *testing.T, socket string) []byte {
 	t.Helper()
 	a, b := testnet.Pair(t)
-	c := altscreds.Client(a, altscreds.ClientOptions{Socket: socket, TargetMachines: []string{"node2.example.com"}})
+	c := altscreds.Client(a, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: socket, TargetMachines: []string{"node2.example.com"}})
 	done := make(chan error, 1)
 	go func() { done <- c.Handshake() }()
 	m1 := make([]byte, 1240)
@@ -34,7 +34,7 @@ func TestRule39ReplaysGiveWay(t *testing.T) {
 	cs := daemon(t, "node1.example.com", daemonOptions{user: "bob"})
 	ss := daemon(t, "node2.example.com", daemonOptions{service: service.Config{HandshakeTimeout: patience}})
 	m1 := message1(t, cs)
-	addr := listen(t, altscreds.ServerOptions{Socket: ss, Timeout: patience}, func(c *altscreds.Conn) {
+	addr := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: ss, Timeout: patience}, func(c *altscreds.Conn) {
 		if c.Handshake() == nil {
 			echo(c)
 		}
@@ -53,5 +53,5 @@ func TestRule39ReplaysGiveWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dial(t, addr, altscreds.ClientOptions{Socket: cs, TargetAccounts: []string{alice2}, Timeout: 19 * time.Second})
+	dial(t, addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: cs, TargetAccounts: []string{alice2}, Timeout: 19 * time.Second})
 }

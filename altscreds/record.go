@@ -16,15 +16,18 @@ const (
 	maxEmptyFrames = 1 << 10
 	// writeBatch is how many bytes of frames are given to the connection in one call.
 	writeBatch = 16 * sentFrame
-	// readSize is how much is asked of the connection in one call.
-	readSize = 40 << 10
+	// readSize is how much is asked of the connection in one call, chunkReadSize where it speaks altsd-tcp/1: two frames.
+	readSize      = 40 << 10
+	chunkReadSize = 2 * (lengthSize + advertisedFrame)
 )
 
 var errRecordEmpty = errors.New("altscreds: the peer sends nothing but empty frames")
 
 // record is the secured connection: frames over raw. One reader and one writer may use it at a time; others queue.
 type record struct {
-	raw net.Conn
+	raw      net.Conn
+	chunks   *stream // nil: the plaintext is the bytes themselves
+	readSize int     // how much is asked of raw in one call
 
 	readMu  sync.Mutex
 	in      cipherState
@@ -45,7 +48,7 @@ type record struct {
 // newRecord starts the record protocol on raw. keyData has at least keySize bytes; peerMax is the frame size that the
 // peer advertised, 0 if none; extra, which is copied, are bytes that the handshake received beyond its end.
 func newRecord(raw net.Conn, client bool, keyData []byte, peerMax uint32, extra []byte) (*record, error) {
-	r := &record{raw: raw}
+	r := &record{raw: raw, readSize: readSize}
 	r.in.init(keyData, client)
 	r.out.init(keyData, !client)
 	r.maxPayload = maxPayload(peerMax)
@@ -65,6 +68,11 @@ func (r *record) frame() (ciphertext []byte, ok bool, err error) {
 	if r.from == r.to {
 		return nil, false, nil
 	}
+	if r.chunks != nil {
+		if err := r.tooLarge((*r.readBuf)[r.from:r.to]); err != nil {
+			return nil, false, err
+		}
+	}
 	return parseFrame((*r.readBuf)[r.from:r.to])
 }
 
@@ -73,14 +81,14 @@ func (r *record) fill() error {
 	if r.readBuf == nil {
 		if r.socket.raw != nil {
 			var err error
-			r.readBuf, r.to, err = r.socket.read(readSize)
+			r.readBuf, r.to, err = r.socket.read(r.readSize)
 			return err
 		}
 		n, err := r.raw.Read(r.header[:])
 		if n == 0 {
 			return err
 		}
-		r.readBuf = getBuffer(readSize)
+		r.readBuf = getBuffer(r.readSize)
 		r.to = copy(*r.readBuf, r.header[:n])
 		return nil
 	}
@@ -173,19 +181,12 @@ func (r *record) read(b []byte) (n int, err error) {
 		if !ok {
 			break
 		}
-		size := len(ciphertext) - tagSize
-		if r.empty++; size > 0 {
-			r.empty = 0
-		} else if r.empty > maxEmptyFrames {
-			r.failRead(errRecordEmpty)
-			break
-		}
-		start := r.from + headerSize
+		start, size := r.from+headerSize, len(ciphertext)-tagSize
 		dst, direct := b[n:], size <= len(b)-n
 		if !direct {
 			dst = ciphertext
 		}
-		if err := r.in.open(dst[:size], ciphertext); err != nil {
+		if err := r.open(dst[:size], ciphertext); err != nil {
 			r.failRead(err)
 			break
 		}
@@ -194,15 +195,33 @@ func (r *record) read(b []byte) (n int, err error) {
 		} else {
 			r.plainFrom, r.plainTo = start, start+size
 		}
-		r.from = start + len(ciphertext)
 	}
-	if r.readErr == nil && r.from == r.to && r.plainFrom == r.plainTo {
-		r.releaseRead()
-	}
+	r.releaseIdle()
 	if n == 0 && len(b) > 0 {
 		return 0, r.readErr
 	}
 	return n, nil
+}
+
+// open opens the next frame, of which frame gave the ciphertext, to dst.
+func (r *record) open(dst, ciphertext []byte) error {
+	if r.empty++; len(dst) > 0 {
+		r.empty = 0
+	} else if r.empty > maxEmptyFrames {
+		return errRecordEmpty
+	}
+	if err := r.in.open(dst, ciphertext); err != nil {
+		return err
+	}
+	r.from += headerSize + len(ciphertext)
+	return nil
+}
+
+// releaseIdle returns the buffer if all that was received is returned.
+func (r *record) releaseIdle() {
+	if r.readErr == nil && r.from == r.to && r.plainFrom == r.plainTo {
+		r.releaseRead()
+	}
 }
 
 // Read returns what has been received, at least one byte, or waits for it.
@@ -210,13 +229,13 @@ func (r *record) Read(b []byte) (int, error) {
 	r.readMu.Lock()
 	defer r.readMu.Unlock()
 	if len(b) == 0 {
-		return 0, nil
+		return 0, r.readErr
 	}
 	for {
-		if err := r.await(); err != nil {
+		if err := r.awaitAny(); err != nil {
 			return 0, err
 		}
-		if n, err := r.read(b); n > 0 || err != nil {
+		if n, err := r.readAny(b); n > 0 || err != nil {
 			return n, err
 		}
 	}
@@ -227,11 +246,11 @@ func (r *record) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error
 	r.readMu.Lock()
 	defer r.readMu.Unlock()
 	for {
-		if err := r.await(); err != nil {
+		if err := r.awaitAny(); err != nil {
 			return nil, 0, err
 		}
 		b := pool.Get(size)
-		n, err := r.read(*b)
+		n, err := r.readAny(*b)
 		if n > 0 {
 			return b, n, nil
 		}
@@ -252,6 +271,9 @@ func (r *record) Write(b []byte) (int, error) {
 	}
 	if len(b) == 0 {
 		return 0, nil
+	}
+	if r.chunks != nil {
+		return r.writeChunks(b)
 	}
 	frames := (len(b)-1)/r.maxPayload + 1
 	buf := getBuffer(min(len(b)+frames*overhead, writeBatch))
@@ -281,10 +303,13 @@ func (r *record) Write(b []byte) (int, error) {
 	return sent, nil
 }
 
-// closeWrite ends our direction of raw after the frames under way.
+// closeWrite ends our direction after the frames under way, that of raw if there is no other way to say so.
 func (r *record) closeWrite() error {
 	r.writeMu.Lock()
 	defer r.writeMu.Unlock()
+	if r.chunks != nil {
+		return r.sendEnd()
+	}
 	if r.writeErr == nil {
 		r.writeErr = net.ErrClosed
 	}

@@ -57,7 +57,8 @@ func (d *daemonConn) relay(ctx context.Context, raw net.Conn, start *altspb.Hand
 			}
 		}
 		if resp.GetResult() != nil {
-			return &outcome{result: resp.GetResult(), extra: slices.Clone(buf[:pending]), standing: resp.GetStanding()}, nil
+			return &outcome{result: resp.GetResult(), id: resp.GetHandshakeId(), extra: slices.Clone(buf[:pending]),
+				standing: resp.GetStanding()}, nil
 		}
 		if pending == len(buf) {
 			return nil, daemonFault("it takes no more of %d bytes", pending)

@@ -12,10 +12,11 @@ type socketReader struct {
 	raw syscall.RawConn // nil if the connection is no socket of package net
 
 	// The arguments and results of attempt, which is made once so that a read allocates nothing.
-	attempt func(fd uintptr) bool
-	size, n int
-	buf     *[]byte
-	err     error
+	attempt          func(fd uintptr) bool
+	size, head, tail int // of the buffer's beginning and end, those that stay free
+	n                int
+	buf              *[]byte
+	err              error
 }
 
 func (s *socketReader) init(conn net.Conn) {
@@ -36,7 +37,7 @@ func (s *socketReader) init(conn net.Conn) {
 func (s *socketReader) try(fd uintptr) bool {
 	s.buf = getBuffer(s.size)
 	for {
-		s.n, s.err = syscall.Read(int(fd), *s.buf)
+		s.n, s.err = syscall.Read(int(fd), (*s.buf)[s.head:len(*s.buf)-s.tail])
 		if s.err != syscall.EINTR {
 			break
 		}
@@ -52,7 +53,8 @@ func (s *socketReader) try(fd uintptr) bool {
 	return s.err != syscall.EAGAIN
 }
 
-// read waits for bytes and returns them in a buffer of getBuffer's, which holds at least size bytes, or an error.
+// read waits for bytes and returns them, behind the head, in a buffer of getBuffer's, which holds at least size bytes, or
+// an error.
 func (s *socketReader) read(size int) (*[]byte, int, error) {
 	s.size, s.buf, s.n, s.err = size, nil, 0, nil
 	err := s.raw.Read(s.attempt)

@@ -86,13 +86,13 @@ func startThree(t *testing.T, served func(*altscreds.Conn)) *three {
 	s.client, _ = startServer(t, s.socket, "node1.example.com", daemonOptions{user: "bob"})
 	s.server, _ = startServer(t, path("2"), "node2.example.com", daemonOptions{})
 	startServer(t, path("3"), "node3.example.com", daemonOptions{})
-	s.to2 = listen(t, altscreds.ServerOptions{Socket: path("2")}, served)
-	s.to3 = listen(t, altscreds.ServerOptions{Socket: path("3")}, echo)
+	s.to2 = listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: path("2")}, served)
+	s.to3 = listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: path("3")}, echo)
 	return s
 }
 
 func (s *three) dial(t *testing.T, addr string) *altscreds.Conn {
-	return dial(t, addr, altscreds.ClientOptions{Socket: s.socket, TargetMachines: []string{"node2.example.com", "node3.example.com"}})
+	return dial(t, addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: s.socket, TargetMachines: []string{"node2.example.com", "node3.example.com"}})
 }
 
 // TestRule49ConnectionsEnd: of many connections those end whose peer is denied, at either end's daemon, and no others.
@@ -161,9 +161,9 @@ func TestRule49DaemonRestarts(t *testing.T) {
 	first, stop := startServer(t, path("1"), "node1.example.com", daemonOptions{user: "bob"})
 	startServer(t, path("2"), "node2.example.com", daemonOptions{})
 	startServer(t, path("3"), "node3.example.com", daemonOptions{})
-	to2 := listen(t, altscreds.ServerOptions{Socket: path("2")}, echo)
-	to3 := listen(t, altscreds.ServerOptions{Socket: path("3")}, echo)
-	o := altscreds.ClientOptions{Socket: path("1"), TargetMachines: []string{"node2.example.com", "node3.example.com"}}
+	to2 := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: path("2")}, echo)
+	to3 := listen(t, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: path("3")}, echo)
+	o := altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: path("1"), TargetMachines: []string{"node2.example.com", "node3.example.com"}}
 	const n = 700 // more than a request holds
 	var theirs, others []*altscreds.Conn
 	for range n {
@@ -226,7 +226,7 @@ func TestRule49CloseMeanwhile(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 12 {
-				c, err := altscreds.Dial("tcp", s.to2, altscreds.ClientOptions{Socket: s.socket, TargetAccounts: []string{alice2}})
+				c, err := altscreds.Dial("tcp", s.to2, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: s.socket, TargetAccounts: []string{alice2}})
 				if err != nil {
 					if !errors.Is(err, altscreds.ErrRefused) && !errors.Is(err, altscreds.ErrPeerRejected) {
 						t.Error(err)

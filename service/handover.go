@@ -128,6 +128,8 @@ func (t *taker) serve(message []byte, fd int) error {
 		}
 		answer.Refusal = f.refusal(h.id)
 		answer.Refusal.Code, answer.Refusal.Text = uint32(f.rpc), f.message(h.id)
+	} else {
+		answer.HandshakeId = h.hs.ID()
 	}
 	_ = t.c.SetWriteDeadline(time.Now().Add(answerTimeout))
 	err = handed.WriteAnswer(t.c.UnixConn, &answer)

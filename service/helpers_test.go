@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -70,23 +68,6 @@ func named(name string, groups ...string) accountsFunc {
 	}
 }
 
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // currentUser returns the account that the tests run as, and its group.
 func currentUser(t testing.TB) (*user.User, *user.Group) {
 	t.Helper()
@@ -106,13 +87,13 @@ type daemon struct {
 	*Server
 	socket  string
 	records chan Record
-	logs    *logBuffer
+	logs    *testprog.Log
 }
 
 // startDaemon runs the service for the machine name; the accounts are named after the daemon's own user if c has none.
 func startDaemon(t testing.TB, name string, c Config, services ...func(grpc.ServiceRegistrar)) *daemon {
 	t.Helper()
-	d := &daemon{records: make(chan Record, 4096), logs: new(logBuffer)}
+	d := &daemon{records: make(chan Record, 4096), logs: new(testprog.Log)}
 	if c.Machine == nil {
 		c.Machine = testMachine(t, name, testca.Leaf{})
 	}

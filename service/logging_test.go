@@ -13,6 +13,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // Rule 38: a machine whose certificate has many names is one in the limits of the log.
@@ -28,7 +29,7 @@ func TestRule38ManyNames(t *testing.T) {
 
 // Refusals are limited for each peer and reason, and those left out are counted.
 func TestRule25(t *testing.T) {
-	logs := new(logBuffer)
+	logs := new(testprog.Log)
 	counts := map[string]int{}
 	a := newAuditor(slog.New(slog.NewTextHandler(logs, nil)), func(r Record) { counts[r.Reason]++ })
 	of := func(uid uint32, r Record) Record {
@@ -82,7 +83,7 @@ func TestRule25(t *testing.T) {
 // Rule 38: whatever one account makes the daemon log is bounded, its successes and the codes that its peers make up
 // included, and no line of another account is lost for it.
 func TestRule38OneLoudAccount(t *testing.T) {
-	logs := new(logBuffer)
+	logs := new(testprog.Log)
 	a := newAuditor(slog.New(slog.NewTextHandler(logs, nil)), nil)
 	a.window = time.Hour
 	const reasonsKnown = 30

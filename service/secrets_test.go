@@ -17,6 +17,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testmachine"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // holds tells in which form text has any 16 bytes of the key in a row that begin at a multiple of 8, "" if in none.
@@ -57,7 +58,7 @@ func TestKeySearchFinds(t *testing.T) {
 		fmt.Sprint(key[32:]), base64.StdEncoding.EncodeToString(key),
 		base64.StdEncoding.EncodeToString(append([]byte("x"), key...)), base64.URLEncoding.EncodeToString(append([]byte("xy"), key...)),
 	} {
-		logs := new(logBuffer)
+		logs := new(testprog.Log)
 		slog.New(slog.NewJSONHandler(logs, nil)).Info("x", "key", fmt.Sprintf("%x", key))
 		if holds("a"+text+"b", key) == "" || holds(logs.String(), key) == "" {
 			t.Errorf("not found in %q", text)
@@ -73,7 +74,7 @@ func TestKeySearchFinds(t *testing.T) {
 // No key is in the log at any level, nor in an error that a caller gets: not the certificate's, no static key, no key data.
 // Handshakes that succeed, that are refused at either end and that break off all run.
 func TestNoKeyBytesInLogs(t *testing.T) {
-	logs := new(logBuffer)
+	logs := new(testprog.Log)
 	logger := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug - 4, AddSource: true}))
 	secrets := map[string][]byte{}
 	machine := func(name string, keyType string) *certbind.Machine {

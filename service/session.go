@@ -314,6 +314,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	if h.hs.Done() {
 		r := h.hs.Result()
 		resp.Result, resp.Standing = newResult(r, h.me), h.standing(h.hs.ID(), r.ApplicationProtocol)
+		if h.watches { // a caller that knows what is not gRPC's own
+			resp.HandshakeId = h.hs.ID()
+		}
 		r.Wipe()
 	}
 	return resp, nil

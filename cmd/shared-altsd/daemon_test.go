@@ -69,7 +69,7 @@ func TestDrain(t *testing.T) {
 	defer l.Close()
 	client := make(chan error, 1)
 	go func() {
-		c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket,
+		c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: p.socket,
 			TargetMachines: []string{"a.test"}})
 		if err == nil {
 			err = c.Handshake()
@@ -85,7 +85,7 @@ func TestDrain(t *testing.T) {
 	held := &heldConn{Conn: raw, began: make(chan struct{}), release: make(chan struct{})}
 	server := make(chan error, 1)
 	go func() {
-		c := altscreds.Server(held, altscreds.ServerOptions{Socket: p.socket})
+		c := altscreds.Server(held, altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: p.socket})
 		server <- c.Handshake()
 		c.Close()
 	}()
@@ -149,7 +149,7 @@ func TestDrainBound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: p.socket,
+		go altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: p.socket,
 			TargetMachines: []string{"a.test"}})
 		raw, err := l.Accept()
 		if err != nil {

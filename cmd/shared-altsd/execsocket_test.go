@@ -36,10 +36,10 @@ func shakeHands() {
 		if err != nil {
 			return err
 		}
-		server := altscreds.Server(accepted, altscreds.ServerOptions{})
+		server := altscreds.Server(accepted, altscreds.ServerOptions{ApplicationProtocols: spoken})
 		served := make(chan error, 1)
 		go func() { served <- server.Handshake() }()
-		client := altscreds.Client(dialed, altscreds.ClientOptions{ServerName: "localhost"})
+		client := altscreds.Client(dialed, altscreds.ClientOptions{ApplicationProtocols: spoken, ServerName: "localhost"})
 		if err := errors.Join(client.Handshake(), <-served); err != nil {
 			return err
 		}

@@ -134,11 +134,14 @@ func me(t testing.TB) string {
 	return a.Name
 }
 
+// spoken is what the tests' connections speak.
+var spoken = []string{"test"}
+
 // talk connects a client by one daemon's socket to a server by another's, and gives whom each sees, or the client's
 // error.
 func talk(t testing.TB, client, server string, targets ...string) (serverIs, clientIs string, err error) {
 	t.Helper()
-	l, err := altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{Socket: server})
+	l, err := altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: server})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +164,7 @@ func talk(t testing.TB, client, server string, targets ...string) (serverIs, cli
 	if len(targets) == 0 {
 		targets = []string{me(t) + "@a.test", me(t) + "@b.test"}
 	}
-	c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{Socket: client, TargetAccounts: targets})
+	c, err := altscreds.Dial("tcp", l.Addr().String(), altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: client, TargetAccounts: targets})
 	if err != nil {
 		return "", "", err
 	}

@@ -1022,7 +1022,9 @@ type HandshakerResp struct {
 	Result        *HandshakerResult      `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
 	Status        *HandshakerStatus      `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
 	// Not Google's, far from their numbers: beside a result, for callers that can watch the connection.
-	Standing      *Standing `protobuf:"bytes,20000,opt,name=standing,proto3" json:"standing,omitempty"`
+	Standing *Standing `protobuf:"bytes,20000,opt,name=standing,proto3" json:"standing,omitempty"`
+	// Likewise: the ID under which both daemons log the handshake, 16 hexadecimal digits.
+	HandshakeId   string `protobuf:"bytes,20001,opt,name=handshake_id,json=handshakeId,proto3" json:"handshake_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1092,13 @@ func (x *HandshakerResp) GetStanding() *Standing {
 		return x.Standing
 	}
 	return nil
+}
+
+func (x *HandshakerResp) GetHandshakeId() string {
+	if x != nil {
+		return x.HandshakeId
+	}
+	return ""
 }
 
 // What a connection that stands is judged again by (standing.proto).
@@ -1281,14 +1290,15 @@ const file_internal_altspb_handshaker_proto_rawDesc = "" +
 	"\x12transport_protocol\x18\t \x01(\v23.sharedaltsd.handshaker.NegotiatedTransportProtocolR\x11transportProtocol\"@\n" +
 	"\x10HandshakerStatus\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
-	"\adetails\x18\x02 \x01(\tR\adetails\"\x9a\x02\n" +
+	"\adetails\x18\x02 \x01(\tR\adetails\"\xbf\x02\n" +
 	"\x0eHandshakerResp\x12\x1d\n" +
 	"\n" +
 	"out_frames\x18\x01 \x01(\fR\toutFrames\x12%\n" +
 	"\x0ebytes_consumed\x18\x02 \x01(\rR\rbytesConsumed\x12@\n" +
 	"\x06result\x18\x03 \x01(\v2(.sharedaltsd.handshaker.HandshakerResultR\x06result\x12@\n" +
 	"\x06status\x18\x04 \x01(\v2(.sharedaltsd.handshaker.HandshakerStatusR\x06status\x12>\n" +
-	"\bstanding\x18\xa0\x9c\x01 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstanding\"B\n" +
+	"\bstanding\x18\xa0\x9c\x01 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstanding\x12#\n" +
+	"\fhandshake_id\x18\xa1\x9c\x01 \x01(\tR\vhandshakeId\"B\n" +
 	"\bStanding\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\fR\x06record\x12\x1e\n" +
 	"\n" +

@@ -112,7 +112,8 @@ type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Result        *HandshakerResult      `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
 	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	Standing      *Standing              `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // beside a result
+	Standing      *Standing              `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"`                          // beside a result
+	HandshakeId   string                 `protobuf:"bytes,4,opt,name=handshake_id,json=handshakeId,proto3" json:"handshake_id,omitempty"` // likewise, as in a refusal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +169,13 @@ func (x *Answer) GetStanding() *Standing {
 	return nil
 }
 
+func (x *Answer) GetHandshakeId() string {
+	if x != nil {
+		return x.HandshakeId
+	}
+	return ""
+}
+
 var File_internal_altspb_refusal_proto protoreflect.FileDescriptor
 
 const file_internal_altspb_refusal_proto_rawDesc = "" +
@@ -178,11 +186,12 @@ const file_internal_altspb_refusal_proto_rawDesc = "" +
 	"\aby_peer\x18\x02 \x01(\bR\x06byPeer\x12!\n" +
 	"\fhandshake_id\x18\x03 \x01(\tR\vhandshakeId\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\rR\x04code\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\xc3\x01\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xe6\x01\n" +
 	"\x06Answer\x12@\n" +
 	"\x06result\x18\x01 \x01(\v2(.sharedaltsd.handshaker.HandshakerResultR\x06result\x129\n" +
 	"\arefusal\x18\x02 \x01(\v2\x1f.sharedaltsd.handshaker.RefusalR\arefusal\x12<\n" +
-	"\bstanding\x18\x03 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstandingB6Z4github.com/shared-altsd/shared-altsd/internal/altspbb\x06proto3"
+	"\bstanding\x18\x03 \x01(\v2 .sharedaltsd.handshaker.StandingR\bstanding\x12!\n" +
+	"\fhandshake_id\x18\x04 \x01(\tR\vhandshakeIdB6Z4github.com/shared-altsd/shared-altsd/internal/altspbb\x06proto3"
 
 var (
 	file_internal_altspb_refusal_proto_rawDescOnce sync.Once

@@ -4,6 +4,7 @@ package testnet
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -107,6 +108,18 @@ func ServeEach(l net.Listener, serve func(net.Conn)) {
 			defer c.Close()
 			serve(c)
 		}()
+	}
+}
+
+// Echoes fails the test if a connection does not say again what it is told.
+func Echoes(t testing.TB, c io.ReadWriter) {
+	t.Helper()
+	b := make([]byte, 4)
+	if _, err := c.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
+		t.Fatalf("%q, %v", b, err)
 	}
 }
 

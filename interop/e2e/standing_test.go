@@ -34,10 +34,13 @@ type standingPeer struct {
 	ends   []error
 }
 
+// spoken is what the connections speak.
+var spoken = []string{"test"}
+
 // serveEcho answers each connection with what comes on it.
 func serveEcho(t *testing.T, socket string) (addr string) {
 	t.Helper()
-	l, err := altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{Socket: socket})
+	l, err := altscreds.Listen("tcp", "127.0.0.1:0", altscreds.ServerOptions{ApplicationProtocols: spoken, Socket: socket})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +64,7 @@ func serveEcho(t *testing.T, socket string) (addr string) {
 func (p *standingPeer) talk(t *testing.T, socket string, n int) {
 	t.Helper()
 	for range n {
-		c, err := altscreds.Dial("tcp", p.addr, altscreds.ClientOptions{Socket: socket, Timeout: time.Minute,
+		c, err := altscreds.Dial("tcp", p.addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: socket, Timeout: time.Minute,
 			TargetAccounts: []string{"root@" + p.daemon.machine}})
 		if err != nil {
 			t.Fatalf("%s: %v", p.name, err)
@@ -193,7 +196,7 @@ func TestRule49Standing(t *testing.T) {
 				return
 			default:
 			}
-			c, err := altscreds.Dial("tcp", steady.addr, altscreds.ClientOptions{Socket: watching.socket, Timeout: time.Minute,
+			c, err := altscreds.Dial("tcp", steady.addr, altscreds.ClientOptions{ApplicationProtocols: spoken, Socket: watching.socket, Timeout: time.Minute,
 				TargetMachines: []string{steady.daemon.machine}})
 			if err == nil {
 				c.Close()

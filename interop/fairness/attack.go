@@ -268,7 +268,7 @@ func replays(socket string, end time.Time) error {
 			}
 			go func() {
 				defer raw.Close()
-				altscreds.Server(raw, altscreds.ServerOptions{Socket: socket, DaemonUID: daemonUID}).Handshake()
+				altscreds.Server(raw, altscreds.ServerOptions{ApplicationProtocols: protocols, Socket: socket, DaemonUID: daemonUID}).Handshake()
 			}()
 		}
 	}()

@@ -23,6 +23,9 @@ const (
 	nameless              = 200_000 // and the 65535 uids behind it, subordinate to bob
 )
 
+// protocols is what the connections speak.
+var protocols = []string{"grpc"}
+
 var (
 	daemon  = flag.String("daemon", "", "the static program")
 	part    = flag.String("part", "", "(internal) victim or attack")

@@ -32,7 +32,7 @@ func victim(socket string, d time.Duration) error {
 			}
 			go func() {
 				defer raw.Close()
-				c := altscreds.Server(raw, altscreds.ServerOptions{Socket: socket, DaemonUID: daemonUID, Timeout: victimTimeout})
+				c := altscreds.Server(raw, altscreds.ServerOptions{ApplicationProtocols: protocols, Socket: socket, DaemonUID: daemonUID, Timeout: victimTimeout})
 				c.SetDeadline(time.Now().Add(victimTimeout))
 				b := make([]byte, 1)
 				if _, err := c.Read(b); err == nil {
@@ -47,7 +47,7 @@ func victim(socket string, d time.Duration) error {
 			return err
 		}
 		defer raw.Close()
-		c := altscreds.Client(raw, altscreds.ClientOptions{Socket: socket, DaemonUID: daemonUID, Timeout: victimTimeout,
+		c := altscreds.Client(raw, altscreds.ClientOptions{ApplicationProtocols: protocols, Socket: socket, DaemonUID: daemonUID, Timeout: victimTimeout,
 			TargetAccounts: []string{"alice@alpha.test"}})
 		ctx, cancel := context.WithTimeout(context.Background(), victimTimeout)
 		defer cancel()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/splitter"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // keyFrames is how many frames of one direction have the same key.
@@ -85,9 +86,9 @@ func TestRecordsWithCPP(t *testing.T) {
 		t.Run(pair[0].name+" to "+pair[1].name, func(t *testing.T) {
 			t.Parallel()
 			server := serverOf(t, w, pair[1])
-			echo := func(c *process, n, largest int, digest string) {
+			echo := func(c *testprog.Talker, n, largest int, digest string) {
 				t.Helper()
-				if got := c.ask(fmt.Sprint("echo ", n, " ", largest)); got != "ok "+digest {
+				if got := c.Ask(fmt.Sprint("echo ", n, " ", largest)); got != "ok "+digest {
 					t.Fatalf("%d messages of up to %d bytes: %q, not digest %s", n, largest, got, digest)
 				}
 			}
