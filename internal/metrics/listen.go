@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,12 +54,17 @@ func CheckListener(l net.Listener) error {
 
 // Serve answers GET /metrics on l until ctx ends, with what state returns at each request.
 func (s *Set) Serve(ctx context.Context, l net.Listener, state func() State) error {
+	return serve(ctx, l, func(w io.Writer) { s.Write(w, state()) })
+}
+
+// serve answers GET /metrics on l until ctx ends, with what write writes at each request.
+func serve(ctx context.Context, l net.Listener, write func(io.Writer)) error {
 	turn := make(pace, 1)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", ContentType)
 		var page bytes.Buffer // so that who does not read keeps no turn
-		turn.run(r, func() { s.Write(&page, state()) })
+		turn.run(r, func() { write(&page) })
 		w.Write(page.Bytes()) // an error is the scraper's having gone
 	})
 	server := &http.Server{
