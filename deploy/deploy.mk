@@ -62,7 +62,7 @@ test-systemd: packages-next images step
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root
-	$(DEPLOY_TEST) '^TestUnits|^TestCompletion|^TestManual|^TestComposeFile'
+	$(DEPLOY_TEST) '^TestUnits|^TestUser|^TestCompletion|^TestManual|^TestComposeFile'
 
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'

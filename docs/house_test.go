@@ -55,12 +55,17 @@ func TestRoomsAreNamed(t *testing.T) {
 // Imports point one way, cmd -> service -> noiseproto -> certbind, and altscreds has none of the daemon in it.
 func TestImportsPointOneWay(t *testing.T) {
 	never := map[string][]string{
-		"certbind":     {"noiseproto", "service", "altscreds", "cmd/", "internal/daemon", "internal/altspb", "internal/handed"},
-		"noiseproto":   {"service", "altscreds", "cmd/", "internal/daemon", "internal/altspb", "internal/handed"},
-		"service":      {"altscreds", "cmd/", "internal/daemon", "internal/cli"},
-		"altscreds":    {"service", "noiseproto", "certbind", "cmd/", "internal/daemon", "internal/cli"},
-		"internal/":    {"cmd/"},
-		"internal/cli": {"internal/", "service", "certbind", "noiseproto", "altscreds"},
+		"certbind":         {"noiseproto", "service", "altscreds", "cmd/", "internal/daemon", "internal/altspb", "internal/handed"},
+		"noiseproto":       {"service", "altscreds", "cmd/", "internal/daemon", "internal/altspb", "internal/handed"},
+		"service":          {"altscreds", "cmd/", "internal/daemon", "internal/cli"},
+		"altscreds":        {"service", "noiseproto", "certbind", "cmd/", "internal/daemon", "internal/cli"},
+		"internal/":        {"cmd/"},
+		"internal/cli":     {"internal/", "service", "certbind", "noiseproto", "altscreds"},
+		"internal/forward": {"internal/connect", "internal/listen", "internal/ident", "internal/httpfwd", "service"},
+		"internal/ident":   {"internal/connect", "internal/listen", "internal/forward", "internal/httpfwd"},
+		"internal/httpfwd": {"internal/connect", "internal/listen", "internal/forward", "internal/ident"},
+		"internal/connect": {"internal/listen"},
+		"internal/listen":  {"internal/connect"},
 	}
 	all := packages(t)
 	for path, p := range all {

@@ -58,7 +58,7 @@ var foreign = map[string]bool{"connect": true, "connection refused": true, "ALTS
 func TestErrorsByText(t *testing.T) {
 	program := texts(t)
 	_, section, _ := strings.Cut(read(t, "operations.md"), "\n## 9. ")
-	variable := regexp.MustCompile(`\.\.\.|"[^"]*"|\b(?:N|FILE|DIR|LINE|PATH|HOST|65534|5s|the socket)\b|/etc/hosts|` +
+	variable := regexp.MustCompile(`\.\.\.|"[^"]*"|\b(?:N|FILE|DIR|LINE|PATH|HOST|ADDRESS|NAME|65534|5s|the socket)\b|/etc/hosts|` +
 		`no such file or directory|permission denied`)
 	rows, known := 0, 0
 	for _, row := range regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1) {

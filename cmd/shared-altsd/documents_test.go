@@ -24,7 +24,7 @@ func document(t *testing.T, path string) string {
 // Each command of ours that documents, units and the help print is one that there is, with flags that it has.
 func TestCommandsOfDocuments(t *testing.T) {
 	texts := map[string]string{}
-	for _, pattern := range []string{"README.md", "docs/*.md", "deploy/systemd/*"} {
+	for _, pattern := range []string{"README.md", "docs/*.md", "deploy/systemd/*", "deploy/systemd-user/*"} {
 		paths, err := filepath.Glob(filepath.Join("../..", pattern))
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s: %v", pattern, err)

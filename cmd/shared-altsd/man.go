@@ -50,6 +50,7 @@ the daemon over a UNIX socket, and the kernel tells it which account asks.`,
 	Files: []cli.Entry{
 		{Term: "/etc/shared-altsd/shared-altsd.conf", Text: "The config file of the installed service."},
 		{Term: "/etc/shared-altsd/machine.pem", Text: "The machine's certificate chain and private key, mode 0600, root's."},
+		{Term: "/etc/shared-altsd/listen/NAME.conf", Text: "The flags of listen for shared-altsd-listen@NAME.service, one a line."},
 		{Term: localsock.DefaultPath, Text: "The socket that applications connect to."},
 		{Term: "/usr/share/doc/shared-altsd", Text: "The documents that are called docs/ here, if a package installed the " +
 			"program: operations.md, deploy.md and clients.md are for administrators and those who write programs."},

@@ -6,6 +6,7 @@ remove | 0) ;;
 *) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
+	systemctl stop 'shared-altsd-listen@*.service' || :
 	systemctl stop shared-altsd-renew.path shared-altsd-renew.timer shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service || :
 fi
 systemctl --no-reload disable shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service \

@@ -27,8 +27,8 @@ func network(t *testing.T) string {
 }
 
 // boot starts a machine. systemd needs to mount, and to set up the network of a service without one, hence the two
-// capabilities and no seccomp filter of docker's; a cgroup tree; and mounts that are shared with its services, as on
-// any machine: without that, LoadCredential= gives an empty directory.
+// capabilities and no seccomp filter of docker's; a cgroup tree; and, as on any machine, mounts that are shared with its
+// services, without which LoadCredential= gives an empty directory, and low ports for those alone who have the right.
 func boot(t *testing.T, image, network, name, kind string) *machine {
 	t.Helper()
 	// On cgroup v1, docker's own mounts of the controllers are writable below a read-only top; v2 has one tree.
@@ -40,6 +40,7 @@ func boot(t *testing.T, image, network, name, kind string) *machine {
 	m.id = strings.TrimSpace(must(t, "docker", "run", "-d", "--hostname", name+".test", "--network", network,
 		"--network-alias", name+".test", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
 		"--security-opt", "apparmor=unconfined", "--cgroupns", "host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:"+cgroups,
+		"--sysctl", "net.ipv4.ip_unprivileged_port_start=1024",
 		"--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", image,
 		"sh", "-c", "mount --make-rshared / && exec /lib/systemd/systemd"))
 	t.Cleanup(func() {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm and
-# CAs, or, with the argument podman, Debian 13 with a podman that has Quadlet. Prints the image's name. The name holds a
-# digest of this file, so that an image already made is used again and a change here makes a new one.
+# CAs; with the argument postgres, Debian 12 with PostgreSQL 15; or with podman, Debian 13 with a podman that has Quadlet. Prints
+# the image's name. The name holds a digest of this file, so that an image already made is used again and a change here makes a
+# new one.
 set -eu
 what=${1:-systemd}
 packages=systemd,systemd-sysv,dbus,procps,iproute2
@@ -10,6 +11,10 @@ systemd)
 	suite=bookworm
 	# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
 	packages=$packages,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger
+	;;
+postgres)
+	suite=bookworm
+	packages=$packages,postgresql,locales
 	;;
 podman)
 	suite=trixie
