@@ -41,10 +41,10 @@ type app struct {
 
 // A request has an app do something.
 type request struct {
-	Do      string        // channels, bulk, hold, drop or heap
+	Do      string        // channels, connections, bulk, up, down, hold, drop or heap
 	Dialers int           // at once
 	For     time.Duration // and not longer than it takes to end what was begun
-	N       int           // channels to hold
+	N       int           // channels or connections to hold
 }
 
 // An answer says what came of a request.
@@ -55,13 +55,20 @@ type answer struct {
 	Err  string
 }
 
-func runApp(text string) {
-	a := new(app)
+// An end is the client or the server of a variant.
+type end interface {
+	server() bool
+	serve() (addr string, err error)
+	do(request) (n int, took time.Duration, err error)
+}
+
+// runEnd has e, which the text describes, do what is asked.
+func runEnd(e end, text string) {
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
-	err := json.Unmarshal([]byte(text), a)
-	if err == nil && a.Addr == "" {
+	err := json.Unmarshal([]byte(text), e)
+	if err == nil && e.server() {
 		var addr string
-		addr, err = a.serve()
+		addr, err = e.serve()
 		out.Encode(answer{Addr: addr})
 	}
 	for err == nil {
@@ -69,7 +76,7 @@ func runApp(text string) {
 		if err = in.Decode(&r); err != nil {
 			break
 		}
-		n, took, err := a.do(r)
+		n, took, err := e.do(r)
 		reply := answer{N: n, Took: took}
 		if err != nil {
 			reply.Err = err.Error()
@@ -81,6 +88,8 @@ func runApp(text string) {
 		os.Exit(1)
 	}
 }
+
+func (a *app) server() bool { return a.Addr == "" }
 
 func (a *app) do(r request) (n int, took time.Duration, err error) {
 	switch r.Do {
@@ -164,28 +173,37 @@ func (a *app) channels(dialers int, d time.Duration) (n int, took time.Duration,
 	if err != nil {
 		return 0, 0, err
 	}
+	n, err = again(dialers, began, d, func() error {
+		cc, err := a.channel(dial)
+		if err != nil {
+			return fmt.Errorf("channel: %w", err)
+		}
+		return cc.Close()
+	})
+	return n, time.Since(began), err
+}
+
+// again has so many at once do one after the other, at least once each, for d since began or until the first error.
+func again(atOnce int, began time.Time, d time.Duration, one func() error) (n int, err error) {
 	var done atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
-	for range dialers {
+	for range atOnce {
 		wg.Go(func() {
-			for again := true; again; again = failed.Load() == nil && time.Since(began) < d {
-				cc, err := a.channel(dial)
-				if err != nil {
-					err = fmt.Errorf("channel %d: %w", done.Load()+1, err)
+			for more := true; more; more = failed.Load() == nil && time.Since(began) < d {
+				if err := one(); err != nil {
 					failed.CompareAndSwap(nil, &err)
 					return
 				}
-				cc.Close()
 				done.Add(1)
 			}
 		})
 	}
 	wg.Wait()
 	if err := failed.Load(); err != nil {
-		return 0, 0, *err
+		return 0, *err
 	}
-	return int(done.Load()), time.Since(began), nil
+	return int(done.Load()), nil
 }
 
 // hold opens n channels and keeps them.

@@ -111,10 +111,71 @@ func TestOneRound(t *testing.T) {
 	}
 }
 
+// The same of forwards: each takes connections, carries them and their ends, and has its part in the processor time.
+func TestOneRoundOfForwards(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "json")
+	out, errs, err := bench(t, "-table", "forwards", "-rounds", "1", "-t", "10ms", "-idle", "20", "-json", file)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, errs)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := haproxy(); (err != nil) != strings.Contains(out, "haproxy is not installed") {
+		t.Errorf("haproxy: %v, and the table says:\n%s", err, out)
+	}
+	for _, v := range forwardVariants {
+		if _, err := haproxy(); v.Name == haproxyName && err != nil {
+			continue
+		}
+		for _, m := range forwardMeasures {
+			i := slices.IndexFunc(r.Samples, func(x sample) bool { return x.Measure == m.Name && x.Variant == v.Name })
+			if m.Name == idleName {
+				continue
+			} else if i < 0 {
+				t.Errorf("measure %s has no sample of %s", m.Name, v.Name)
+				continue
+			}
+			x := r.Samples[i]
+			if x.N < max(1, m.dialers) || x.Seconds <= 0 {
+				t.Errorf("measure %s of %s: %d in %v s", m.Name, v.Name, x.N, x.Seconds)
+			}
+			for _, p := range forwardsTable.parts {
+				if daemon := strings.HasPrefix(p, "daemon"); x.Processor[p] <= 0 && (!daemon || v.daemons()) {
+					t.Errorf("measure %s of %s: no processor time of %s: %v", m.Name, v.Name, p, x.Processor)
+				}
+			}
+		}
+		if m := r.Memory[v.Name]; m.Client <= 0 || m.Server <= 0 {
+			t.Errorf("no memory of an idle connection of %s: %+v", v.Name, m)
+		}
+		if !strings.Contains(out, "| "+v.title+" |") {
+			t.Errorf("no table has %s:\n%s", v.title, out)
+		}
+	}
+	for _, row := range forwardRows {
+		if !strings.Contains(out, "| "+row.title+" |") {
+			t.Errorf("no table has %q:\n%s", row.title, out)
+		}
+	}
+	if strings.Contains(out, "NaN") || strings.Contains(out, "Inf") {
+		t.Errorf("not a number:\n%s", out)
+	}
+}
+
 // A flag that cannot be is refused before anything is started.
 func TestFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"-variants", "tls,tsl"},
+		{"-table", "chairs"},
+		{"-table", "forwards", "-variants", "altscreds"},
+		{"-table", "forwards", "-variants", "haproxy"},
+		{"-table", "forwards", "-measures", "channel"},
 		{"-variants", "altscreds"},
 		{"-variants", "tls,stock-rsa"},
 		{"-measures", "bulk,9"},

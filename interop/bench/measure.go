@@ -11,8 +11,9 @@ import (
 // A measure is what is done with each variant in a round.
 type measure struct {
 	Name    string
-	dialers int  // of channels, at once
-	rsa     bool // with certificates of either kind
+	do      string // what the client is asked for
+	dialers int    // of channels or connections, at once
+	rsa     bool   // with certificates of either kind
 }
 
 const (
@@ -24,13 +25,13 @@ const (
 )
 
 var allMeasures = []*measure{
-	{idleName, 0, false}, // before the others leave something behind, and once
-	{channelName, 1, true},
-	{"8", 8, false},
-	{"64", busyDialers, true},
-	{"256", 256, false},
-	{bulkName, 0, false},
-	{firstName, 0, true},
+	{idleName, "hold", 0, false}, // before the others leave something behind, and once
+	{channelName, "channels", 1, true},
+	{"8", "channels", 8, false},
+	{"64", "channels", busyDialers, true},
+	{"256", "channels", 256, false},
+	{bulkName, "bulk", 0, false},
+	{firstName, "channels", 1, true},
 }
 
 func (m *measure) name() string { return m.Name }
@@ -51,7 +52,8 @@ type daemonMemory struct{ Idle, Busy, Most int }
 
 // A memory is that of a variant's processes.
 type memory struct {
-	Client, Server             int `json:",omitempty"` // bytes of heap and stacks for an idle channel
+	// Bytes for an idle channel, of heap and stacks, or for an idle connection, of the forwarders' and daemons' memory.
+	Client, Server, Daemons    int `json:",omitempty"`
 	ClientDaemon, ServerDaemon daemonMemory
 }
 
@@ -63,7 +65,7 @@ func (r *report) measure(ctx context.Context, w *world) error {
 		if err := r.daemons(s, "VmRSS", func(m *daemonMemory) *int { return &m.Idle }); err != nil {
 			return err
 		}
-		if _, err := s.client.ask(request{Do: "channels", Dialers: 1, For: r.each / 10}); err != nil {
+		if _, err := s.client.ask(request{Do: r.table.measures[1].do, Dialers: 1, For: r.each / 10}); err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
@@ -112,6 +114,9 @@ func (r *report) sample(ctx context.Context, w *world, s *station, m *measure, r
 	var err error
 	switch m.Name {
 	case idleName:
+		if r.table == forwardsTable {
+			return r.holdForwards(s)
+		}
 		return r.hold(s)
 	case firstName:
 		for range freshClients {
@@ -119,10 +124,8 @@ func (r *report) sample(ctx context.Context, w *world, s *station, m *measure, r
 				break
 			}
 		}
-	case bulkName:
-		err = x.add(s.processes(), s.client, request{Do: "bulk", For: r.each})
 	default:
-		err = x.add(s.processes(), s.client, request{Do: "channels", Dialers: m.dialers, For: r.each})
+		err = x.add(s.processes(), s.client, request{Do: m.do, Dialers: m.dialers, For: r.each})
 	}
 	if err != nil {
 		return err
@@ -168,7 +171,7 @@ func (x *sample) add(all []*process, client *process, do request) error {
 
 // fresh adds the first channel of a client that has just been started.
 func (x *sample) fresh(ctx context.Context, w *world, s *station) error {
-	client, err := w.run(ctx, s.client.name, s.app)
+	client, err := w.run(ctx, s.variant, s.client.name, appArgument, s.app)
 	if err != nil {
 		return err
 	}

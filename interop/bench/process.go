@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -58,6 +59,21 @@ func start(ctx context.Context, account *syscall.Credential, name, log string, t
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// ready returns when the process listens.
+func (p *process) ready(network, addr string) error {
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial(network, addr); err == nil {
+			return c.Close()
+		}
+		select {
+		case <-p.ended:
+			return p.fail(errors.New("it ended"))
+		default:
+		}
+	}
+	return p.fail(errors.New("it does not get ready"))
 }
 
 // end kills the process and waits for its end.

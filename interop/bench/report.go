@@ -85,7 +85,7 @@ func median(of []float64) float64 { return quantile(of, .5) }
 // compare fills in the ratios.
 func (r *report) compare() {
 	r.Ratios = nil
-	for _, row := range rows {
+	for _, row := range r.table.rows {
 		for _, v := range r.variants {
 			own, base := r.figures(row, v.Name), r.figures(row, v.base)
 			if len(own) == 0 {
@@ -109,8 +109,12 @@ func (r *report) print(w io.Writer) {
 		for _, x := range r.Samples {
 			seconds, others, stolen = seconds+x.Seconds*float64(r.Host.CPUs), others+x.Others, stolen+x.Stolen
 		}
-		fmt.Fprintf(w, "%d rounds, %v each; something else had %.0f %% of the processors, the hypervisor %.0f %%. Ratios to mutual "+
-			"TLS in the same round: median (quartiles).\n\n", r.Rounds, r.Each, 100*max(0, others)/seconds, 100*stolen/seconds)
+		fmt.Fprintf(w, "%d rounds, %v each; something else had %.0f %% of the processors, the hypervisor %.0f %%. Ratios to %s "+
+			"in the same round: median (quartiles).\n\n", r.Rounds, r.Each, 100*max(0, others)/seconds, 100*stolen/seconds,
+			r.table.base)
+	}
+	for _, line := range r.Left {
+		fmt.Fprintf(w, "%s.\n\n", line)
 	}
 	for _, base := range []string{tlsName, tlsRSA} {
 		if slices.ContainsFunc(r.Ratios, func(x ratio) bool { return x.Variant == base }) {
@@ -118,6 +122,10 @@ func (r *report) print(w io.Writer) {
 		}
 	}
 	r.printProcessors(w)
+	if r.table == forwardsTable {
+		r.printForwardMemory(w)
+		return
+	}
 	r.printMemory(w)
 }
 
@@ -129,7 +137,7 @@ func (r *report) printRatios(w io.Writer, base string) {
 		}
 	}
 	head(w, "", find(r.variants, base).title, titles(columns)...)
-	for _, row := range rows {
+	for _, row := range r.table.rows {
 		line := fmt.Sprintf("| %s ", row.title)
 		found := false
 		for _, v := range append([]*variant{find(r.variants, base)}, columns...) {
@@ -167,15 +175,15 @@ func head(w io.Writer, first, second string, more ...string) {
 
 // printProcessors says which process a channel's processor time is spent in.
 func (r *report) printProcessors(w io.Writer) {
-	if find(r.measures, channelName) == nil {
+	if find(r.measures, r.table.one) == nil {
 		return
 	}
-	processes := []string{"client", "server", "daemon of " + here, "daemon of " + there}
-	head(w, "µs for a channel, medians", "time", append([]string{"processor"}, processes...)...)
+	head(w, fmt.Sprintf("µs for a %s, medians", r.table.what), "time", append([]string{"processor"}, r.table.parts...)...)
 	for _, v := range r.variants {
-		fmt.Fprintf(w, "| %s | %.0f | %.0f ", v.title, median(r.figures(rows[0], v.Name)), median(r.figures(rows[1], v.Name)))
-		for _, p := range processes {
-			one := row{measure: channelName, figure: func(x sample) float64 { return x.Processor[p] / float64(x.N) * 1e6 }}
+		fmt.Fprintf(w, "| %s | %.0f | %.0f ", v.title, median(r.figures(r.table.rows[0], v.Name)),
+			median(r.figures(r.table.rows[1], v.Name)))
+		for _, p := range r.table.parts {
+			one := row{measure: r.table.one, figure: func(x sample) float64 { return x.Processor[p] / float64(x.N) * 1e6 }}
 			if us := median(r.figures(one, v.Name)); us > 0 {
 				fmt.Fprintf(w, "| %.0f ", us)
 			} else {

@@ -4,11 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	_ "unsafe" // for go:linkname
 
 	"google.golang.org/grpc/credentials"
@@ -48,39 +45,6 @@ func (v *variant) name() string { return v.Name }
 // daemons reports whether the channel needs them.
 func (v *variant) daemons() bool { return v.over == oursName || v.over == stockName }
 
-type named interface{ name() string }
-
-func names[T named](all []T) string {
-	var list []string
-	for _, x := range all {
-		list = append(list, x.name())
-	}
-	return strings.Join(list, ",")
-}
-
-func find[T named](all []T, name string) (found T) {
-	if i := slices.IndexFunc(all, func(x T) bool { return x.name() == name }); i >= 0 {
-		found = all[i]
-	}
-	return found
-}
-
-// chosen returns those of the list, in the order of all.
-func chosen[T named](what string, all []T, list string) (some []T, err error) {
-	want := strings.Split(list, ",")
-	for _, x := range all {
-		if slices.Contains(want, x.name()) {
-			some = append(some, x)
-		}
-	}
-	for _, w := range want {
-		if !slices.ContainsFunc(all, func(x T) bool { return x.name() == w }) {
-			return nil, fmt.Errorf("there is no %s %q: %s", what, w, names(all))
-		}
-	}
-	return some, nil
-}
-
 //go:linkname vmOnGCP google.golang.org/grpc/credentials/alts.vmOnGCP
 var vmOnGCP bool
 
@@ -110,9 +74,17 @@ func (a *app) credentials() (credentials.TransportCredentials, error) {
 	return alts.NewServerCreds(&alts.ServerOptions{HandshakerServiceAddress: "unix:" + a.Socket}), nil
 }
 
-// mutualTLS is TLS 1.3 with certificates verified at both ends and Go's default, hybrid key exchange. No session is
-// resumed.
 func mutualTLS(dir, machine string) (credentials.TransportCredentials, error) {
+	c, err := tlsConfig(dir, machine)
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(c), nil
+}
+
+// tlsConfig is TLS 1.3 with certificates verified at both ends and Go's default, hybrid key exchange. No session is
+// resumed.
+func tlsConfig(dir, machine string) (*tls.Config, error) {
 	own := filepath.Join(dir, machine+".pem")
 	cert, err := tls.LoadX509KeyPair(own, own)
 	if err != nil {
@@ -126,6 +98,6 @@ func mutualTLS(dir, machine string) (credentials.TransportCredentials, error) {
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, errors.New("ca.pem has no certificate")
 	}
-	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
-		RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, SessionTicketsDisabled: true}), nil
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
+		RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, SessionTicketsDisabled: true}, nil
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
@@ -25,19 +24,23 @@ type world struct {
 	account  *syscall.Credential // nil is this process's own
 	user     string              // its name
 	stations []*station
+	idle     int // connections that a forwarder has to hold
+	// unixTarget has the server of forwards at a UNIX socket.
+	unixTarget bool
 }
 
 // A station is the processes of a variant.
 type station struct {
 	*variant
-	client, server             *process
-	clientDaemon, serverDaemon *process // nil if the variant has none
-	app                        app      // the client's, for more of them
+	client, server                   *process
+	clientForwarder, serverForwarder *process // nil but for a table of forwards
+	clientDaemon, serverDaemon       *process // nil if the variant has none
+	app                              app      // the client's, for more of them
 }
 
 // newWorld starts the processes. The world is to be ended also if there is an error.
 func newWorld(ctx context.Context, c config) (w *world, err error) {
-	w = new(world)
+	w = &world{idle: c.idle, unixTarget: c.unixTarget}
 	if w.dir, err = os.MkdirTemp("/tmp", "altsd-bench-"); err != nil {
 		return w, err
 	}
@@ -57,7 +60,7 @@ func newWorld(ctx context.Context, c config) (w *world, err error) {
 	for _, v := range c.variants {
 		s := &station{variant: v}
 		w.stations = append(w.stations, s)
-		if err := w.start(ctx, s); err != nil {
+		if err := w.start(ctx, c, s); err != nil {
 			return w, fmt.Errorf("%s: %w", v.Name, err)
 		}
 	}
@@ -128,7 +131,7 @@ func (w *world) certify(key string) error {
 	return nil
 }
 
-func (w *world) start(ctx context.Context, s *station) (err error) {
+func (w *world) start(ctx context.Context, c config, s *station) (err error) {
 	if err := errors.Join(w.certify(s.key), w.mkdir(s.Name)); err != nil {
 		return err
 	}
@@ -140,8 +143,11 @@ func (w *world) start(ctx context.Context, s *station) (err error) {
 			return err
 		}
 	}
+	if c.table == forwardsTable {
+		return w.startForwards(ctx, s)
+	}
 	s.app = app{Variant: s.Name, Certificates: w.path(s.key), Machine: there, Socket: w.path(s.Name, there)}
-	if s.server, err = w.run(ctx, "server", s.app); err != nil {
+	if s.server, err = w.run(ctx, s.variant, "server", appArgument, s.app); err != nil {
 		return err
 	}
 	a, err := s.server.hear()
@@ -149,17 +155,18 @@ func (w *world) start(ctx context.Context, s *station) (err error) {
 		return err
 	}
 	s.app.Machine, s.app.Socket, s.app.Addr, s.app.Target = here, w.path(s.Name, here), a.Addr, w.user+"@"+there+".test"
-	s.client, err = w.run(ctx, "client", s.app)
+	s.client, err = w.run(ctx, s.variant, "client", appArgument, s.app)
 	return err
 }
 
-// run starts a client or server.
-func (w *world) run(ctx context.Context, name string, a app) (*process, error) {
-	text, err := json.Marshal(a)
+// run starts this program again, as a client or server or, if it takes no requests, as a forwarder.
+func (w *world) run(ctx context.Context, v *variant, name, argument string, end any) (*process, error) {
+	text, err := json.Marshal(end)
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, w.account, name, w.path(a.Variant, name+".log"), true, w.path("bench"), appArgument, string(text))
+	talks := argument != forwarderArgument
+	return start(ctx, w.account, name, w.path(v.Name, name+".log"), talks, w.path("bench"), argument, string(text))
 }
 
 // daemon starts a machine's, and returns when it is ready.
@@ -170,22 +177,13 @@ func (w *world) daemon(ctx context.Context, v *variant, machine string) (*proces
 	if err != nil {
 		return nil, err
 	}
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("unix", socket); err == nil {
-			return p, c.Close()
-		}
-		select {
-		case <-p.ended:
-			return p, p.fail(errors.New("it ended"))
-		default:
-		}
-	}
-	return p, p.fail(errors.New("it does not get ready"))
+	return p, p.ready("unix", socket)
 }
 
 // processes returns those that there are.
 func (s *station) processes() (all []*process) {
-	for _, p := range []*process{s.client, s.server, s.clientDaemon, s.serverDaemon} {
+	for _, p := range []*process{s.client, s.server, s.clientForwarder, s.serverForwarder, s.clientDaemon,
+		s.serverDaemon} {
 		if p != nil {
 			all = append(all, p)
 		}
