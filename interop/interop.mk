@@ -14,6 +14,14 @@ interop-all: DEBIAN_PACKAGES += default-jdk-headless maven python3-venv
 interop-all: debian-packages
 	SHARED_ALTSD_INTEROP=all .ci/gotest -race=false -timeout 45m -parallel 16 ./interop/matrix/
 
+# Unchanged programs through forwards, on two machines with networks of their own; as root. node with npm, and cargo (Rust 1.88 or
+# later), have to be there: what they download and build is kept in SHARED_ALTSD_CACHE.
+PROGRAMS_PACKAGES := iproute2 postgresql rsync openssh-client openssh-server curl nginx-light prometheus prometheus-node-exporter ruby ruby-grpc python3-websockets
+.PHONY: interop-programs
+interop-programs: DEBIAN_PACKAGES += $(PROGRAMS_PACKAGES)
+interop-programs: debian-packages
+	SHARED_ALTSD_PROGRAMS=1 .ci/gotest -race=false -timeout 15m ./interop/programs/
+
 # What one account can do to the handshakes of another, as a table for docs/threat-model.md; as root.
 .PHONY: bench-fairness
 FAIRNESS_FLAGS ?=
@@ -21,9 +29,12 @@ bench-fairness: static
 	$(GO) build -trimpath -o bin/fairness ./interop/fairness
 	bin/fairness -daemon bin/shared-altsd-static $(FAIRNESS_FLAGS)
 
-# What a channel costs as deployed, beside mutual TLS, as the tables of docs/benchmarks.md; five minutes on a quiet machine.
+# What a channel costs as deployed, beside mutual TLS, and what a forwarded connection does, beside other forwarders, as the
+# tables of docs/benchmarks.md; ten minutes on a quiet machine. haproxy is a Debian package.
 .PHONY: bench
 BENCH_FLAGS ?=
+BENCH_FORWARDS_FLAGS ?=
 bench: static
 	$(GO) build -trimpath -o bin/bench ./interop/bench
 	bin/bench -daemon bin/shared-altsd-static $(BENCH_FLAGS)
+	bin/bench -daemon bin/shared-altsd-static -table forwards $(BENCH_FORWARDS_FLAGS)

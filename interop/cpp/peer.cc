@@ -4,8 +4,8 @@
 //   peer client SOCKET TARGET ACCOUNT,ACCOUNT...
 //
 // A server prints "port N" and serves until its standard input ends. A client obeys one command a line on its standard
-// input, "new", "greet", "upload N", "download N", "channels N M" or "echo N M", and answers each with one line, "ok
-// ..." or "error CODE MESSAGE".
+// input, "new", "greet", "forged", "upload N", "download N", "channels N M", "echo N M", "turns N", "fail" or "deadline", and
+// answers each with one line, "ok ..." or "error CODE MESSAGE".
 
 #include <openssl/sha.h>
 
@@ -108,6 +108,14 @@ class Service final : public Interop::Service {
     }
     return grpc::Status::OK;
   }
+  grpc::Status Fail(grpc::ServerContext* context, const StringValue* request, StringValue*) override {
+    if (request->value() == "wait") {
+      while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      return grpc::Status::CANCELLED;
+    }
+    context->AddTrailingMetadata("said", request->value());
+    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "no: " + request->value());
+  }
 };
 
 int Serve(const std::string& socket, const std::string& address) {
@@ -140,6 +148,10 @@ class Client {
       return "ok";
     }
     if (command == "greet") return Greet(channel_, false);
+    if (command == "forged") return Greet(channel_, false, true);
+    if (command == "turns") return Turns(n);
+    if (command == "fail") return Fail("why", 60000);
+    if (command == "deadline") return Fail("wait", 300);
     if (command == "upload") return Upload(n);
     if (command == "download") return Download(n);
     if (command == "channels") return Channels(n, m);
@@ -165,9 +177,12 @@ class Client {
     return "error " + std::to_string(status.error_code()) + " " + status.error_message();
   }
 
-  static std::string Greet(const std::shared_ptr<grpc::Channel>& channel, bool wait_for_ready) {
+  static std::string Greet(const std::shared_ptr<grpc::Channel>& channel, bool wait_for_ready, bool forged = false) {
     grpc::ClientContext context;
     SetDeadline(&context);
+    for (const char* name : {"altsd-peer", "altsd_peer", "altsd-peer-uid", "altsd.peer"}) {
+      if (forged) context.AddMetadata(name, "root@beta");
+    }
     context.set_wait_for_ready(wait_for_ready);
     StringValue response;
     const auto status = Interop::NewStub(channel)->Greet(&context, StringValue(), &response);
@@ -234,6 +249,39 @@ class Client {
     writer.join();
     const auto status = stream->Finish();
     return Answer(status, digest.Hex());
+  }
+
+  // Turns has n messages come back, each before the next is sent.
+  std::string Turns(uint64_t n) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    const auto stub = Interop::NewStub(channel_);
+    const auto stream = stub->Echo(&context);
+    for (uint64_t i = 1; i <= n; i++) {
+      BytesValue message, back;
+      message.set_value(Pattern(0, i));
+      if (!stream->Write(message) || !stream->Read(&back)) return Answer(stream->Finish(), "cut short");
+      if (back.value() != message.value()) return "error 13 turn " + std::to_string(i);
+    }
+    stream->WritesDone();
+    BytesValue back;
+    if (stream->Read(&back)) return "error 13 a message too many";
+    return Answer(stream->Finish(), std::to_string(n));
+  }
+
+  // Fail has a call fail, and tells how it did.
+  std::string Fail(const std::string& why, int milliseconds) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(milliseconds));
+    StringValue request, response;
+    request.set_value(why);
+    const auto status = Interop::NewStub(channel_)->Fail(&context, request, &response);
+    if (status.ok()) return "error 13 it does not fail";
+    std::string answer = "ok " + std::to_string(status.error_code());
+    const auto& trailers = context.GetServerTrailingMetadata();
+    const auto said = trailers.find("said");
+    if (said == trailers.end()) return answer;
+    return answer + " " + status.error_message() + " " + std::string(said->second.data(), said->second.size());
   }
 
   // Channels opens n channels, m of them at once, greets on each, and holds all of them to the end. A call may try

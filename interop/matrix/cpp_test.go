@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/testcache"
 )
 
 var cpp = &kind{name: "c++", how: "`shared_altsd.h`", build: buildCPP, serverCap: 40, attributes: true, serverIdentity: true,
@@ -29,12 +31,9 @@ var cppNew = &kind{name: "c++-new", slow: true, how: "`shared_altsd.h`", build: 
 // buildNewCPP builds the program in a root of its own, by the compiler there, and copies it out with its loader and libraries.
 func buildNewCPP(w *world) error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("chroot is for root: %w", errMissing)
+		return fmt.Errorf("chroot is for root: %w", testcache.ErrMissing)
 	}
-	from, err := cached("cpp-new", func(dir string) error {
-		_, err := fetch("../cpp/newest.sh", dir)
-		return err
-	})
+	from, err := testcache.Get("cpp-new", nil, func(dir string) error { return fetch("../cpp/newest.sh", dir) })
 	if err != nil {
 		return err
 	}
@@ -87,10 +86,10 @@ func buildNewCPP(w *world) error {
 
 func buildCPP(w *world) error {
 	if err := exec.Command("pkg-config", "--exists", "grpc++", "protobuf").Run(); err != nil {
-		return fmt.Errorf("libgrpc++-dev: %w", errMissing)
+		return fmt.Errorf("libgrpc++-dev: %w", testcache.ErrMissing)
 	}
 	if _, err := exec.LookPath("grpc_cpp_plugin"); err != nil {
-		return fmt.Errorf("protobuf-compiler-grpc: %w", errMissing)
+		return fmt.Errorf("protobuf-compiler-grpc: %w", testcache.ErrMissing)
 	}
 	out, err := exec.Command("make", "-s", "-C", "../cpp", "BUILD="+filepath.Join(w.dir, "cpp")).CombinedOutput()
 	if err != nil {

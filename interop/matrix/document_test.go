@@ -7,32 +7,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 var update = flag.Bool("update", false, "write the tables of docs/clients.md and docs/refusals.md anew, as make interop-all's tests")
 
-// Between these two lines a document has what this package says.
-const tableBegins, tableEnds = "<!-- interop/matrix -->", "<!-- end of interop/matrix -->"
-
-// tableIn returns what the document has between the lines, and writes it anew if that is asked for.
+// tableIn returns what the document has from this package, and writes it anew if that is asked for.
 func tableIn(t *testing.T, path, anew string) string {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(text), tableBegins+"\n")
-	table, after, ended := strings.Cut(rest, tableEnds+"\n")
-	if !ok || !ended {
-		t.Fatalf("%s does not have the lines %q and %q", path, tableBegins, tableEnds)
-	}
-	if *update && everything {
-		if err := os.WriteFile(path, []byte(before+tableBegins+"\n"+anew+tableEnds+"\n"+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return anew
-	}
-	return table
+	return testprog.Table(t, path, "interop/matrix", anew, *update && everything)
 }
 
 const anew = "write it anew: SHARED_ALTSD_INTEROP=all go test ./interop/matrix -run 'Matrix|Refusals' -update"

@@ -46,7 +46,7 @@ func (d *daemon) forEnvoy(t *testing.T, w *world) *daemon {
 
 // An envoy is a running one.
 type envoy struct {
-	*process
+	*testprog.Talker
 	dir string // of its sockets, and its account's alone
 }
 
@@ -76,7 +76,7 @@ func startEnvoy(t *testing.T, w *world, a account, d *daemon, name, config strin
 	if err := os.WriteFile(path, []byte(strings.NewReplacer(changes...).Replace(string(text))), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	e := &envoy{dir: dir, process: run(t, w, a, d, name, []string{envoyBinary(w), "--config-path", path, "--log-level", "warning",
+	e := &envoy{dir: dir, Talker: run(t, w, a, d, name, []string{envoyBinary(w), "--config-path", path, "--log-level", "warning",
 		"--disable-hot-restart", "--concurrency", "2"})}
 	for deadline := time.Now().Add(testprog.Patience); ; time.Sleep(20 * time.Millisecond) {
 		if _, err = e.admin("/ready"); err == nil {
@@ -130,10 +130,7 @@ func (e *envoy) port(t *testing.T) int {
 
 func envoyServer(t *testing.T, w *world, d *daemon) string {
 	e, address := acceptingEnvoy(t, w, d)
-	go func() { // what the access log says
-		for range e.out {
-		}
-	}()
+	go e.Discard() // what the access log says
 	return address
 }
 
@@ -147,7 +144,7 @@ func acceptingEnvoy(t *testing.T, w *world, d *daemon, changes ...string) (*envo
 	return e, fmt.Sprint("127.0.0.1:", e.port(t))
 }
 
-func envoyClient(t *testing.T, w *world, d *daemon, target, accounts string) *process {
+func envoyClient(t *testing.T, w *world, d *daemon, target, accounts string) *testprog.Talker {
 	t.Helper()
 	_, port, _ := strings.Cut(target, ":")
 	list := `"greeter@beta.example.com"`
@@ -189,13 +186,13 @@ func TestEnvoyHandsOn(t *testing.T) {
 			e, address := acceptingEnvoy(t, w, w.beta, c.changes...)
 			client := clientOf(t, w, goOwn, w.alpha, address, w.server.on(w.beta))
 			want := strings.ReplaceAll(c.want, "%s", w.caller.on(w.alpha))
-			if got := client.ask("greet"); !strings.HasPrefix(got, want) {
+			if got := client.Ask("greet"); !strings.HasPrefix(got, want) {
 				t.Errorf("%q, not %q", got, want)
 			}
 			if c.log == "" {
 				return
 			}
-			if got, want := e.line(), strings.ReplaceAll(c.log, "%s", w.caller.on(w.alpha)); got != want {
+			if got, want := e.Line(), strings.ReplaceAll(c.log, "%s", w.caller.on(w.alpha)); got != want {
 				t.Errorf("the access log has %q, not %q", got, want)
 			}
 		})

@@ -1,11 +1,12 @@
 package matrix
 
 import (
-	"bytes"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/testcache"
 )
 
 var javaNew, javaOld = javaKind("java", newJava), javaKind("java-old", oldJava)
@@ -33,17 +34,17 @@ func javaKind(name, version string) *kind {
 func buildJava(dir, version string) error {
 	for tool, pkg := range map[string]string{"java": "default-jdk-headless", "mvn": "maven"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s: %w", pkg, errMissing)
+			return fmt.Errorf("%s: %w", pkg, testcache.ErrMissing)
 		}
 	}
-	cache, err := cacheDir()
+	cache, err := testcache.Dir()
 	if err != nil {
 		return err
 	}
-	out, err := fetch("mvn", "--quiet", "--batch-mode", "--file", "../java/pom.xml", "package", "-Dgrpc.version="+version,
-		"-DbuildDirectory="+dir, "-Dmaven.repo.local="+filepath.Join(cache, "maven"))
-	if err != nil && bytes.Contains(out, []byte("COMPILATION ERROR")) {
-		return fmt.Errorf("interop/java: %s", out)
+	err = testcache.Run(nil, "", "mvn", "--quiet", "--batch-mode", "--file", "../java/pom.xml", "package",
+		"-Dgrpc.version="+version, "-DbuildDirectory="+dir, "-Dmaven.repo.local="+filepath.Join(cache, "maven"))
+	if err != nil && !strings.Contains(err.Error(), "COMPILATION ERROR") {
+		return fmt.Errorf("%w: %w", testcache.ErrMissing, err)
 	}
 	return err
 }

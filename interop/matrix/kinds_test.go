@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+
+	"github.com/shared-altsd/shared-altsd/internal/testcache"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // A kind is a gRPC library, in the way that it is used with shared-altsd.
@@ -24,7 +27,7 @@ type kind struct {
 	script func(w *world, d *daemon, name string, args ...string) []string
 	// server and client start one in the place of argv, where that takes more than a program.
 	server func(t *testing.T, w *world, d *daemon) (address string)
-	client func(t *testing.T, w *world, d *daemon, target, accounts string) *process
+	client func(t *testing.T, w *world, d *daemon, target, accounts string) *testprog.Talker
 	// build makes the program, once; the error says what is missing on this machine.
 	build func(w *world) error
 	// Whether the library shows attributes, and the server's identity to a client.
@@ -101,7 +104,7 @@ func (k *kind) need(t *testing.T, w *world) {
 		err = k.build(w)
 		builds.done[k] = err
 	}
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, testcache.ErrMissing) {
 		t.Skipf("%s: %v", k.name, err)
 	} else if err != nil {
 		t.Fatalf("%s: %v", k.name, err)
@@ -124,17 +127,17 @@ func serverOn(t *testing.T, w *world, k *kind, d *daemon) string {
 }
 
 // listening returns the address of a server that has been started.
-func listening(t *testing.T, p *process) string {
+func listening(t *testing.T, p *testprog.Talker) string {
 	t.Helper()
-	port, ok := strings.CutPrefix(p.line(), "port ")
+	port, ok := strings.CutPrefix(p.Line(), "port ")
 	if !ok {
-		t.Fatalf("%s: no port", p.name)
+		t.Fatalf("%s: no port", p.Name)
 	}
 	return "127.0.0.1:" + port
 }
 
 // clientOf starts a client of the kind on a machine.
-func clientOf(t *testing.T, w *world, k *kind, d *daemon, target, accounts string) *process {
+func clientOf(t *testing.T, w *world, k *kind, d *daemon, target, accounts string) *testprog.Talker {
 	t.Helper()
 	if k.client != nil {
 		return k.client(t, w, d, target, accounts)

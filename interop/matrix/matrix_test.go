@@ -55,7 +55,7 @@ func callAll(t *testing.T, w *world, sk *kind) (rows []row) {
 	open := w.alpha.forEnvoy(t, w)
 	digest, echoed := patternDigest(transfer), echoDigest(echoes, largestMessage)
 	type standing struct {
-		client *process
+		client *testprog.Talker
 		want   string
 	}
 	var all []standing
@@ -72,7 +72,7 @@ func callAll(t *testing.T, w *world, sk *kind) (rows []row) {
 		} else {
 			want += " - -"
 		}
-		if got := c.ask("greet"); got != want {
+		if got := c.Ask("greet"); got != want {
 			t.Errorf("%s: %q, not %q\nalpha: %s\nbeta: %s", ck.name, got, want, alpha.run.Log, w.beta.run.Log)
 			continue
 		}
@@ -94,7 +94,7 @@ func callAll(t *testing.T, w *world, sk *kind) (rows []row) {
 			r.refused = refused(t, ck, c, "the peer's daemon refused", "(unknown_ca)")
 		})
 		begun := time.Now()
-		if got := c.ask(fmt.Sprintf("channels %d %d", atOnce, min(atOnce, sk.serverCap, ck.serverCap))); got != want {
+		if got := c.Ask(fmt.Sprintf("channels %d %d", atOnce, min(atOnce, sk.serverCap, ck.serverCap))); got != want {
 			t.Errorf("%s, %d channels: %q, not %q", ck.name, atOnce, got, want)
 		}
 		r.channels = time.Since(begun)
@@ -108,13 +108,13 @@ func callAll(t *testing.T, w *world, sk *kind) (rows []row) {
 	}
 	for i, s := range all {
 		name := rows[i].client
-		if got := s.client.ask("greet"); got != s.want {
+		if got := s.client.Ask("greet"); got != s.want {
 			t.Errorf("%s, a channel that was there before the daemons ended: %q, not %q", name, got, s.want)
 		}
 		begun, got := time.Now(), ""
 		for got != s.want && time.Since(begun) < testprog.Patience {
-			s.client.ask("new")
-			got = s.client.ask("greet")
+			s.client.Ask("new")
+			got = s.client.Ask("greet")
 		}
 		if got != s.want {
 			t.Errorf("%s, after the daemons came back: %q, not %q", name, got, s.want)
@@ -145,10 +145,10 @@ func uidOrNot(shown bool, a account) string {
 }
 
 // rate has the client do one transfer and gives its speed in MB/s.
-func rate(t *testing.T, c *process, name, command, digest string, bytes int) float64 {
+func rate(t *testing.T, c *testprog.Talker, name, command, digest string, bytes int) float64 {
 	t.Helper()
 	begun := time.Now()
-	if got := c.ask(command); got != "ok "+digest {
+	if got := c.Ask(command); got != "ok "+digest {
 		t.Errorf("%s, %s: %q, not digest %s", name, command, got, digest)
 	}
 	return float64(bytes) / 1e6 / time.Since(begun).Seconds()
@@ -156,13 +156,13 @@ func rate(t *testing.T, c *process, name, command, digest string, bytes int) flo
 
 // refused checks that a call fails, soon, with the texts in the client application's error, where the library shows
 // them. Of three attempts the quickest counts: the machine may be busy, but what waits for a deadline always does.
-func refused(t *testing.T, k *kind, c *process, texts ...string) time.Duration {
+func refused(t *testing.T, k *kind, c *testprog.Talker, texts ...string) time.Duration {
 	t.Helper()
 	least := testprog.Patience
 	for range 3 {
-		c.ask("new")
+		c.Ask("new")
 		begun := time.Now()
-		got := c.ask("greet")
+		got := c.Ask("greet")
 		least = min(least, time.Since(begun))
 		if !strings.HasPrefix(got, "error ") {
 			t.Errorf("%q", got)

@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,10 +18,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	grpcpeer "google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // This file is the Go program of the tests. A copy of the test binary with this variable is that program: it does what
@@ -66,19 +65,7 @@ func runPeer(args []string) error {
 	if err := c.open(); err != nil {
 		return err
 	}
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		command, numbers, _ := strings.Cut(lines.Text(), " ")
-		n, m := 0, 0
-		fmt.Sscan(numbers, &n, &m)
-		answer, err := c.do(command, n, m)
-		if err != nil {
-			s := status.Convert(err)
-			answer = fmt.Sprintf("error %d %s", s.Code(), s.Message())
-		} else {
-			answer = "ok " + answer
-		}
-		fmt.Println(strings.ReplaceAll(answer, "\n", " "))
-	}
+	testprog.Answer(c.do)
 	return nil
 }
 

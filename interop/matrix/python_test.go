@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testcache"
 )
 
 // python is the system's, which has Debian's python3-grpcio.
@@ -42,7 +44,7 @@ func pythonKind(name, script, where string, interpreter func(*world) string, bui
 				return err
 			}
 			if err := exec.Command(interpreter(w), "-c", "import grpc, google.protobuf").Run(); err != nil {
-				return fmt.Errorf("grpcio for %s: %w", interpreter(w), errMissing)
+				return fmt.Errorf("grpcio for %s: %w", interpreter(w), testcache.ErrMissing)
 			}
 			return pythonScripts(w)
 		},
@@ -66,7 +68,7 @@ func pythonKind(name, script, where string, interpreter func(*world) string, bui
 func pythonScripts(w *world) error {
 	plugin, err := exec.LookPath("grpc_python_plugin")
 	if err != nil {
-		return fmt.Errorf("protobuf-compiler-grpc: %w", errMissing)
+		return fmt.Errorf("protobuf-compiler-grpc: %w", testcache.ErrMissing)
 	}
 	dir := filepath.Join(w.dir, "python")
 	if _, err := os.Stat(dir); err == nil { // another kind has
@@ -122,7 +124,7 @@ func greeting(w *world) string { return fmt.Sprintf("Hello world, you are %s", w
 func greeter(t *testing.T, w *world, k *kind) (address string, greet func(env ...string) string) {
 	t.Helper()
 	server := run(t, w, w.server, w.alpha, "greeter_server.py", k.script(w, w.alpha, "greeter_server.py", "127.0.0.1:0"))
-	port, ok := strings.CutPrefix(server.line(), "port ")
+	port, ok := strings.CutPrefix(server.Line(), "port ")
 	if !ok {
 		t.Fatal("no port")
 	}
@@ -131,6 +133,6 @@ func greeter(t *testing.T, w *world, k *kind) (address string, greet func(env ..
 	return address, func(env ...string) string {
 		t.Helper()
 		argv := append(append([]string{"env"}, env...), k.script(w, w.alpha, "greeter_client.py", address)...)
-		return run(t, w, w.caller, w.alpha, "greeter_client.py", argv).line()
+		return run(t, w, w.caller, w.alpha, "greeter_client.py", argv).Line()
 	}
 }

@@ -173,7 +173,7 @@ func (c *refusalCase) see(t *testing.T, w *world, k *kind, address string) seen 
 	}
 	p := clientOf(t, w, k, d, address, accounts)
 	if c.ended {
-		p.ask("new") // so that it has begun
+		p.Ask("new") // so that it has begun
 		if err := d.run.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -183,11 +183,11 @@ func (c *refusalCase) see(t *testing.T, w *world, k *kind, address string) seen 
 	told := func() bool { return k.comparesItself || strings.Contains(answer, c.says) }
 	for range 3 { // the quickest counts, as in refused; and gRPC 1.51 may have failed to connect (cpp/peer.cc)
 		begun := time.Now()
-		answer = p.ask("greet")
+		answer = p.Ask("greet")
 		if took = min(took, time.Since(begun)); c.slow || took < refusalTime && told() {
 			break
 		}
-		p.ask("new")
+		p.Ask("new")
 	}
 	s := seen{what: c.name, kind: k.name, time: class(took)}
 	code, text, _ := strings.Cut(strings.TrimPrefix(answer, "error "), " ")
