@@ -3,12 +3,14 @@ package altscreds
 import (
 	"fmt"
 	"strings"
+
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 // The application protocol altsd-tcp/1 (docs/protocol.md, section 9): bytes with an authenticated end.
 const (
-	serviceFamily = "altsd-tcp/"
-	servicePrefix = serviceFamily + "1:"
+	serviceFamily = names.ServiceFamily
+	servicePrefix = names.ServicePrefix
 	maxService    = 52 // bytes of a service's name, so that a protocol's name has at most 64
 )
 

@@ -9,9 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/altscreds"
 )
 
 // Bounds of what one connection makes the forward hold. Bodies have none: they are passed on as they come.
@@ -95,7 +96,7 @@ func (s *Server) ServeConn(ctx context.Context, raw net.Conn, caller Caller) Res
 	switch {
 	case caller.Protocol == "grpc":
 		q = s.grpcQ
-	case !strings.HasPrefix(caller.Protocol, "altsd-tcp/1:"):
+	case !altscreds.IsServiceProtocol(caller.Protocol):
 		raw.Close()
 		return Result{Err: fmt.Errorf("the application protocol is %.70q: --http takes grpc and altsd-tcp/1", caller.Protocol)}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
 // A rule is one line that allows or denies.
@@ -73,12 +74,10 @@ var (
 	caSerial     = regexp.MustCompile(` \(serial [0-9a-f]+\)$`)
 )
 
-// servicePrefix stands before the service of a forward in the application protocol (docs/protocol.md).
-const servicePrefix = "altsd-tcp/1:"
-
 // hold reports whether the conditions hold of a connection.
 func (n *conditions) hold(c *Connection) bool {
-	if n.service != "" && n.service != c.Service && servicePrefix+n.service != c.Service || n.eku != "" && !slices.Contains(c.Peer.EKUs, n.eku) {
+	if n.service != "" && n.service != c.Service && names.ServicePrefix+n.service != c.Service ||
+		n.eku != "" && !slices.Contains(c.Peer.EKUs, n.eku) {
 		return false
 	}
 	if n.by == byKey && n.ca != c.Peer.CAKey || n.by == byName && n.ca != c.Peer.CAName {

@@ -1,0 +1,7 @@
+package names
+
+// The application protocol altsd-tcp/1 (docs/protocol.md, section 9). What follows the prefix is the service's name.
+const (
+	ServiceFamily = "altsd-tcp/"
+	ServicePrefix = ServiceFamily + "1:"
+)
