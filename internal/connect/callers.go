@@ -28,8 +28,8 @@ type callers struct {
 // newCallers returns those of this account and of others, uids.
 func newCallers(others []uint32, report func(error)) (*callers, error) {
 	own := uint32(os.Geteuid())
-	if localsock.Overflow(own) {
-		return nil, fmt.Errorf("uid %d stands for every account unknown here: run this as an account of its own", own)
+	if err := localsock.OwnAccount(own); err != nil {
+		return nil, err
 	}
 	return &callers{append([]uint32{own}, others...), reports.New(report)}, nil
 }

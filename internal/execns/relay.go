@@ -15,13 +15,9 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
 )
 
-const (
-	// maxConns bounds the connections served at once, each of which costs two descriptors here. Gathered from what the
-	// libraries need: C-core opens a connection for nearly every handshake, 80 at once in one process.
-	maxConns = 400
-	// overflowUID is what the kernel reports for every uid that has no place in the user namespace of the asker.
-	overflowUID = 65534
-)
+// maxConns bounds the connections served at once, each of which costs two descriptors here. Gathered from what the
+// libraries need: C-core opens a connection for nearly every handshake, 80 at once in one process.
+const maxConns = 400
 
 // A relay carries bytes between a loopback TCP address and a UNIX socket, for gRPC libraries whose ALTS speaks to TCP
 // addresses only. It connects to the UNIX socket as the user that runs it, so it must serve no one else: for every
@@ -38,11 +34,11 @@ type relay struct {
 // newRelay returns a relay to the daemon at path, which may run as daemonUID, for sockets of the caller's effective uid.
 // report is told of each kind of failure once; it may be called from several goroutines, one at a time.
 func newRelay(path string, daemonUID uint32, report func(error)) (*relay, error) {
-	uid := os.Geteuid()
-	if uid == overflowUID {
-		return nil, errors.New("uid 65534 stands for every account unknown here: run this as an account of its own")
+	uid := uint32(os.Geteuid())
+	if err := localsock.OwnAccount(uid); err != nil {
+		return nil, err
 	}
-	return &relay{socket: path, daemonUID: daemonUID, uid: uint32(uid), reports: reports.New(report),
+	return &relay{socket: path, daemonUID: daemonUID, uid: uid, reports: reports.New(report),
 		places: make(chan struct{}, maxConns)}, nil
 }
 

@@ -84,6 +84,15 @@ func (e *UntrustedError) Overflow() bool { return Overflow(e.UID) }
 // Overflow reports whether uid is the kernel's overflow uid, or nobody's, 65534, which it is by default.
 func Overflow(uid uint32) bool { return uid == 65534 || uid == overflowUID() }
 
+// OwnAccount returns an error for a uid of a process's own that is not one account's: what it lends or serves to its own
+// account would be everybody's who is unknown here.
+func OwnAccount(uid uint32) error {
+	if Overflow(uid) {
+		return fmt.Errorf("uid %d stands for every account unknown here: run this as an account of its own", uid)
+	}
+	return nil
+}
+
 // overflowUID is the kernel's setting, 65534 if it cannot be read.
 var overflowUID = sync.OnceValue(func() uint32 {
 	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
