@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/rawcodec"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testmachine"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // The benchmarks are to be read as ratios within one run: every sub-benchmark does the same work over other
@@ -59,21 +59,6 @@ func mutualTLS(keyType string) (client, server *tls.Config) {
 	return client, server
 }
 
-// processor reports the processor time that each operation took.
-func processor(b *testing.B) (stop func()) {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	before := used()
-	return func() {
-		b.ReportMetric(float64((used()-before).Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
-	}
-}
-
 func dialOnce(b *testing.B, addr string, creds credentials.TransportCredentials) {
 	cc := must(grpc.NewClient(addr, grpc.WithTransportCredentials(creds)))
 	defer cc.Close()
@@ -90,7 +75,7 @@ func BenchmarkChannel(b *testing.B) {
 				addr := echoServer(b, v.server, nil)
 				dialOnce(b, addr, v.client)
 				b.ResetTimer()
-				defer processor(b)()
+				defer testprog.Processor(b)()
 				for range b.N {
 					dialOnce(b, addr, v.client)
 				}
@@ -107,7 +92,7 @@ func BenchmarkDialers(b *testing.B) {
 			dialOnce(b, addr, v.client)
 			b.SetParallelism((64 + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
-			defer processor(b)()
+			defer testprog.Processor(b)()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					dialOnce(b, addr, v.client)
@@ -160,7 +145,7 @@ func BenchmarkBulk(b *testing.B) {
 			send(10)
 			b.SetBytes(int64(len(message)))
 			b.ResetTimer()
-			defer processor(b)()
+			defer testprog.Processor(b)()
 			send(b.N)
 		})
 	}
@@ -175,7 +160,7 @@ func BenchmarkPingPong(b *testing.B) {
 				streamMethod))
 			m := &wrapperspb.BytesValue{Value: []byte{1}}
 			b.ResetTimer()
-			defer processor(b)()
+			defer testprog.Processor(b)()
 			for range b.N {
 				if err := s.SendMsg(m); err != nil {
 					b.Fatal(err)
@@ -195,7 +180,7 @@ func BenchmarkPingPong(b *testing.B) {
 			go io.Copy(struct{ io.Writer }{s}, struct{ io.Reader }{s})
 			var one [1]byte
 			b.ResetTimer()
-			defer processor(b)()
+			defer testprog.Processor(b)()
 			for range b.N {
 				if _, err := c.Write(one[:]); err != nil {
 					b.Fatal(err)
@@ -224,7 +209,7 @@ func BenchmarkConnBulk(b *testing.B) {
 				}
 			}()
 			b.ResetTimer()
-			defer processor(b)()
+			defer testprog.Processor(b)()
 			if _, err := io.CopyN(io.Discard, struct{ io.Reader }{s}, int64(b.N)*int64(len(data))); err != nil {
 				b.Fatal(err)
 			}

@@ -7,33 +7,17 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/forward"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // The benchmarks are to be read as ratios within one run: both forwards and both programs are in this process, so that
 // cpu-µs/op is the processor time of all of them.
-
-// processor reports the processor time that each operation took.
-func processor(b *testing.B) (stop func()) {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	before := used()
-	return func() {
-		b.ReportMetric(float64((used()-before).Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
-	}
-}
 
 // A joiner joins two local connections by a pair of forwards.
 type joiner func(tb testing.TB, near, far net.Conn) (wait func())
@@ -87,7 +71,7 @@ func BenchmarkBulk(b *testing.B) {
 			io.CopyN(io.Discard, p2, 1<<20)
 			b.SetBytes(int64(len(data)))
 			b.ResetTimer()
-			stop := processor(b)
+			stop := testprog.Processor(b)
 			go func() {
 				for range b.N {
 					p1.Write(data)

@@ -43,11 +43,11 @@ func bench(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errs.String(), err
 }
 
-// A round of everything, as short as can be, with real processes: each measure has a sample of each variant and each
-// process its part in it, and the table a line for each.
-func TestOneRound(t *testing.T) {
+// oneRound runs one round, as short as can be, and returns what it measured and its table.
+func oneRound(t *testing.T, args ...string) (r report, out string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "json")
-	out, errs, err := bench(t, "-rounds", "1", "-t", "10ms", "-idle", "20", "-json", file)
+	out, errs, err := bench(t, append(args, "-rounds", "1", "-t", "10ms", "-idle", "20", "-json", file)...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, errs)
 	}
@@ -55,10 +55,16 @@ func TestOneRound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r report
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
+	return r, out
+}
+
+// A round of everything, as short as can be, with real processes: each measure has a sample of each variant and each
+// process its part in it, and the table a line for each.
+func TestOneRound(t *testing.T) {
+	r, out := oneRound(t)
 	for _, m := range allMeasures {
 		for _, v := range allVariants {
 			if m.Name == idleName || v.base == tlsRSA && !m.rsa {
@@ -113,19 +119,7 @@ func TestOneRound(t *testing.T) {
 
 // The same of forwards: each takes connections, carries them and their ends, and has its part in the processor time.
 func TestOneRoundOfForwards(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "json")
-	out, errs, err := bench(t, "-table", "forwards", "-rounds", "1", "-t", "10ms", "-idle", "20", "-json", file)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, errs)
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r report
-	if err := json.Unmarshal(b, &r); err != nil {
-		t.Fatal(err)
-	}
+	r, out := oneRound(t, "-table", "forwards")
 	if _, err := haproxy(); (err != nil) != strings.Contains(out, "haproxy is not installed") {
 		t.Errorf("haproxy: %v, and the table says:\n%s", err, out)
 	}
