@@ -14,7 +14,7 @@ func BenchmarkVerify(b *testing.B) {
 		trust, now := m.Trust(), m.now()
 		b.Run("full/"+k, func(b *testing.B) {
 			for b.Loop() {
-				if _, err := trust.verify(a.Identity, a.Public, now); err != nil {
+				if _, err := trust.verify(a.Identity, a.Public, nil, now); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Bounds on the cache, in identities. One machine, however many statements it signs, can push out only its own.
+// Bounds on the cache, in identities. One machine, however many statements it signs, can push out only its own; nor, where DNS
+// vouches for it, by certificates, which it signs itself.
 const (
 	maxCached        = 4096
 	maxCachedPerLeaf = 256
@@ -22,17 +23,17 @@ type cache struct {
 	mu      sync.Mutex
 	entries map[[32]byte]*list.Element
 	all     list.List // of *cached, oldest first
-	leaves  map[[32]byte]*list.List
+	groups  map[[32]byte]*list.List
 }
 
 type cached struct {
 	key [32]byte
 	*outcome
-	inLeaf *list.Element // its place in leaves[leaf], also oldest first
+	inGroup *list.Element // its place in groups[group], also oldest first
 }
 
 func newCache() *cache {
-	return &cache{entries: make(map[[32]byte]*list.Element), leaves: make(map[[32]byte]*list.List)}
+	return &cache{entries: make(map[[32]byte]*list.Element), groups: make(map[[32]byte]*list.List)}
 }
 
 func cacheKey(identity []byte) [32]byte { return sha256.Sum256(identity) }
@@ -67,13 +68,12 @@ func (c *cache) put(key [32]byte, o *outcome) {
 	if e := c.entries[key]; e != nil {
 		c.remove(e)
 	}
-	leaf := c.leaves[o.leaf]
-	if leaf == nil {
-		leaf = list.New()
-		c.leaves[o.leaf] = leaf
-	} else {
+	group := c.groups[o.group]
+	if group == nil {
+		group = list.New()
+		c.groups[o.group] = group
+	} else if first := &group.Front().Value.(*list.Element).Value.(*cached).peer; first.Leaf.Equal(o.peer.Leaf) {
 		// The same DER has the same meaning: one parsed certificate serves all accounts of a machine.
-		first := &leaf.Front().Value.(*list.Element).Value.(*cached).peer
 		o.peer.Leaf = first.Leaf
 		if slices.EqualFunc(first.Path, o.peer.Path, (*x509.Certificate).Equal) {
 			o.peer.Path = first.Path
@@ -81,10 +81,10 @@ func (c *cache) put(key [32]byte, o *outcome) {
 	}
 	entry := &cached{key: key, outcome: o}
 	e := c.all.PushBack(entry)
-	entry.inLeaf = leaf.PushBack(e)
+	entry.inGroup = group.PushBack(e)
 	c.entries[key] = e
-	if leaf.Len() > maxCachedPerLeaf {
-		c.remove(leaf.Front().Value.(*list.Element))
+	if group.Len() > maxCachedPerLeaf {
+		c.remove(group.Front().Value.(*list.Element))
 	}
 	if c.all.Len() > maxCached {
 		c.remove(c.all.Front())
@@ -94,10 +94,10 @@ func (c *cache) put(key [32]byte, o *outcome) {
 func (c *cache) remove(e *list.Element) {
 	entry := c.all.Remove(e).(*cached)
 	delete(c.entries, entry.key)
-	leaf := c.leaves[entry.leaf]
-	leaf.Remove(entry.inLeaf)
-	if leaf.Len() == 0 {
-		delete(c.leaves, entry.leaf)
+	group := c.groups[entry.group]
+	group.Remove(entry.inGroup)
+	if group.Len() == 0 {
+		delete(c.groups, entry.group)
 	}
 }
 

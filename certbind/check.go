@@ -55,16 +55,16 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 	}
 	if name == "" {
 		var err error
-		if name, err = c.MachineName("", ""); err != nil {
+		if name, err = c.MachineName(t, "", ""); err != nil {
 			fault(SettingMachineName, "name the machine, or have the certificate issued with its DNS name alone", "%v", err)
 		}
 	} else if err := ValidMachineName(name); err != nil {
 		fault(SettingMachineName, "choose another machine name", "%v", err)
 		name = ""
-	} else if !hasName(c.Leaf, name) {
+	} else if !t.proves(c.Leaf, name) {
 		fault(SettingMachineName, "have the certificate issued with that name, or choose one of its names",
 			"the certificate does not have the machine's name, %q, among its DNS names (%s)",
-			name, listNames(machineNames(c.Leaf)))
+			name, listNames(t.names(c.Leaf)))
 		name = ""
 	}
 	if sig, err := c.Sign([]byte("check")); errors.Is(err, errWiped) {
@@ -94,7 +94,7 @@ func Check(c *Credential, name string, t *Trust, now time.Time) []Fault {
 }
 
 // checkOwnChain does to the machine's own chain what a peer does in steps 2 and 6 of section 5.5. Without a name
-// there is no telling which CAs may vouch, and only the leaf is judged.
+// there is no telling which CAs may vouch, and only the leaf is judged. Where DNS vouches there is no chain.
 func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 	certs, err := parseCertificates(c.Chain)
 	if err != nil {
@@ -102,6 +102,9 @@ func checkOwnChain(c *Credential, name string, t *Trust, now time.Time) error {
 	}
 	if name == "" {
 		return t.checkLeaf(certs[0])
+	}
+	if t.UnderDNS(name) {
+		return t.checkOwnDNS(certs[0])
 	}
 	_, err = t.verifyChain(certs, name, now)
 	// The leaf's own time has been told already.

@@ -68,7 +68,7 @@ func TestDirectoryNameConstraints(t *testing.T) {
 			i := issue(t, sub, tc.leaf)
 			c := newClaim(i, sub)
 			c.Machine = alpha
-			_, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, c.now)
+			_, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, nil, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -77,7 +77,7 @@ func TestDirectoryNameConstraints(t *testing.T) {
 		sub := intermediate(t, limiting, testca.Options{Name: "sub"})
 		i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}})
 		c := newClaim(i, sub)
-		_, err := newTrust(t, trusting(limiting)).verify(c.sign(i), c.used, c.now)
+		_, err := newTrust(t, trusting(limiting)).verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, reason.MachineNameMismatch)
 	})
 }

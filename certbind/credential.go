@@ -111,14 +111,15 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 
 // MachineName returns the name that this machine goes by: override if it is set, which must be one of the leaf's DNS
 // SANs; else the only DNS SAN that can name a machine; else fqdn, the host's own name, if it is one of several. SANs
-// have no stable order, so that the first of them is no choice.
-func (c *Credential) MachineName(override, fqdn string) (string, error) {
-	names := machineNames(c.Leaf)
+// have no stable order, so that the first of them is no choice. Where there are no SANs at all, the only common name will
+// do if by the trust it is under DNS.
+func (c *Credential) MachineName(t *Trust, override, fqdn string) (string, error) {
+	names := t.names(c.Leaf)
 	if override != "" {
 		if err := ValidMachineName(override); err != nil {
 			return "", curedBy(SettingMachineName, "cannot use the machine name %q: %w", override, err)
 		}
-		if !hasName(c.Leaf, override) {
+		if !t.proves(c.Leaf, override) {
 			return "", curedBy(SettingMachineName, "the machine's certificate does not have the name %q among its DNS names "+
 				"(%s); choose one of these, or have it issued anew", override, listNames(names))
 		}
@@ -138,13 +139,13 @@ func (c *Credential) MachineName(override, fqdn string) (string, error) {
 		"name, %q, is none of them; choose one", listNames(names), fqdn)
 }
 
-// Keeps refuses a credential that is not for the name that a machine goes by while it runs.
-func (c *Credential) Keeps(name string) error {
-	if hasName(c.Leaf, name) {
+// Keeps refuses a credential that is not, by the trust, for the name that a machine goes by while it runs.
+func (c *Credential) Keeps(t *Trust, name string) error {
+	if t.proves(c.Leaf, name) {
 		return nil
 	}
 	return fmt.Errorf("the certificate is not for %q, as which this machine runs, but for %s; have it issued with that "+
-		"name, or restart the daemon to go by another one", name, listNames(machineNames(c.Leaf)))
+		"name, or restart the daemon to go by another one", name, listNames(t.names(c.Leaf)))
 }
 
 func listNames(names []string) string {

@@ -264,7 +264,7 @@ func TestRule19MachineName(t *testing.T) {
 		"only localhost":           {[]string{"localhost"}, "", "localhost", "no DNS name"},
 	} {
 		c := credential(t, issue(t, ca, testca.Leaf{Hosts: tc.sans}))
-		got, err := c.MachineName(tc.override, tc.fqdn)
+		got, err := c.MachineName(nil, tc.override, tc.fqdn)
 		if strings.Contains(tc.want, " ") {
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: got %q, error %v", name, got, err)

@@ -62,7 +62,7 @@ func FuzzIdentity(f *testing.F) {
 	good := testdata(f, "identity.bin")
 	trust := newTrust(f, TrustConfig{CAs: []CA{{PEM: testdata(f, "ca.pem")}}})
 	static := [32]byte{1, 2, 3}
-	if _, err := trust.verify(good, static, fuzzNow); err != nil {
+	if _, err := trust.verify(good, static, nil, fuzzNow); err != nil {
 		f.Fatal(err)
 	}
 	sample, err := sampleIdentity().Marshal()
@@ -74,7 +74,7 @@ func FuzzIdentity(f *testing.F) {
 	f.Add(sample)
 	f.Add([]byte{4, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		o, err := trust.verify(b, static, fuzzNow)
+		o, err := trust.verify(b, static, nil, fuzzNow)
 		var refusal *reason.Error
 		switch {
 		case err == nil && o.peer.String() != "alice@"+alpha:
@@ -120,7 +120,7 @@ func FuzzCredential(f *testing.F) {
 		if !ok || !pub.Equal(c.Signer.Public()) || !bytes.Equal(c.Chain[0], c.Leaf.Raw) {
 			t.Fatal("the leaf is not the key's")
 		}
-		if name, err := c.MachineName("", alpha); err == nil && !hasName(c.Leaf, name) {
+		if name, err := c.MachineName(nil, "", alpha); err == nil && !hasName(c.Leaf, name) {
 			t.Fatalf("the machine name %q is not in the certificate", name)
 		}
 	})

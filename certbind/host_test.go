@@ -28,7 +28,7 @@ func TestRule13LimitsHoldForHosts(t *testing.T) {
 		"beside another without": {[]CA{{PEM: ca.PEM(), Names: []string{alpha}}, {PEM: other.PEM()}}, false, false, false},
 	} {
 		c := newClaim(i)
-		o, err := newTrust(t, TrustConfig{CAs: tc.cas}).verify(c.sign(i), c.used, c.now)
+		o, err := newTrust(t, TrustConfig{CAs: tc.cas}).verify(c.sign(i), c.used, nil, c.now)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -145,7 +145,7 @@ func TestOtherFiles(t *testing.T) {
 	}
 	ca2 := testca.Leaf{Subject: pkix.Name{CommonName: "a.test"}, KeyType: testca.P256}
 	c := credential(t, issue(t, ca, ca2))
-	if _, err := c.MachineName("", ""); err == nil || !strings.Contains(err.Error(), `"a.test", does not count`) {
+	if _, err := c.MachineName(nil, "", ""); err == nil || !strings.Contains(err.Error(), `"a.test", does not count`) {
 		t.Error(err)
 	}
 }

@@ -96,7 +96,7 @@ func NewMachine(cfg MachineConfig) (*Machine, error) {
 	if cfg.Credential == nil || cfg.Trust == nil {
 		return nil, errNoCredential
 	}
-	if err := cfg.Credential.Keeps(m.name); err != nil {
+	if err := cfg.Credential.Keeps(cfg.Trust, m.name); err != nil {
 		return nil, err
 	}
 	b, err := m.newBinding(cfg.Credential)
@@ -135,9 +135,15 @@ func (m *Machine) Credential() *Credential { return m.state.Load().credential }
 func (m *Machine) Trust() *Trust { return m.state.Load().trust }
 
 // Verify checks a peer's identity (docs/protocol.md, section 5.5) against the static key that Noise authenticated and
-// the trust in force now. Every error is a *reason.Error. A success is kept, so that the same identity costs no
-// certificate work again while nothing has changed.
+// the trust in force now. Every error is a *reason.Error, or an *Unresolved, which holds one. A success is kept, so that the
+// same identity costs no certificate work again while nothing has changed.
 func (m *Machine) Verify(identity []byte, static [32]byte) (*Peer, error) {
+	return m.VerifyAnswered(identity, static, nil)
+}
+
+// VerifyAnswered is Verify with what DNS has said of the machine that an *Unresolved named; nil if it was not asked. An answer
+// about another machine, or one whose time is over, counts as none.
+func (m *Machine) VerifyAnswered(identity []byte, static [32]byte, answer *Answer) (*Peer, error) {
 	now := m.now()
 	s := m.state.Load()
 	key := cacheKey(identity)
@@ -145,9 +151,11 @@ func (m *Machine) Verify(identity []byte, static [32]byte) (*Peer, error) {
 		m.hits.Add(1)
 		return p, nil
 	}
-	o, err := s.trust.verify(identity, static, now)
+	o, err := s.trust.verify(identity, static, answer, now)
 	if err != nil {
-		m.failed.Add(1)
+		if _, ok := err.(*Unresolved); !ok {
+			m.failed.Add(1)
+		}
 		return nil, err
 	}
 	m.verified.Add(1)

@@ -378,7 +378,7 @@ func TestRule15CacheBounds(t *testing.T) {
 	now := time.Now()
 	key := func(n int) (k [32]byte) { copy(k[:], strconv.Itoa(n)); return k }
 	add := func(n, leaf int) {
-		c.put(key(n), &outcome{peer: Peer{NotAfter: now.Add(time.Hour)}, leaf: key(leaf), notBefore: now})
+		c.put(key(n), &outcome{peer: Peer{NotAfter: now.Add(time.Hour)}, group: key(leaf), notBefore: now})
 	}
 	has := func(n int) bool { return c.get(key(n), [32]byte{}, now) != nil }
 	add(0, 0)
@@ -394,7 +394,7 @@ func TestRule15CacheBounds(t *testing.T) {
 	if c.len() != maxCached || len(c.entries) != maxCached || has(0) || !has(10000+2*maxCached-1) {
 		t.Fatalf("all leaves have %d", c.len())
 	}
-	if n := len(c.leaves); n != maxCached/8 {
+	if n := len(c.groups); n != maxCached/8 {
 		t.Fatalf("%d leaves are remembered", n)
 	}
 	add(10000+2*maxCached-1, 7) // the same key again replaces
@@ -404,8 +404,8 @@ func TestRule15CacheBounds(t *testing.T) {
 	for k := range c.entries {
 		c.get(k, [32]byte{}, now.Add(2*time.Hour)) // all have ended
 	}
-	if c.len() != 0 || len(c.leaves) != 0 {
-		t.Fatalf("%d entries and %d leaves are left", c.len(), len(c.leaves))
+	if c.len() != 0 || len(c.groups) != 0 {
+		t.Fatalf("%d entries and %d leaves are left", c.len(), len(c.groups))
 	}
 }
 

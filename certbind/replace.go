@@ -33,7 +33,7 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 	if c == nil || t == nil {
 		return errNoCredential
 	}
-	if err := c.Keeps(m.name); err != nil {
+	if err := c.Keeps(t, m.name); err != nil {
 		return err
 	}
 	m.reloading.Lock()

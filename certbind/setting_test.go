@@ -18,7 +18,7 @@ func TestSettings(t *testing.T) {
 	host := issue(t, root, testca.Leaf{Hosts: []string{alpha}})
 	oid := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1}
 	name := func(sans []string, override string) error {
-		_, err := credential(t, issue(t, root, testca.Leaf{Hosts: sans})).MachineName(override, "")
+		_, err := credential(t, issue(t, root, testca.Leaf{Hosts: sans})).MachineName(nil, override, "")
 		return err
 	}
 	trust := func(cas ...CA) error {

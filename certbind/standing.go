@@ -17,6 +17,7 @@ import (
 type Path struct {
 	Machine string     // that the leaf was taken for
 	Certs   []PathCert // the leaf first; the trusted CA, which is known by its key, is the issuer of the last
+	DNS     *Prints    // of the leaf, if DNS vouched for it; there are no Certs then
 }
 
 // A PathCert is one certificate of a Path.
@@ -29,6 +30,10 @@ type PathCert struct {
 // VerifiedPath returns what remains of the peer's path.
 func (p *Peer) VerifiedPath() Path {
 	out := Path{Machine: p.Machine}
+	if p.DNS {
+		out.DNS = NewPrints(p.Leaf)
+		return out
+	}
 	for i, c := range p.Path[:max(0, len(p.Path)-1)] {
 		out.Certs = append(out.Certs, PathCert{Serial: c.SerialNumber.Bytes(), NotAfter: c.NotAfter, IssuerKey: keyHash(p.Path[i+1])})
 	}
@@ -40,8 +45,11 @@ func keyHash(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPu
 // Stands reports why a path that was verified earlier is refused now, and else until when it stands if nothing changes.
 // Only what says no counts: a certificate on a list that its issuer's key is known to have signed; an end; a CA that is
 // trusted for the machine no more, by none of the keys of the path. A list that is missing or out of date does not end
-// what it let begin. Every error is a *reason.Error.
+// what it let begin. Where DNS vouched, what it says now is Answer.Disowned's. Every error is a *reason.Error.
 func (t *Trust) Stands(p Path, now time.Time) (until time.Time, err error) {
+	if err := t.standsDNS(p); err != nil || p.DNS != nil {
+		return until, err // nothing ends it by itself
+	}
 	for i, c := range p.Certs {
 		for _, l := range t.crls {
 			if l.knownBy(c.IssuerKey) && l.revokesSerial(c.Serial) {
@@ -87,7 +95,7 @@ func (t *Trust) Stands(p Path, now time.Time) (until time.Time, err error) {
 func (t *Trust) anchorUntil(key [32]byte, machine string) (until time.Time, trusted bool) {
 	for i := range t.groups {
 		g := &t.groups[i]
-		if !g.vouchesFor(machine) {
+		if !t.vouches(g, machine) {
 			continue
 		}
 		if g.system != nil {

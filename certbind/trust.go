@@ -22,13 +22,16 @@ type TrustConfig struct {
 	CRLStaleOK bool
 }
 
-// A CA is a file of CA certificates, or the system's pool, and the names that it may vouch for.
+// A CA is a file of CA certificates, or the system's pool, or DNS in the place of one, and the names that it may vouch for.
 type CA struct {
-	// Names limits the CA to machines equal to one of them or under one. Empty: any machine; not with System.
+	// Names limits the CA to machines equal to one of them or under one. Empty: any machine; not with System or DANE.
 	Names []string
 	// PEM holds the certificates, unless System is set: then the system's pool is meant.
 	PEM    []byte
 	System bool
+	// DANE says that there is no CA for these machines: DNS vouches for their certificates (Answer). Where a CA and DANE have
+	// a machine both, the longer of the two names decides.
+	DANE   bool
 	Source string // for messages
 }
 
@@ -43,12 +46,13 @@ type Trust struct {
 	issuers     *issuers
 }
 
-// A caGroup is the outcome of one CA: certificates, or the system's pool.
+// A caGroup is the outcome of one CA: certificates, or the system's pool, or DNS.
 type caGroup struct {
 	names  []string
 	certs  []*x509.Certificate
 	keys   [][32]byte // SHA-256 of the certificates' SubjectPublicKeyInfo
 	system *x509.CertPool
+	dns    bool // it has no certificates: DNS vouches
 	source string
 }
 
@@ -71,6 +75,9 @@ func NewTrust(cfg TrustConfig) (*Trust, error) {
 		}
 		t.groups = append(t.groups, g)
 	}
+	if err := t.checkScopes(); err != nil {
+		return nil, err
+	}
 	for _, f := range cfg.CRLs {
 		lists, err := parseCRLs(f)
 		if err != nil {
@@ -92,6 +99,9 @@ func newGroup(ca CA) (caGroup, error) {
 		if err := ValidMachineName(n); err != nil {
 			return g, fmt.Errorf("its limit to names is wrong: %w", err)
 		}
+	}
+	if ca.DANE {
+		return newDNSGroup(g, ca)
 	}
 	if ca.System {
 		if len(g.names) == 0 {

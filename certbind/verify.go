@@ -30,8 +30,12 @@ type Peer struct {
 	CA *x509.Certificate
 	// Path is the verified chain from Leaf to CA. It is shared as well.
 	Path []*x509.Certificate
+	// DNS is true if DNS vouched for Leaf, and for Machine alone: there is no CA, Path is Leaf, and what else Leaf says of
+	// itself nobody but the machine has said.
+	DNS bool
 
 	limits []string // names that the CA which vouched may vouch for; nil: any
+	trust  *Trust   // by which it was verified
 }
 
 // String returns account@machine.
@@ -40,7 +44,7 @@ func (p *Peer) String() string { return p.Account + "@" + p.Machine }
 // An outcome is a success that the cache may keep: what was proved and during which time it stays so.
 type outcome struct {
 	peer      Peer
-	leaf      [32]byte // SHA-256 of the leaf's DER
+	group     [32]byte // SHA-256 of the leaf's DER, or of the name where any leaf is the machine's own to make
 	static    [32]byte
 	notBefore time.Time
 }
@@ -48,7 +52,7 @@ type outcome struct {
 // verify does docs/protocol.md, section 5.5, in its order: everything cheap comes before the first signature, and the
 // leaf's key is not used before its chain has been verified. Every error is a *reason.Error and holds no text of the
 // peer's but names that have passed their check.
-func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcome, error) {
+func (t *Trust) verify(identity []byte, static [32]byte, answer *Answer, now time.Time) (*outcome, error) {
 	// Step 1: format.
 	id, err := ParseIdentity(identity)
 	if err != nil {
@@ -73,6 +77,9 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 		return nil, reason.Errorf(reason.StatementInvalid,
 			"the peer's statement is for another certificate than the one it sent")
 	}
+	if t.UnderDNS(st.Machine) {
+		return t.verifyDNS(id, st, leaf, answer, now)
+	}
 	// Step 4: window.
 	if err := checkWindow(st, leaf, now); err != nil {
 		return nil, err
@@ -88,16 +95,15 @@ func (t *Trust) verify(identity []byte, static [32]byte, now time.Time) (*outcom
 	}
 	// Step 7: statement signature.
 	if !validSignature(leaf.PublicKey, id.Statement, id.Signature) {
-		return nil, reason.Errorf(reason.StatementInvalid,
-			"the signature of the peer's statement is not that of the key of its certificate")
+		return nil, errSignature
 	}
 	o := &outcome{
 		peer: Peer{
 			Machine: st.Machine, Account: st.Account, Attributes: st.Attributes,
-			limits: t.limits(path.anchor, st.Machine), Leaf: leaf, CA: path.anchor, Path: path.certs,
+			limits: t.limits(path.anchor, st.Machine), trust: t, Leaf: leaf, CA: path.anchor, Path: path.certs,
 			NotAfter: earlier(st.NotAfter, path.notAfter),
 		},
-		leaf: leafHash, static: static, notBefore: st.NotBefore,
+		group: leafHash, static: static, notBefore: st.NotBefore,
 	}
 	if path.notBefore.After(o.notBefore) {
 		o.notBefore = path.notBefore
@@ -156,15 +162,11 @@ func checkWindow(st *Statement, leaf *x509.Certificate, now time.Time) error {
 		return expired("the peer's certificate", leaf)
 	case now.Before(leaf.NotBefore):
 		return notYetValid("the peer's certificate", leaf)
-	case now.Before(st.NotBefore):
-		return reason.Errorf(reason.StatementExpired, "the peer's statement is valid only from %s; check both clocks",
-			stamp(st.NotBefore))
-	case now.After(st.NotAfter):
-		return reason.Errorf(reason.StatementExpired, "the peer's statement has expired at %s; check both clocks",
-			stamp(st.NotAfter))
-	case st.NotAfter.Sub(st.NotBefore) > maxWindow:
-		return reason.Errorf(reason.StatementExpired, "the peer's statement is made for longer than %v", maxWindow)
-	case st.NotAfter.After(leaf.NotAfter):
+	}
+	if err := checkStatementTime(st, now); err != nil {
+		return err
+	}
+	if st.NotAfter.After(leaf.NotAfter) {
 		return reason.Errorf(reason.StatementExpired, "the peer's statement outlives its certificate")
 	}
 	return nil
@@ -175,7 +177,7 @@ func (t *Trust) checkNames(st *Statement, leaf *x509.Certificate) error {
 	if err := ValidMachineName(st.Machine); err != nil {
 		return reason.Errorf(reason.MachineNameMismatch, "the peer's machine name is not acceptable: %w", err)
 	}
-	if !hasName(leaf, st.Machine) {
+	if !t.proves(leaf, st.Machine) {
 		return reason.Errorf(reason.MachineNameMismatch,
 			"the peer says that it is machine %q, which is none of the DNS names of its certificate", st.Machine)
 	}
@@ -208,7 +210,7 @@ func (t *Trust) verifyChain(certs []*x509.Certificate, machine string, now time.
 		intermediates.AddCert(c)
 	}
 	opts := x509.VerifyOptions{
-		Roots:         t.pool(func(g *caGroup) bool { return g.vouchesFor(machine) }),
+		Roots:         t.pool(func(g *caGroup) bool { return t.vouches(g, machine) }),
 		Intermediates: intermediates,
 		CurrentTime:   now,
 		// Extended key usage is checked below, path by path, by this protocol's own rule.

@@ -27,12 +27,12 @@ func TestRule09SchemeByKey(t *testing.T) {
 		other[k] = i.Key
 		c := newClaim(i)
 		id := c.Sign()
-		if _, err := trust.verify(id.Encode(), c.used, c.now); err != nil {
+		if _, err := trust.verify(id.Encode(), c.used, nil, c.now); err != nil {
 			t.Errorf("%s: %v", k, err)
 		}
 		// Every bit of the input counts: a statement one bit off, signed as before.
 		id.Statement[len(id.Statement)-1] ^= 1
-		_, err := trust.verify(id.Encode(), c.used, c.now)
+		_, err := trust.verify(id.Encode(), c.used, nil, c.now)
 		wantCode(t, err, reason.StatementInvalid)
 	}
 	// Signatures with the right key and another scheme.
@@ -69,7 +69,7 @@ func TestRule09SchemeByKey(t *testing.T) {
 		if id.Signature, err = tc.sign(id.Statement, i.Key); err != nil {
 			t.Fatal(err)
 		}
-		if _, err = trust.verify(id.Encode(), c.used, c.now); reason.Of(err) != reason.StatementInvalid {
+		if _, err = trust.verify(id.Encode(), c.used, nil, c.now); reason.Of(err) != reason.StatementInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestRule10Window(t *testing.T) {
 			i := issue(t, ca, tc.leaf)
 			c := newClaim(i)
 			c.NotBefore, c.NotAfter = now.Add(tc.notBefore), now.Add(tc.notAfter)
-			_, err := trust.verify(c.sign(i), c.used, now)
+			_, err := trust.verify(c.sign(i), c.used, nil, now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -169,7 +169,7 @@ func TestRule11CostlyCertificates(t *testing.T) {
 			id := c.sign(good)
 			trust := newTrust(t, trusting(ca))
 			before := cpu(t)
-			_, err := trust.verify(id, c.used, c.now)
+			_, err := trust.verify(id, c.used, nil, c.now)
 			if used := cpu(t) - before; used > time.Second {
 				t.Errorf("the refusal took %v of processor", used)
 			}
@@ -183,7 +183,7 @@ func TestRule11CostlyCertificates(t *testing.T) {
 		i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}, KeyType: testca.RSA4096})
 		c := newClaim(i, sub)
 		before := cpu(t)
-		_, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, c.now)
+		_, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, reason.Accepted)
 		used := cpu(t) - before
 		if used > 2*time.Second {
@@ -204,7 +204,7 @@ func TestRule11CostlyCertificates(t *testing.T) {
 			c.Certificates = append(c.Certificates, sub.Cert.Raw)
 		}
 		before := cpu(t)
-		_, err := newTrust(t, trusting(ca)).verify(c.sign(i), c.used, c.now)
+		_, err := newTrust(t, trusting(ca)).verify(c.sign(i), c.used, nil, c.now)
 		used := cpu(t) - before
 		wantCode(t, err, reason.UnknownCA)
 		if used > time.Second {
@@ -242,7 +242,7 @@ func TestRule11Order(t *testing.T) {
 	c.Account = "Alice"
 	c.Attributes = [][2]string{{"user", "root"}}
 	for _, s := range steps {
-		_, err := trust.verify(c.sign(wrong), c.used, c.now)
+		_, err := trust.verify(c.sign(wrong), c.used, nil, c.now)
 		if reason.Of(err) != s.want {
 			t.Fatalf("%s: %v", s.name, err)
 		}
@@ -250,7 +250,7 @@ func TestRule11Order(t *testing.T) {
 	}
 	right := issue(t, stranger, testca.Leaf{Hosts: []string{alpha}})
 	c.Leaf, c.Certificates = sha256.Sum256(right.Cert.Raw), [][]byte{right.Cert.Raw}
-	if _, err := trust.verify(c.sign(right), c.used, c.now); err != nil {
+	if _, err := trust.verify(c.sign(right), c.used, nil, c.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -311,7 +311,7 @@ func TestRule12Leaf(t *testing.T) {
 			tc.leaf.Hosts = []string{alpha}
 			i := issue(t, issuer, tc.leaf)
 			c := newClaim(i, sent...)
-			_, err := newTrust(t, cfg).verify(c.sign(i), c.used, c.now)
+			_, err := newTrust(t, cfg).verify(c.sign(i), c.used, nil, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -350,7 +350,7 @@ func TestRule13LimitedCAs(t *testing.T) {
 	} {
 		i := issue(t, tc.ca, testca.Leaf{Hosts: []string{tc.host}})
 		c := newClaim(i)
-		_, err := trust.verify(c.sign(i), c.used, c.now)
+		_, err := trust.verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, tc.want)
 		if tc.want == reason.UnknownCA && !strings.Contains(err.Error(), "not for machine") {
 			t.Errorf("%s: the error does not tell of the limit: %v", tc.host, err)
@@ -362,7 +362,7 @@ func TestRule13LimitedCAs(t *testing.T) {
 		"a.example.org": reason.UnknownCA} {
 		c := newClaim(i)
 		c.Machine = host
-		_, err := trust.verify(c.sign(i), c.used, c.now)
+		_, err := trust.verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, want)
 	}
 }
@@ -376,7 +376,7 @@ func TestRule13SystemPool(t *testing.T) {
 		{PEM: ca.PEM(), Source: "ca"}, {System: true, Names: []string{"example.com"}, Source: "system"}}})
 	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}})
 	c := newClaim(i)
-	if _, err := trust.verify(c.sign(i), c.used, c.now); err != nil {
+	if _, err := trust.verify(c.sign(i), c.used, nil, c.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -415,7 +415,7 @@ func TestChain(t *testing.T) {
 			if tc.send {
 				c = newClaim(i, tc.sub)
 			}
-			_, err := newTrust(t, trusting(tc.roots...)).verify(c.sign(i), c.used, c.now)
+			_, err := newTrust(t, trusting(tc.roots...)).verify(c.sign(i), c.used, nil, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -423,7 +423,7 @@ func TestChain(t *testing.T) {
 		old := newCA(t, testca.Options{NotBefore: now.Add(-2 * time.Hour), NotAfter: past})
 		i := issue(t, old, testca.Leaf{Hosts: []string{alpha}})
 		c := newClaim(i)
-		_, err := newTrust(t, trusting(old)).verify(c.sign(i), c.used, c.now)
+		_, err := newTrust(t, trusting(old)).verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, reason.CertificateExpired)
 	})
 	t.Run("the earliest end counts", func(t *testing.T) {
@@ -431,7 +431,7 @@ func TestChain(t *testing.T) {
 		sub := intermediate(t, root, testca.Options{NotAfter: end})
 		i := issue(t, sub, testca.Leaf{Hosts: []string{alpha}})
 		c := newClaim(i, sub)
-		o, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, c.now)
+		o, err := newTrust(t, trusting(root)).verify(c.sign(i), c.used, nil, c.now)
 		wantCode(t, err, reason.Accepted)
 		if !o.peer.NotAfter.Equal(end) {
 			t.Fatalf("got %v, want %v", o.peer.NotAfter, end)
@@ -484,7 +484,7 @@ func TestRule14Revocation(t *testing.T) {
 			c := newClaim(tc.leaf, tc.sub)
 			id := c.sign(tc.leaf)
 			for range 2 { // the second time with what the lists remember
-				_, err := trust.verify(id, c.used, c.now)
+				_, err := trust.verify(id, c.used, nil, c.now)
 				wantCode(t, err, tc.want)
 			}
 		})
@@ -494,7 +494,7 @@ func TestRule14Revocation(t *testing.T) {
 		cfg := trusting(root)
 		cfg.CRLs = []CRLFile{crlOf(t, sub, testca.CRLOptions{NextUpdate: end})}
 		c := newClaim(leaf, sub)
-		o, err := newTrust(t, cfg).verify(c.sign(leaf), c.used, c.now)
+		o, err := newTrust(t, cfg).verify(c.sign(leaf), c.used, nil, c.now)
 		wantCode(t, err, reason.Accepted)
 		if !o.peer.NotAfter.Equal(end) {
 			t.Fatalf("got %v, want %v", o.peer.NotAfter, end)
@@ -511,10 +511,10 @@ func TestRule14Revocation(t *testing.T) {
 		cfg.CRLs = []CRLFile{crlOf(t, root, none, sub.Cert)}
 		c := newClaim(leaf, sub, cross)
 		id := c.sign(leaf)
-		_, err = newTrust(t, cfg).verify(id, c.used, c.now)
+		_, err = newTrust(t, cfg).verify(id, c.used, nil, c.now)
 		wantCode(t, err, reason.Accepted)
 		cfg.CRLs = append(cfg.CRLs, crlOf(t, second, stale))
-		_, err = newTrust(t, cfg).verify(id, c.used, c.now)
+		_, err = newTrust(t, cfg).verify(id, c.used, nil, c.now)
 		wantCode(t, err, reason.CertificateRevoked)
 	})
 }
@@ -542,7 +542,7 @@ func TestYoungestCA(t *testing.T) {
 	} {
 		for _, chain := range [][]*testca.CA{{sub, cross}, {cross, sub}} {
 			c := newClaim(leaf, chain...)
-			o, err := newTrust(t, tc.trust).verify(c.sign(leaf), c.used, c.now)
+			o, err := newTrust(t, tc.trust).verify(c.sign(leaf), c.used, nil, c.now)
 			wantCode(t, err, reason.Accepted)
 			if !o.peer.CA.Equal(tc.want.Cert) {
 				t.Errorf("%s: %s is named", name, o.peer.CA.Subject)
@@ -646,7 +646,7 @@ func TestRule19PeerName(t *testing.T) {
 			i := issue(t, ca, testca.Leaf{Hosts: tc.sans, Subject: pkix.Name{CommonName: alpha}})
 			c := newClaim(i)
 			c.Machine = tc.claim
-			_, err := trust.verify(c.sign(i), c.used, c.now)
+			_, err := trust.verify(c.sign(i), c.used, nil, c.now)
 			wantCode(t, err, tc.want)
 		})
 	}
@@ -673,7 +673,7 @@ func TestErrorsHoldNoPeerText(t *testing.T) {
 	} {
 		c := newClaim(tc.i)
 		tc.edit(c)
-		_, err := trust.verify(c.sign(tc.i), c.used, c.now)
+		_, err := trust.verify(c.sign(tc.i), c.used, nil, c.now)
 		if err == nil || strings.Contains(err.Error(), "EVIL") {
 			t.Errorf("%s: %v", name, err)
 		}

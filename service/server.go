@@ -28,6 +28,8 @@ import (
 type Config struct {
 	// Machine attests local accounts and verifies peers.
 	Machine *certbind.Machine
+	// Resolver asks DNS about machines for which it vouches (certbind.CA.DANE); nil: none, and such machines are refused.
+	Resolver Resolver
 	// Accounts is the user database; nil: the system's (NewAccounts).
 	Accounts AccountDatabase
 	// PublishGroups are the groups whose members are attested as such, by their names in lower case. Together they may

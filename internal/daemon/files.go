@@ -74,11 +74,11 @@ func (f *Files) load(running string) (_ *loaded, err error) {
 			wipeCredential(l.credential)
 		}
 	}()
-	if l.name, err = f.machineName(l.credential, running); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.credentialSource(), err)
-	}
 	if l.trust, err = f.loadTrust(); err != nil {
 		return nil, err
+	}
+	if l.name, err = f.machineName(l.credential, l.trust, running); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.credentialSource(), err)
 	}
 	if l.rules, err = f.loadRules(); err != nil {
 		return nil, err
@@ -87,9 +87,9 @@ func (f *Files) load(running string) (_ *loaded, err error) {
 }
 
 // machineName returns the name that a credential is used for.
-func (f *Files) machineName(c *certbind.Credential, running string) (string, error) {
+func (f *Files) machineName(c *certbind.Credential, t *certbind.Trust, running string) (string, error) {
 	if running != "" {
-		err := c.Keeps(running)
+		err := c.Keeps(t, running)
 		if err != nil && f.MachineName != "" {
 			err = fmt.Errorf("%w, with another --machine-name", err)
 		}
@@ -99,7 +99,7 @@ func (f *Files) machineName(c *certbind.Credential, running string) (string, err
 	if f.MachineName == "" && len(c.Leaf.DNSNames) > 1 {
 		fqdn = hostFQDN()
 	}
-	name, err := c.MachineName(f.MachineName, fqdn)
+	name, err := c.MachineName(t, f.MachineName, fqdn)
 	return name, withFlag(err)
 }
 
