@@ -1,0 +1,98 @@
+package testdns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
+)
+
+// A Network is a network namespace with nothing but loopback, in which a thread of this process is.
+type Network struct {
+	calls chan func()
+}
+
+// open makes it.
+func (n *Network) open() error {
+	n.calls = make(chan func())
+	opened := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with this, and with it what it has started
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			opened <- fmt.Errorf("a network of its own: %w", err)
+			return
+		}
+		opened <- loopbackUp()
+		for f := range n.calls {
+			f()
+		}
+	}()
+	return <-opened
+}
+
+func (n *Network) close() { close(n.calls) }
+
+// loopbackUp makes loopback of this thread's network usable.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
+}
+
+// Do runs f in a thread that has the network: sockets that f makes, and processes that it starts, have it for good. One runs at
+// a time.
+func (n *Network) Do(f func() error) error {
+	done := make(chan error)
+	n.calls <- func() { done <- f() }
+	return <-done
+}
+
+// Dial connects within the network, to an address that is no name.
+func (n *Network) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	err = n.Do(func() error {
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen listens within the network, for packets (udp) or connections (tcp), one of which is returned.
+func (n *Network) Listen(network, address string) (p net.PacketConn, l net.Listener, err error) {
+	err = n.Do(func() error {
+		if network == "udp" {
+			p, err = net.ListenPacket(network, address)
+		} else {
+			l, err = net.Listen(network, address)
+		}
+		return err
+	})
+	return p, l, err
+}
+
+// Start starts a command that has the network. It ends with the network, if not before.
+func (n *Network) Start(cmd *exec.Cmd) (p *testprog.Process, err error) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	err = errors.Join(n.Do(func() error {
+		p, err = testprog.Launch(cmd)
+		return err
+	}))
+	return p, err
+}
