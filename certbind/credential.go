@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
@@ -23,26 +21,32 @@ type Credential struct {
 	// Leaf is the certificate of the key, Certificates the whole of Chain.
 	Leaf         *x509.Certificate
 	Certificates []*x509.Certificate
-	// Signer holds the private key: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits. It may be slow, signs several at a
-	// time, and must not hang for ever.
-	Signer crypto.Signer
+	// Signer signs with the private key.
+	Signer StatementSigner
 	// Warnings are clauses about certificates that were given and do not travel, mostly none.
 	Warnings []string
 
-	mu    sync.RWMutex // held to sign, and to wipe what signs
 	wiped atomic.Bool
 	// proofs is how many signatures of prove are being made.
 	proofs atomic.Int32
+	last   atomic.Pointer[attempt]
 }
-
-// errWiped says that the key is in use no more.
-var errWiped = errors.New("the machine's private key was wiped, since another one has taken its place")
 
 // ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the
 // key stands in certPEM. Keys are PKCS #8, PKCS #1 or SEC 1, not encrypted. The leaf is the certificate of the key;
 // behind it stand all that issued one of the chain, as far as peers accept, without roots. Errors name cause and cure and
 // hold no key material.
 func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
+	return parseCredential(certPEM, keyPEM, nil)
+}
+
+// ParseCertificates is ParseCredential for a key outside of this process: certPEM has certificates alone, the leaf is that of
+// the signer's public key.
+func ParseCertificates(certPEM []byte, signer StatementSigner) (*Credential, error) {
+	return parseCredential(certPEM, nil, signer)
+}
+
+func parseCredential(certPEM, keyPEM []byte, signer StatementSigner) (*Credential, error) {
 	blocks, err := pemBlocks(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the machine's certificate: %w", err)
@@ -76,6 +80,9 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 			if !slices.ContainsFunc(certs, cert.Equal) {
 				certs = append(certs, cert)
 			}
+		case strings.HasSuffix(b.Type, "PRIVATE KEY") && signer != nil:
+			return nil, errors.New("the machine's credentials hold a private key, and its key is with a signer: take it out of " +
+				"them, and wipe the file")
 		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
 			signer, err := parseKey(b)
 			if err != nil {
@@ -88,20 +95,24 @@ func ParseCredential(certPEM, keyPEM []byte) (*Credential, error) {
 		}
 	}
 	switch {
+	case signer != nil:
 	case len(signers) == 0:
 		return nil, curedBy(SettingKey, "the machine's credentials hold no private key; add it to them, or name its file")
 	case len(signers) > 1:
 		return nil, fmt.Errorf("the machine's credentials hold %d private keys; leave only the one of the certificate",
 			len(signers))
-	case len(certs) == 0:
+	default:
+		signer = SignerOf(signers[0])
+	}
+	if len(certs) == 0 {
 		return nil, errors.New("the machine's credentials hold no certificate; " +
 			"add the machine's and those between it and the CA")
 	}
-	chain, warnings, err := orderChain(certs, signers[0].Public())
+	chain, warnings, err := orderChain(certs, signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the machine's certificates: %w", err)
 	}
-	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signers[0], Warnings: warnings}
+	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signer, Warnings: warnings}
 	for _, cert := range chain {
 		c.Chain = append(c.Chain, cert.Raw)
 	}
@@ -157,47 +168,4 @@ func listNames(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:show], ", "), len(names)-show)
 	}
 	return strings.Join(names, ", ")
-}
-
-// Sign makes the signature over a statement with the scheme that the key fixes (docs/protocol.md, section 5.1), at most
-// 512 bytes.
-func (c *Credential) Sign(statement []byte) ([]byte, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.wiped.Load() {
-		return nil, errWiped
-	}
-	sig, err := signStatement(c.Signer, statement)
-	if err != nil {
-		return nil, fmt.Errorf("the machine's private key does not sign: %w", err)
-	}
-	return sig, nil
-}
-
-// maxProofs bounds the signatures of prove that are waited for no more.
-const maxProofs = 4
-
-// prove sees that the key makes a signature within a time: of an empty statement, which says nothing.
-func (c *Credential) prove(limit time.Duration) error {
-	// What hangs is not asked once more at each retry.
-	if c.proofs.Add(1) > maxProofs {
-		c.proofs.Add(-1)
-		return errors.New("the machine's private key does not sign: earlier signatures are not there yet; " +
-			"see whether what holds it works")
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Sign(nil)
-		c.proofs.Add(-1)
-		done <- err
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return fmt.Errorf("the machine's private key does not sign: there was no signature within %v; "+
-			"see whether what holds it works", limit)
-	}
 }

@@ -1,6 +1,8 @@
 package certbind
 
 import (
+	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -73,6 +75,14 @@ func (c *claim) sign(i *testca.Issued) []byte {
 	return c.Identity()
 }
 
+// signWith makes the signature of a statement by a key.
+func signWith(key crypto.Signer, statement []byte) ([]byte, error) {
+	return SignerOf(key).(*keySigner).sign(statement)
+}
+
+// keyOf returns the key of a credential that has it in memory.
+func keyOf(c *Credential) crypto.Signer { return c.Signer.(*keySigner).key }
+
 func wantCode(t testing.TB, err error, want reason.Code) {
 	t.Helper()
 	if got := reason.Of(err); got != want {
@@ -112,7 +122,7 @@ func pair(t testing.TB, keyType string, clock *testClock) (*Machine, *testca.CA,
 
 func attest(t testing.TB, m *Machine, account string, attrs ...Attribute) *Attestation {
 	t.Helper()
-	a, err := m.Attest(account, attrs)
+	a, err := m.Attest(context.Background(), account, attrs)
 	if err != nil {
 		t.Fatal(err)
 	}

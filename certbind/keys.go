@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -78,22 +77,23 @@ func acceptableSignature(alg x509.SignatureAlgorithm) error {
 // pssOptions fixes the salt at 32 bytes: Go's default for verification would take any length.
 var pssOptions = &rsa.PSSOptions{SaltLength: 32, Hash: crypto.SHA256}
 
-// signStatement makes the signature of section 5.1 over a statement with the scheme that the key fixes.
-func signStatement(signer crypto.Signer, statement []byte) ([]byte, error) {
+// SignBy returns the signature of section 5.1 over a statement, made by sign with the scheme that the public key fixes. sign
+// is that of a crypto.Signer, without its source of randomness.
+func SignBy(key crypto.PublicKey, statement []byte, sign func(digest []byte, opts crypto.SignerOpts) ([]byte, error)) ([]byte, error) {
 	in := SignatureInput(statement)
-	switch k := signer.Public().(type) {
+	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		if k.Curve == elliptic.P384() {
 			digest := sha512.Sum384(in)
-			return signer.Sign(rand.Reader, digest[:], crypto.SHA384)
+			return sign(digest[:], crypto.SHA384)
 		}
 		digest := sha256.Sum256(in)
-		return signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+		return sign(digest[:], crypto.SHA256)
 	case ed25519.PublicKey:
-		return signer.Sign(rand.Reader, in, crypto.Hash(0))
+		return sign(in, crypto.Hash(0))
 	case *rsa.PublicKey:
 		digest := sha256.Sum256(in)
-		return signer.Sign(rand.Reader, digest[:], pssOptions)
+		return sign(digest[:], pssOptions)
 	}
 	return nil, errors.New("no signature scheme for this kind of key")
 }

@@ -2,6 +2,7 @@ package certbind
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdh"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"math/big"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,7 +120,7 @@ func TestRule10EndOfLeaf(t *testing.T) {
 		{2 * time.Hour, reason.OwnCertificate},
 	} {
 		clock.t = now.Add(tc.at)
-		a, err := m.Attest("alice", nil)
+		a, err := m.Attest(context.Background(), "alice", nil)
 		wantCode(t, err, tc.want)
 		if err != nil {
 			if !bytes.Contains([]byte(err.Error()), []byte("this machine's certificate")) {
@@ -146,7 +148,7 @@ func TestRule10ShortLeaf(t *testing.T) {
 		m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca)),
 			Now: clock.now})
 		for ; !clock.t.After(i.Cert.NotAfter); clock.t = clock.t.Add(life / 20) {
-			a, err := m.Attest("alice", nil)
+			a, err := m.Attest(context.Background(), "alice", nil)
 			if err != nil {
 				t.Fatalf("%v, after %v: %v", life, clock.t.Sub(now), err)
 			}
@@ -172,46 +174,53 @@ func TestRule10ShortLeaf(t *testing.T) {
 // A flakySigner signs until it is told to fail.
 type flakySigner struct {
 	crypto.Signer
-	err error
+	fails atomic.Bool
 }
 
 func (s *flakySigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	if s.err != nil {
-		return nil, s.err
+	if s.fails.Load() {
+		return nil, errPulled
 	}
 	return s.Signer.Sign(r, digest, o)
 }
 
 func TestRule10FailingSigner(t *testing.T) {
-	clock := &testClock{time.Now().Truncate(time.Second)}
+	clock := newMovedClock()
 	ca := newCA(t, testca.Options{})
 	c := credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}}))
-	signer := &flakySigner{Signer: c.Signer}
-	c.Signer = signer
+	signer := &flakySigner{Signer: keyOf(c)}
+	c.Signer = SignerOf(signer)
 	m := newMachine(t, MachineConfig{Credential: c, Name: alpha, Trust: newTrust(t, trusting(ca)), Now: clock.now,
 		Window: time.Hour})
 	first := attest(t, m, "alice")
-	signer.err = errors.New("the token was pulled out")
-	if _, err := m.Attest("bob", nil); !errors.Is(err, signer.err) || reason.Of(err) != reason.Internal {
+	signer.fails.Store(true)
+	if _, err := m.Attest(t.Context(), "bob", nil); !errors.Is(err, errPulled) || reason.Of(err) != reason.Internal {
 		t.Fatalf("got %v", err)
 	}
-	clock.t = clock.t.Add(50 * time.Minute) // past half, with 10 minutes left
+	if since, err := c.Failure(); !errors.Is(err, errPulled) || since.IsZero() {
+		t.Fatalf("the failure is not told of: %v, %v", since, err)
+	}
+	clock.move(50 * time.Minute) // past half, with 10 minutes left
 	if a := attest(t, m, "alice"); !bytes.Equal(a.Identity, first.Identity) {
 		t.Fatal("the statement in hand was not used")
 	}
-	if _, err := m.Attest("alice", []Attribute{{"uid", "1"}}); err == nil {
+	if _, err := m.Attest(t.Context(), "alice", []Attribute{{"uid", "1"}}); err == nil {
 		t.Fatal("a statement with other attributes was used")
 	}
-	clock.t = clock.t.Add(10 * time.Minute) // its last moment
+	clock.move(10 * time.Minute) // its last moment
 	if a := attest(t, m, "alice"); !bytes.Equal(a.Identity, first.Identity) {
 		t.Fatal("the statement in hand was not used to its end")
 	}
-	clock.t = clock.t.Add(1)
-	if _, err := m.Attest("alice", nil); !errors.Is(err, signer.err) {
+	clock.move(1)
+	if _, err := m.Attest(t.Context(), "alice", nil); !errors.Is(err, errPulled) {
 		t.Fatalf("got %v", err)
 	}
-	signer.err = nil
+	signer.fails.Store(false)
+	clock.move(signAgain)
 	attest(t, m, "alice")
+	if _, err := c.Failure(); err != nil {
+		t.Fatalf("the failure is over: %v", err)
+	}
 }
 
 func TestAttestRefuses(t *testing.T) {
@@ -229,7 +238,7 @@ func TestAttestRefuses(t *testing.T) {
 		"value too long":  {"alice", []Attribute{{"b", string(bytes.Repeat([]byte("x"), 2049))}}},
 		"more than 3 KiB": {"alice", []Attribute{{"a", string(bytes.Repeat([]byte("x"), 2000))}, {"b", string(bytes.Repeat([]byte("x"), 2000))}}},
 	} {
-		if _, err := m.Attest(tc.account, tc.attrs); reason.Of(err) != reason.LocalAccount {
+		if _, err := m.Attest(context.Background(), tc.account, tc.attrs); reason.Of(err) != reason.LocalAccount {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -449,7 +458,7 @@ func TestOneSignatureForConcurrentCallers(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range 40 {
 		wg.Go(func() {
-			if _, err := m.Attest([]string{"alice", "bob"}[n%2], nil); err != nil {
+			if _, err := m.Attest(context.Background(), []string{"alice", "bob"}[n%2], nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -476,7 +485,7 @@ func TestRule16Concurrency(t *testing.T) {
 		wg.Go(func() {
 			account := "user" + strconv.Itoa(w%2)
 			for range 100 {
-				a, err := m.Attest(account, []Attribute{{"uid", strconv.Itoa(w % 2)}})
+				a, err := m.Attest(context.Background(), account, []Attribute{{"uid", strconv.Itoa(w % 2)}})
 				if err != nil {
 					t.Error(err)
 					return

@@ -29,7 +29,7 @@ func BenchmarkReloads(b *testing.B) {
 	ca := newCA(b, testca.Options{})
 	slow := func() *Credential {
 		c := credential(b, issue(b, ca, testca.Leaf{Hosts: []string{alpha}}))
-		c.Signer = &slowSigner{c.Signer, takes}
+		c.Signer = SignerOf(&slowSigner{keyOf(c), takes})
 		return c
 	}
 	trust := func() *Trust { return newTrust(b, trusting(ca)) }

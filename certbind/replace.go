@@ -12,7 +12,7 @@ import (
 
 // limits are what the replacement of a key may take.
 type limits struct {
-	// proof is how long the first signature may take, statements all that are in use, which signers make at a time.
+	// proof is how long one signature may take, statements all that are in use, which signers make at a time.
 	proof, statements time.Duration
 	signers           int
 }
@@ -22,7 +22,7 @@ const MaxPreparation = 2*time.Minute + 2*maxProof
 
 const maxProof = 30 * time.Second
 
-var usualLimits = limits{proof: maxProof, statements: 2 * time.Minute, signers: 8}
+var usualLimits = limits{proof: maxProof, statements: 2 * time.Minute, signers: 4}
 
 // Reload puts credential and trust in force as one, with an empty cache. Where the certificates are those in force, static
 // key and statements stay. Else there is a fresh static key, and what was in force serves until the statements of accounts
@@ -48,6 +48,8 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 			clear(next.private[:])
 			return err
 		}
+	} else if old := m.Credential(); old != c {
+		c.last.Store(old.last.Load())
 	}
 	t.inherit(m.Trust())
 	m.mu.Lock()
@@ -148,7 +150,7 @@ func (m *Machine) signAll(ctx context.Context, next *binding, waiting []*keptSta
 	close(queue)
 	outcomes := make(chan error, len(waiting))
 	signers := m.limits.signers
-	if c := credential(); c != nil && c.inProcess() {
+	if c := credential(); c != nil && !c.Outside() {
 		signers = max(1, runtime.GOMAXPROCS(0)/2) // handshakes need the processor as well
 	}
 	for range min(signers, len(waiting)) {
@@ -178,12 +180,19 @@ func (m *Machine) signAll(ctx context.Context, next *binding, waiting []*keptSta
 }
 
 func (m *Machine) signAhead(kept *keptStatement, next *binding, credential func() *Credential) error {
-	kept.mu.Lock()
-	defer kept.mu.Unlock()
-	if kept.holds(m.now()) {
-		return nil // since a handshake that did not wait for it
-	}
-	return withCurrent(credential, func(c *Credential) error { return m.sign(kept, next, c, m.now()) })
+	return withCurrent(credential, func(c *Credential) error {
+		kept.mu.Lock()
+		s := kept.signing
+		if s == nil && !kept.holds(m.now()) { // else since a handshake that did not wait for it
+			s = m.begin(kept, next, c, m.now())
+		}
+		kept.mu.Unlock()
+		if s == nil {
+			return nil
+		}
+		<-s.done
+		return s.err
+	})
 }
 
 // prove sees that the key signs at all.

@@ -2,6 +2,7 @@ package certbind
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -41,12 +42,12 @@ func gated(t testing.TB, ca *testca.CA, leaf testca.Leaf, free int64, waits bool
 	t.Helper()
 	leaf.Hosts = []string{alpha}
 	c := credential(t, issue(t, ca, leaf))
-	s := &gatedSigner{Signer: c.Signer, asked: make(chan struct{}, 10000)}
+	s := &gatedSigner{Signer: keyOf(c), asked: make(chan struct{}, 10000)}
 	s.free.Store(free)
 	if waits {
 		s.gate = make(chan struct{})
 	}
-	c.Signer = s
+	c.Signer = SignerOf(s)
 	return c, s
 }
 
@@ -143,7 +144,7 @@ func TestRule10AheadEnds(t *testing.T) {
 // TestRule10OldServes: while statements of the next key or certificate are made, handshakes go on with the old one, and the
 // next one is in force with all of them at once.
 func TestRule10OldServes(t *testing.T) {
-	const accounts = 3 * 8
+	const accounts = 3 * 4
 	ca := newCA(t, testca.Options{})
 	trust := newTrust(t, trusting(ca))
 	for _, what := range []string{"certificate", "static key"} {
@@ -175,7 +176,7 @@ func TestRule10OldServes(t *testing.T) {
 		serves("user1")
 		signer.free.Store(1)
 		signer.gate <- struct{}{}
-		for range 7 {
+		for range 3 {
 			<-signer.asked
 		}
 		for n := range accounts {
@@ -290,7 +291,7 @@ func TestRule10FailingReplacement(t *testing.T) {
 	}
 	// One signature in three fails: what is missing is made at its handshake.
 	c := credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}}))
-	c.Signer = &everyThirdFails{Signer: c.Signer}
+	c.Signer = SignerOf(&everyThirdFails{Signer: keyOf(c)})
 	m, _, _ := pair(t, "", nil)
 	for n := range 9 {
 		attest(t, m, "user"+strconv.Itoa(n))
@@ -326,8 +327,7 @@ func TestRule34WipeWaitsForNobody(t *testing.T) {
 	c, signer := gated(t, newCA(t, testca.Options{}), testca.Leaf{}, 0, true)
 	signed := make(chan error)
 	go func() {
-		_, err := c.Sign([]byte("statement"))
-		signed <- err
+		signed <- c.Prove(context.Background())
 	}()
 	<-signer.asked
 	c.Wipe()
@@ -335,7 +335,7 @@ func TestRule34WipeWaitsForNobody(t *testing.T) {
 	if err := <-signed; err != nil {
 		t.Errorf("a signature that was being made: %v", err)
 	}
-	if _, err := c.Sign([]byte("statement")); !errors.Is(err, errWiped) {
+	if err := c.Prove(t.Context()); !errors.Is(err, errWiped) {
 		t.Errorf("it signs after it was wiped: %v", err)
 	}
 }

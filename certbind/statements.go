@@ -26,8 +26,8 @@ type statements struct {
 
 type statementKey struct{ account, attributes string }
 
-// A keptStatement is the current statement about an account with certain attributes. Its lock is held while signing, so
-// that concurrent callers wait for one signature, and those of others do not wait.
+// A keptStatement is the current statement about an account with certain attributes, and the signature of the next one while
+// it is made: concurrent callers wait for one signature, and those of others do not wait.
 type keptStatement struct {
 	statementKey
 	attrs     []Attribute
@@ -37,6 +37,9 @@ type keptStatement struct {
 	mu                         sync.Mutex
 	identity                   []byte
 	notBefore, renew, notAfter time.Time
+	signing                    *signing  // nil if no signature is being made
+	failure                    error     // of the last signature
+	failed                     time.Time // when that was
 }
 
 func newStatements() *statements {

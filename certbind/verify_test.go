@@ -60,7 +60,7 @@ func TestRule09SchemeByKey(t *testing.T) {
 		"Ed25519 of the digest": {testca.Ed25519, func(st []byte, key crypto.Signer) ([]byte, error) {
 			return key.Sign(rand.Reader, digest(st), crypto.Hash(0))
 		}},
-		"another key": {testca.P256, func(st []byte, _ crypto.Signer) ([]byte, error) { return signStatement(other[testca.P256], st) }},
+		"another key": {testca.P256, func(st []byte, _ crypto.Signer) ([]byte, error) { return signWith(other[testca.P256], st) }},
 	} {
 		i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: tc.keyType})
 		c := newClaim(i)

@@ -15,32 +15,9 @@ import (
 // that is being made is not waited for: the key is wiped right after it.
 func (c *Credential) Wipe() {
 	c.wiped.Store(true)
-	if !c.mu.TryLock() {
-		go func() {
-			c.mu.Lock()
-			c.wipe()
-		}()
-		return
+	if k, ok := c.Signer.(*keySigner); ok {
+		k.wipe()
 	}
-	c.wipe()
-}
-
-// wipe is called with mu held, and unlocks it.
-func (c *Credential) wipe() {
-	defer c.mu.Unlock()
-	wipeKey(c.Signer)
-	c.Signer = nil
-}
-
-// inProcess reports whether signing takes this process's processor, and not a device's time.
-func (c *Credential) inProcess() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	switch c.Signer.(type) {
-	case *ecdsa.PrivateKey, ed25519.PrivateKey, *rsa.PrivateKey:
-		return true
-	}
-	return false
 }
 
 // wipeKey zeroes the secret numbers of a key. What the standard library derived from them for its own use, it keeps in

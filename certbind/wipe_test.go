@@ -1,6 +1,7 @@
 package certbind
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -25,7 +26,7 @@ func secrets(t *testing.T, c *Credential) (zeroed func() bool) {
 		}
 	}
 	var bytes []byte
-	switch k := c.Signer.(type) {
+	switch k := keyOf(c).(type) {
 	case *ecdsa.PrivateKey:
 		//lint:ignore SA1019 as in wipeKey
 		number(k.D)
@@ -49,7 +50,7 @@ func TestRule34Wipe(t *testing.T) {
 	for _, kind := range []string{"p256", "p384", "ed25519", "rsa2048"} {
 		c := credential(t, issue(t, ca, testca.Leaf{Hosts: []string{alpha}, KeyType: kind}))
 		zeroed := secrets(t, c)
-		if _, err := c.Sign([]byte("statement")); err != nil || zeroed() {
+		if err := c.Prove(t.Context()); err != nil || zeroed() {
 			t.Fatalf("%s: before: %v", kind, err)
 		}
 		c.Wipe()
@@ -57,7 +58,7 @@ func TestRule34Wipe(t *testing.T) {
 		if !zeroed() {
 			t.Errorf("%s: the key is still there", kind)
 		}
-		if _, err := c.Sign([]byte("statement")); err == nil {
+		if err := c.Prove(t.Context()); err == nil {
 			t.Errorf("%s: it signs after it was wiped", kind)
 		}
 	}
@@ -92,7 +93,7 @@ func TestRule34HandshakesGoOn(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 500 {
-				att, err := m.Attest(fmt.Sprintf("a%d-%d", g, i), nil) // a new signature each
+				att, err := m.Attest(context.Background(), fmt.Sprintf("a%d-%d", g, i), nil) // a new signature each
 				if err != nil {
 					t.Error(err)
 					return
@@ -122,7 +123,7 @@ func TestRule34HandshakesGoOn(t *testing.T) {
 	}
 	// One that is wiped while it is in force is an error, not a loop.
 	m.Credential().Wipe()
-	if _, err := m.Attest("somebody", nil); err == nil {
+	if _, err := m.Attest(context.Background(), "somebody", nil); err == nil {
 		t.Error("attested with a key that was wiped")
 	}
 }

@@ -37,7 +37,7 @@ func newSide(t testing.TB, machine, account string) *side {
 
 func sideOf(t testing.TB, m *certbind.Machine, account string) *side {
 	return &side{account + "@" + m.Name(), m, func() *certbind.Attestation {
-		a, err := m.Attest(account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
+		a, err := m.Attest(t.Context(), account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -176,7 +176,7 @@ func newVector(t *testing.T, keyType string) *vector {
 				NewStatic: func() (pub, priv [32]byte, err error) {
 					return [32]byte(s.StaticPublic), [32]byte(s.StaticPrivate), nil
 				}}})
-		a, err := m.Attest(s.Account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
+		a, err := m.Attest(t.Context(), s.Account, []certbind.Attribute{{Name: "uid", Value: "1000"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -206,7 +206,7 @@ func (h *session) refuse(err error) bool {
 }
 
 // run starts the handshake's timer and makes the handshake.
-func (h *session) run() error {
+func (h *session) run(ctx context.Context) error {
 	h.state = running
 	switch {
 	case h.hs != nil: // since a step that was not made after all
@@ -222,8 +222,13 @@ func (h *session) run() error {
 	h.began = time.Now()
 	h.hear()
 	h.setTimer(h.srv.cfg.HandshakeTimeout)
-	static, err := h.srv.cfg.Machine.Attest(h.me.account.Name, attributes)
-	if err != nil {
+	attesting, cancel := context.WithDeadline(ctx, h.until)
+	static, err := h.srv.cfg.Machine.Attest(attesting, h.me.account.Name, attributes)
+	cancel()
+	switch {
+	case errors.Is(err, context.Canceled):
+		return cancelled()
+	case err != nil:
 		return err
 	}
 	return h.inTurn(func() error {
@@ -240,7 +245,7 @@ func (h *session) dial(ctx context.Context) (*altspb.HandshakerResp, error) {
 	if err := h.admit(ctx); err != nil {
 		return nil, err
 	}
-	if err := h.run(); err != nil {
+	if err := h.run(ctx); err != nil {
 		return nil, err
 	}
 	var out []byte
@@ -262,9 +267,9 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 		return new(altspb.HandshakerResp), nil // a server's start request at accept
 	}
 	if h.state == waiting {
-		err := h.run()
+		err := h.run(ctx)
 		if err != nil && h.refuse(err) {
-			err = h.run()
+			err = h.run(ctx)
 		}
 		if err != nil {
 			return nil, err

@@ -148,8 +148,9 @@ func TestRule34ReloadWipes(t *testing.T) {
 		if handed != nil && cleared(handed) != (want != "") {
 			t.Errorf("%s: what was handed over is there: %v", what, !cleared(handed))
 		}
-		if (old.Signer == nil) != (want == "") || l.machine.Credential().Signer == nil {
-			t.Errorf("%s: the old key is there: %v", what, old.Signer != nil)
+		gone := old.Prove(t.Context()) != nil
+		if gone != (want == "") || l.machine.Credential().Prove(t.Context()) != nil {
+			t.Errorf("%s: the old key is gone: %v", what, gone)
 		}
 	}
 	reload("from the files", "", nil, 1)

@@ -76,7 +76,7 @@ func TestRule10ReloadTakesLong(t *testing.T) {
 	if r.Refused() != nil || r.hangs() {
 		t.Error("a reload that is under way is refused, or hangs")
 	}
-	if _, err := m.Attest("alice", nil); err != nil || m.Credential() != l.credential {
+	if _, err := m.Attest(t.Context(), "alice", nil); err != nil || m.Credential() != l.credential {
 		t.Errorf("the old certificate does not serve: %v", err)
 	}
 	long := time.Now().Add(-maxReload - time.Second)

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bufio"
+	"context"
 	"crypto/mlkem"
 	"encoding/hex"
 	"encoding/json"
@@ -282,7 +283,7 @@ func (a attacker) write(payload []byte) ([]byte, error) {
 
 // handshake returns a state machine of ours, of either role.
 func (g *generator) handshake(p policy, initiator bool) *noiseproto.Handshake {
-	return must(noiseproto.New(noiseproto.Config{Initiator: initiator, Static: must(g.machines[p].Attest("alice", nil)),
+	return must(noiseproto.New(noiseproto.Config{Initiator: initiator, Static: must(g.machines[p].Attest(context.Background(), "alice", nil)),
 		Verifier: g.machines[p], Params: g.params}))
 }
 

@@ -1,0 +1,124 @@
+package certbind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A key outside of this process that has not signed for an account is not asked again for signAgain, where handshakes wait for
+// it, so that none of them gets what holds it to lock up; and for renewAgain while the statement in hand holds.
+const (
+	signAgain  = time.Second
+	renewAgain = 30 * time.Second
+)
+
+// A signing is a signature that is being made. err is set once done is closed.
+type signing struct {
+	done chan struct{}
+	err  error
+}
+
+// current returns the identity by which a kept statement travels. One past half of its life is made anew: by a key in this
+// process at once, by one outside beside the handshakes, which go on with the one in hand. Where there is none in hand the
+// signature is waited for, as long as ctx is; it is made to its end in any case, for whoever comes next.
+func (m *Machine) current(ctx context.Context, kept *keptStatement, b *binding, c *Credential, now time.Time) (identity []byte,
+	notAfter time.Time, err error) {
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	holds := kept.holds(now)
+	if holds && now.Before(kept.renew) {
+		return kept.identity, kept.notAfter, nil
+	}
+	// A key that fails for a while, as one in hardware may, stops nobody before the statement in hand ends.
+	pause := renewAgain
+	if !holds {
+		pause = signAgain
+	}
+	next := kept.signing
+	if next == nil && (kept.failure == nil || !c.Outside() || now.Sub(kept.failed).Abs() >= pause) {
+		next = m.begin(kept, b, c, now)
+	}
+	if !holds {
+		if next == nil {
+			return nil, time.Time{}, kept.failure
+		}
+		kept.mu.Unlock()
+		select {
+		case <-next.done:
+			err = next.err
+		case <-ctx.Done():
+			err = fmt.Errorf("the machine's private key has not signed yet: see whether what holds it works: %w", ctx.Err())
+		}
+		kept.mu.Lock()
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+	}
+	return kept.identity, kept.notAfter, nil
+}
+
+// begin has a new statement and identity made and kept; on an error what was kept is as before. By a key in this process that
+// is done when it returns. It is called with the statement's lock held.
+func (m *Machine) begin(kept *keptStatement, b *binding, c *Credential, now time.Time) *signing {
+	s := &signing{done: make(chan struct{})}
+	kept.signing = s
+	if !c.Outside() {
+		m.end(kept, s, c, m.sign(kept, b, c, now))
+		close(s.done)
+		return s
+	}
+	go func() {
+		made := m.sign(kept, b, c, now)
+		kept.mu.Lock()
+		m.end(kept, s, c, made)
+		kept.mu.Unlock()
+		close(s.done)
+	}()
+	return s
+}
+
+// end keeps what was made. It is called with the statement's lock held.
+func (m *Machine) end(kept *keptStatement, s *signing, c *Credential, made madeStatement) {
+	kept.signing, s.err = nil, made.err
+	if kept.failure = made.err; errors.Is(made.err, errWiped) {
+		kept.failure = nil // the next key is none the worse for it
+	}
+	if made.err != nil {
+		kept.failed = m.now()
+		m.logger.Debug("signing failed; the earlier statement is used while it holds", "account", kept.account, "error", made.err)
+		return
+	}
+	m.signatures.Add(1)
+	kept.identity, kept.notBefore, kept.notAfter = made.identity, made.NotBefore, made.NotAfter
+	kept.renew = made.NotBefore.Add(made.NotAfter.Sub(made.NotBefore) / 2)
+	if !made.NotAfter.Before(c.Leaf.NotAfter) {
+		kept.renew = made.NotAfter // a new one would end no later
+	}
+	m.logger.Debug("statement signed", "account", kept.account, "not_after", stamp(made.NotAfter))
+}
+
+// A madeStatement is a statement with the identity that has its signature, or why there is none.
+type madeStatement struct {
+	Statement
+	identity []byte
+	err      error
+}
+
+// sign makes a new statement and identity.
+func (m *Machine) sign(kept *keptStatement, b *binding, c *Credential, now time.Time) (made madeStatement) {
+	made.Statement = Statement{
+		StaticKey: b.public, Leaf: b.leaf, Machine: m.name, Account: kept.account, Attributes: kept.attrs,
+		NotBefore: now.Add(-backdate).Truncate(time.Second),
+		NotAfter:  earlier(now.Add(m.window), c.Leaf.NotAfter).Truncate(time.Second),
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), m.limits.proof)
+	defer cancel()
+	id := Identity{Certificates: c.Chain}
+	if id.Statement, id.Signature, made.err = c.Sign(ctx, &made.Statement); made.err != nil {
+		return made
+	}
+	made.identity, made.err = id.Marshal()
+	return made
+}
