@@ -16,6 +16,25 @@ import (
 const newKey = `make a new key ("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out NEW"), and have a ` +
 	"certificate issued for it"
 
+// ParseKey reads a private key that stands alone in PEM, as ParseCredential reads it beside certificates.
+func ParseKey(keyPEM []byte) (crypto.Signer, error) {
+	blocks, err := pemBlocks(keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	defer wipeKeyBlocks(blocks)
+	var found []*pem.Block
+	for _, b := range blocks {
+		if b.Type != "EC PARAMETERS" {
+			found = append(found, b)
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("the file holds %d PEM blocks; leave the private key alone in it", len(found))
+	}
+	return parseKey(found[0])
+}
+
 func parseKey(b *pem.Block) (crypto.Signer, error) {
 	if b.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
 		return nil, errors.New(`it is encrypted, and a daemon has nobody to ask for the passphrase; decrypt it with ` +
@@ -36,7 +55,8 @@ func parseKey(b *pem.Block) (crypto.Signer, error) {
 	case "DSA PRIVATE KEY":
 		return nil, fmt.Errorf("it is a DSA key, which no peer accepts; %s", newKey)
 	case "TSS2 PRIVATE KEY":
-		return nil, fmt.Errorf("it is wrapped for a TPM, which a daemon cannot use yet; %s", newKey)
+		return nil, errors.New("it is wrapped for a TPM, which is the signer's to use: give it to shared-altsd-signer, and the " +
+			"daemon the signer's socket (docs/hardware.md)")
 	default:
 		return nil, fmt.Errorf(`its PEM type is %q; convert it to PKCS #8 with "openssl pkey -in FILE -out NEW"`, b.Type)
 	}

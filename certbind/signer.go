@@ -86,3 +86,23 @@ func inMemory(s StatementSigner) bool {
 	}
 	return false
 }
+
+// AcceptableKey reports why no peer accepts a machine's public key (docs/protocol.md, section 5.1).
+func AcceptableKey(key crypto.PublicKey) error { return acceptableKey(key, maxLeafRSABits) }
+
+// ValidSignature reports whether a signature over a statement is that of the key.
+func ValidSignature(key crypto.PublicKey, statement, signature []byte) bool {
+	return validSignature(key, statement, signature)
+}
+
+// ValidNames reports why no peer accepts machine, account and attributes of a statement. Of account and group names that hold
+// '@' or '\' some peers do.
+func (s *Statement) ValidNames() error {
+	if err := ValidMachineName(s.Machine); err != nil {
+		return err
+	}
+	if err := ValidAccount(s.Account, true); err != nil {
+		return err
+	}
+	return validAttributes(s.Attributes, true)
+}

@@ -27,12 +27,10 @@ const (
 type outcome byte
 
 const (
-	done       outcome = 0
-	malformed  outcome = 1 // no request of this protocol
-	notOurs    outcome = 2 // a statement that this signer does not sign
-	tooMany    outcome = 3 // more signatures than it makes in this time
-	keyFailed  outcome = 4 // the key does not sign
-	noIdentity outcome = 5 // its own certificates cannot be used
+	done      outcome = 0
+	notOurs   outcome = 1 // a statement that this signer does not sign
+	tooMany   outcome = 2 // more signatures than it makes in this time
+	keyFailed outcome = 3 // the key does not sign
 )
 
 // Bounds of the messages, bytes.

@@ -85,7 +85,7 @@ func TestAnswers(t *testing.T) {
 	if err != nil || len(a.text) != maxText || !strings.HasPrefix(a.text, "a?b?[31m?") {
 		t.Errorf("%d bytes, %.20q, %v", len(a.text), a.text, err)
 	}
-	if a, err = parseAnswer([]byte("\x04\x00\x03x\ny")); err != nil || a.text != "x?y" {
+	if a, err = parseAnswer([]byte("\x03\x00\x03x\ny")); err != nil || a.text != "x?y" {
 		t.Errorf("%q, %v", a.text, err)
 	}
 	// What is no answer is not sent as one.

@@ -1,0 +1,231 @@
+package signer
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
+	"github.com/shared-altsd/shared-altsd/internal/safepath"
+)
+
+const (
+	maxFile = 1 << 20
+	// keptOn is how long a certificate that is in the file no more is signed for: until its successor is in force, the daemon
+	// speaks by it.
+	keptOn = 10 * time.Minute
+	// maxLeaves bounds the certificates of one key.
+	maxLeaves = 16
+)
+
+// certificates are those of one key, in a file that changes.
+type certificates struct {
+	path string
+	key  interface{ Equal(crypto.PublicKey) bool }
+	now  func() time.Time
+
+	mu     sync.Mutex
+	state  fileState // of the file when it was read
+	leaves []*leafCertificate
+}
+
+type leafCertificate struct {
+	*x509.Certificate
+	hash [32]byte
+	gone time.Time // since when it is not in the file; zero if it is
+}
+
+// A fileState tells one state of a file from another, without reading it.
+type fileState struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime syscall.Timespec
+}
+
+// of returns the certificate of a hash, which is that of a leaf.
+func (c *certificates) of(hash [32]byte) (*x509.Certificate, error) {
+	failure := c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.leaves {
+		if l.hash == hash && (l.gone.IsZero() || c.now().Sub(l.gone) < keptOn) {
+			return l.Certificate, nil
+		}
+	}
+	if failure != nil {
+		return nil, fmt.Errorf("the signer's certificates: %w", failure)
+	}
+	return nil, fmt.Errorf("the statement is for a certificate that is none of this key in %s: give daemon and signer the same "+
+		"certificates, those of the signer's key", c.path)
+}
+
+// last returns the certificate that ends last.
+func (c *certificates) last() *x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.MaxFunc(c.leaves, func(a, b *leafCertificate) int { return a.NotAfter.Compare(b.NotAfter) }).Certificate
+}
+
+// look reads the file if it is another than before. On an error what was read stays.
+func (c *certificates) look() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, info, err := openOwn(c.path, "could have statements signed for another certificate")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st := info.Sys().(*syscall.Stat_t)
+	state := fileState{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
+	if state == c.state {
+		return nil
+	}
+	data, err := readAll(f, c.path)
+	if err != nil {
+		return err
+	}
+	leaves, err := c.parse(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.path, err)
+	}
+	for _, old := range c.leaves {
+		if slices.ContainsFunc(leaves, func(l *leafCertificate) bool { return l.hash == old.hash }) {
+			continue
+		}
+		if old.gone.IsZero() {
+			old.gone = c.now()
+		}
+		if c.now().Sub(old.gone) < keptOn && len(leaves) < maxLeaves {
+			leaves = append(leaves, old)
+		}
+	}
+	c.leaves, c.state = leaves, state
+	return nil
+}
+
+// parse returns the certificates of the key.
+func (c *certificates) parse(data []byte) (leaves []*leafCertificate, err error) {
+	others := 0
+	for {
+		var b *pem.Block
+		if b, data = pem.Decode(data); b == nil {
+			break
+		}
+		switch {
+		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
+			return nil, errors.New("it holds a private key, which belongs to no signer's certificates: take it out")
+		case b.Type != "CERTIFICATE":
+			continue
+		}
+		cert, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("a certificate does not parse: have it issued anew: %w", err)
+		}
+		if cert.PublicKey == nil || !c.key.Equal(cert.PublicKey) {
+			others++
+			continue
+		}
+		if len(leaves) == maxLeaves {
+			return nil, fmt.Errorf("it has more than %d certificates of the key: leave those that are in use", maxLeaves)
+		}
+		leaves = append(leaves, &leafCertificate{Certificate: cert, hash: sha256.Sum256(cert.Raw)})
+	}
+	if len(leaves) == 0 {
+		return nil, fmt.Errorf("none of its %d certificates is of the signer's key: have one issued for that key, or name the key "+
+			"that they were issued for", others)
+	}
+	return leaves, nil
+}
+
+var (
+	oidAlternativeName = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidCommonName      = asn1.ObjectIdentifier{2, 5, 4, 3}
+)
+
+// leafNames returns the names of machines that a certificate has: its DNS names, or where it has no alternative name of any
+// kind its only common name, as where DNS vouches for the machine.
+func leafNames(cert *x509.Certificate) (names []string) {
+	if slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidAlternativeName) }) {
+		for _, san := range cert.DNSNames {
+			names = append(names, ascii.Lower(san))
+		}
+		return names
+	}
+	for _, n := range cert.Subject.Names {
+		if s, ok := n.Value.(string); ok && n.Type.Equal(oidCommonName) {
+			names = append(names, ascii.Lower(s))
+		}
+	}
+	if len(names) > 1 {
+		return nil
+	}
+	return names
+}
+
+func hasName(cert *x509.Certificate, machine string) bool {
+	return slices.Contains(leafNames(cert), machine)
+}
+
+// openOwn opens a plain file that only root and this account may write; harm is what others could do.
+func openOwn(path, harm string) (*os.File, os.FileInfo, error) {
+	real, err := safepath.File(path)
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is not a plain file", path)
+	case info.Mode()&0o022 != 0:
+		err = fmt.Errorf("%s may be written by its group or everybody (mode %04o), who %s: 'chmod go-w %s'", path,
+			info.Mode().Perm(), harm, path)
+	case !safepath.Ours(info):
+		err = fmt.Errorf("%s belongs to uid %d, who %s: 'chown root %s', or to the signer's account", path, safepath.Owner(info),
+			harm, path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+func readAll(f *os.File, path string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes: this is not the file that was meant", path, maxFile)
+	}
+	if err != nil {
+		clear(data)
+		return nil, err
+	}
+	return data, nil
+}
+
+// fileError adds the cure to the two errors that everybody meets.
+func fileError(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: give the right path, or make the file", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: let the signer (uid %d) read it", err, os.Geteuid())
+	}
+	return err
+}
