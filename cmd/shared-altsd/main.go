@@ -39,7 +39,7 @@ On two machines, with a throwaway CA made on one of them:
 	p.Commands = []*cli.Command{
 		serveCommand, checkCommand, statusCommand, reloadCommand, denyCommand, policyCommand, whoamiCommand, pingCommand,
 		pongCommand, demoCommand, devCACommand,
-		execCommand, connectCommand, listenCommand,
+		execCommand, connectCommand, listenCommand, resolveCommand,
 		manCommand(p), completionCommand(p),
 	}
 	return p
