@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/publicsuffix"
@@ -144,7 +145,7 @@ func (a *Answer) vouches(matches func(TLSA) bool) error {
 	if slices.ContainsFunc(a.Records, matches) {
 		return nil
 	}
-	where := "_shared-alts." + a.Machine
+	where := strings.TrimSuffix(TLSAOwner(a.Machine), ".")
 	switch {
 	case len(a.Records) == 0:
 		return reason.Errorf(reason.UnknownCA, "DNS has no TLSA record at %s: publish there what `shared-altsd tlsa` prints on that machine",

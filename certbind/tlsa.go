@@ -45,6 +45,9 @@ type Answer struct {
 	Until   time.Time
 }
 
+// TLSAOwner returns the name at which the records of a machine are.
+func TLSAOwner(machine string) string { return "_shared-alts." + machine + "." }
+
 // ParseTLSA reads a record's data as it is on the wire. Records of numbers that are not known here parse as well: others may
 // know them.
 func ParseTLSA(rdata []byte) (TLSA, error) {

@@ -19,3 +19,11 @@ func TestVisible(t *testing.T) {
 		}
 	}
 }
+
+func TestPlain(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a b~!": "a b~!", "a\nb": "a?b", "\x1b[31m": "?[31m", "\u00e9": "??", "\xff\x7f\x00": "???"} {
+		if got := Plain(in); got != want {
+			t.Errorf("Plain(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

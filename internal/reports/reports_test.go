@@ -3,8 +3,10 @@ package reports
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Rule 38: whoever has many uids, which subordinate ones are, does not fill the report with them.
@@ -36,5 +38,25 @@ func TestOnce(t *testing.T) {
 	o.Again("daemon")
 	if o.Say("daemon", errors.New("no daemon")); said != 2 {
 		t.Errorf("%d reports after it has passed, want 2", said)
+	}
+}
+
+// What happens all the time is told now and then, with how often it was not.
+func TestEvery(t *testing.T) {
+	var said []int
+	say := func(unsaid int) { said = append(said, unsaid) }
+	hour := NewEvery(time.Hour)
+	for range 5 {
+		hour.Say("a", say)
+	}
+	hour.Say("b", say)
+	if !slices.Equal(said, []int{0, 0}) {
+		t.Errorf("within the hour: %v", said)
+	}
+	hour.kinds["a"].at = time.Now().Add(-2 * time.Hour)
+	hour.Say("a", say)
+	hour.Say("a", say)
+	if !slices.Equal(said, []int{0, 0, 4}) {
+		t.Errorf("after it: %v", said)
 	}
 }
