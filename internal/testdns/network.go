@@ -23,18 +23,30 @@ type Network struct {
 func (n *Network) open() error {
 	n.calls = make(chan func())
 	opened := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread ends with this, and with it what it has started
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			opened <- fmt.Errorf("a network of its own: %w", err)
-			return
-		}
-		opened <- loopbackUp()
-		for f := range n.calls {
-			f()
-		}
-	}()
+	go n.run(opened, make(chan struct{}))
 	return <-opened
+}
+
+// run makes the namespace and runs what is called in it, in a thread that ends with it, and with it what it has started.
+func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// What /proc says of the process is its first thread's, which never ends either: another one, while this one is held.
+		other := make(chan struct{})
+		go n.run(opened, other)
+		<-other
+		runtime.UnlockOSThread()
+		return
+	}
+	close(locked)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		opened <- fmt.Errorf("a network of its own: %w", err)
+		return
+	}
+	opened <- loopbackUp()
+	for f := range n.calls {
+		f()
+	}
 }
 
 func (n *Network) close() { close(n.calls) }

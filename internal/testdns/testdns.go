@@ -207,18 +207,22 @@ func (d *DNS) answers(address string) bool {
 // run runs a command in the network to its end.
 func (d *DNS) run(t testing.TB, argv ...string) {
 	t.Helper()
-	if err := d.Do(func() error { return run("", argv...) }); err != nil {
+	if err := d.Do(func() error { _, err := run("", argv...); return err }); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func run(dir string, argv ...string) error {
+// run runs a command in a directory and returns what it says.
+func run(dir string, argv ...string) (string, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%q: %w\n%s", argv, err, out)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%q: %w\n%s%s", argv, err, out, errs.String())
 	}
-	return nil
+	return string(out), nil
 }
 
 // configure writes what the servers read.

@@ -1,7 +1,8 @@
 package testdns
 
 import (
-	"net"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -90,10 +91,17 @@ func TestKinds(t *testing.T) {
 			t.Errorf("kind %d, %d records: %v, AD %v, %d records", tt.kind, len(tt.records), code, ad, records)
 		}
 	}
-	// Its network is nobody else's.
-	if c, err := net.DialTimeout("tcp", Resolver, time.Second); err == nil {
-		c.Close()
-		t.Log("this machine has a resolver at", Resolver, "as well")
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Do(func() error {
+		if its, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || its == own {
+			return fmt.Errorf("its network is %s, this process has %s: %v", its, own, err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	d.StopResolver()
 	if d.answers(Resolver) {
