@@ -2,8 +2,8 @@
 INTEROP_PACKAGES := g++ libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc libssl-dev pkg-config make python3-grpcio python3-protobuf \
 	python3-cryptography
 DEBIAN_PACKAGES += $(INTEROP_PACKAGES)
-# Zones, their signatures and a resolver that validates, for internal/testdns.
-DEBIAN_PACKAGES += knot bind9-utils unbound
+# Zones, their signatures and a resolver that validates, for internal/testdns; nsupdate and delv of docs/dns.md.
+DEBIAN_PACKAGES += knot bind9-utils bind9-dnsutils unbound
 
 .PHONY: interop
 interop: debian-packages

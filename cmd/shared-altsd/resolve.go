@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/resolve"
 )
@@ -26,6 +27,12 @@ With MACHINE it asks once, and prints what a daemon would hear. Exit status 0 if
 else 1:
 
   shared-altsd resolve --resolver 127.0.0.1 alpha.example.com`,
+	Config: &cli.ConfigFile{
+		Group:   "Configuration:",
+		Help:    "Read flags from FILE as well: lines 'name = value', '#' comments. The command line wins.",
+		Options: func() []cli.Option { return new(resolveConfig).options() },
+		Read:    daemon.ReadConfigFile,
+	},
 	Setup: func() ([]cli.Option, func([]string) error) {
 		c := new(resolveConfig)
 		return c.options(), c.run

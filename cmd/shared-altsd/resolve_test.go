@@ -116,6 +116,8 @@ func TestResolve(t *testing.T) {
 		{[]string{"--resolver", "127.0.0.3", "alpha.good.example"}, 1, "unsigned"},
 		{[]string{"--resolver", "127.0.0.4", "alpha.good.example"}, 1, "silent (nobody answers at 127.0.0.4:53"},
 		{[]string{"--resolv-conf", conf("nameserver 127.0.0.1\noptions trust-ad\n"), "alpha.good.example"}, 0, "secure"},
+		{[]string{"--config", conf("resolver = 127.0.0.1 # ours\n"), "alpha.good.example"}, 0, "secure"},
+		{[]string{"--config", conf("nameserver 127.0.0.1\n"), "alpha.good.example"}, 2, ":1: no '='"},
 		{[]string{"--resolv-conf", conf("nameserver 127.0.0.1\n"), "alpha.good.example"}, 1, "options trust-ad"},
 		{[]string{"--resolver", "127.0.0.1", "Alpha.good.example"}, 1, "lower-case"},
 		{[]string{"--resolver", "127.0.0.1:5353"}, 1, "every account of this machine may take port 5353"},

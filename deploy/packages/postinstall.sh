@@ -17,7 +17,7 @@ if [ -d /run/systemd/system ]; then
 fi
 if [ -n "$old" ]; then
 	# The socket stays open meanwhile: callers wait in its queue and are not refused.
-	[ -z "$booted" ] || systemctl try-restart shared-altsd.service
+	[ -z "$booted" ] || systemctl try-restart shared-altsd-resolve.service shared-altsd.service
 	exit 0
 fi
 # Enabled or not as the distribution's policy says; started when there is a certificate.

@@ -7,7 +7,8 @@ remove | 0) ;;
 esac
 if [ -d /run/systemd/system ]; then
 	systemctl stop 'shared-altsd-listen@*.service' || :
+	systemctl stop shared-altsd-resolve.socket shared-altsd-resolve.service || :
 	systemctl stop shared-altsd-renew.path shared-altsd-renew.timer shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service || :
 fi
-systemctl --no-reload disable shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service \
+systemctl --no-reload disable shared-altsd-resolve.socket shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service \
 	>/dev/null 2>&1 || :

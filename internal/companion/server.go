@@ -14,6 +14,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/peercred"
+	"github.com/shared-altsd/shared-altsd/internal/reports"
 )
 
 const (
@@ -38,20 +39,15 @@ type Server struct {
 
 	places chan struct{}
 
-	mu      sync.Mutex
-	open    map[uint32]int // connections of each account
-	refused refusals
-}
+	refused *reports.Every
 
-// refusals are connections that were refused since something was said of them.
-type refusals struct {
-	said time.Time
-	more int
+	mu   sync.Mutex
+	open map[uint32]int // connections of each account
 }
 
 // Serve takes connections until ctx ends, and returns nil when all are closed; or why it cannot take any.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	s.places, s.open = make(chan struct{}, s.InFlight), map[uint32]int{}
+	s.places, s.open, s.refused = make(chan struct{}, s.InFlight), map[uint32]int{}, reports.NewEvery(quiet)
 	ctx, stop := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -78,7 +74,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		uid, err := s.admit(conn)
 		if err != nil {
 			conn.Close()
-			s.refuse(err)
+			s.refused.Say("refused", func(unsaid int) { s.Log.Warn("a connection was refused", "error", err, "unsaid_before", unsaid) })
 			continue
 		}
 		serving.Go(func() {
@@ -113,17 +109,6 @@ func (s *Server) leave(uid uint32) {
 	if s.open[uid]--; s.open[uid] == 0 {
 		delete(s.open, uid)
 	}
-}
-
-// refuse logs that a connection was refused, unless one was just now.
-func (s *Server) refuse(err error) {
-	r := &s.refused // of the accepting goroutine alone
-	if time.Since(r.said) < quiet {
-		r.more++
-		return
-	}
-	s.Log.Warn("a connection was refused", "error", err, "unsaid_before", r.more)
-	r.said, r.more = time.Now(), 0
 }
 
 // serve serves one connection to its end.

@@ -45,6 +45,10 @@ func Choose(given netip.AddrPort, resolvConf string) (netip.AddrPort, error) {
 			return addr, fmt.Errorf("no resolver: %w: name one by --resolver", err)
 		}
 		defer f.Close()
+		// Its owner may be the resolver's account, as systemd-resolved's is.
+		if info, err := f.Stat(); err != nil || info.Mode()&0o022 != 0 {
+			return addr, fmt.Errorf("%s may be written by others, who could name a resolver: 'chmod go-w %[1]s'", resolvConf)
+		}
 		if addr, err = readConf(f); err != nil {
 			return addr, fmt.Errorf("%s: %w", resolvConf, err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -305,6 +306,13 @@ func TestRule59Resolver(t *testing.T) {
 			t.Errorf("%q, %.60q: %v, %v, want %q, %q", tt.given, tt.conf, addr, err, tt.want, tt.err)
 		}
 	}
+	open := conf("nameserver 127.0.0.1\noptions trust-ad\n")
+	if err := os.Chmod(open, 0o646); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Choose(netip.AddrPort{}, open); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a file that everybody may write: %v", err)
+	}
 	for _, v := range []string{"", "localhost", "127.0.0.1:", "127.0.0.1:99999", "[127.0.0.1", "unix:/x", "127.1"} {
 		if addr, err := ParseResolver(v); err == nil {
 			t.Errorf("%q is %v", v, addr)
@@ -395,7 +403,7 @@ func TestProbe(t *testing.T) {
 
 // Whatever a resolver sends, reading it ends; what is verified is so only with AD.
 func FuzzReply(f *testing.F) {
-	q, err := newQuestion(Prefix+"alpha.example.com.", typeTLSA, 1)
+	q, err := newQuestion(certbind.TLSAOwner("alpha.example.com"), typeTLSA, 1)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/companion"
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
@@ -23,7 +23,7 @@ const (
 
 const (
 	// MaxRecords bounds the records of an answer.
-	MaxRecords = 16
+	MaxRecords = certbind.MaxAnswerRecords
 	// MaxTTL bounds for how long an answer may be kept.
 	MaxTTL = 24 * time.Hour
 
@@ -210,15 +210,5 @@ func text(r *wire.Reader, name string, most int) string {
 	return s
 }
 
-// plain returns s, at most maxDetail bytes of it, with each byte that a log could misread as "?".
-func plain(s string) string {
-	var b strings.Builder
-	for i := range min(len(s), maxDetail) {
-		if c := s[i]; c >= ' ' && c <= '~' {
-			b.WriteByte(c)
-		} else {
-			b.WriteByte('?')
-		}
-	}
-	return b.String()
-}
+// plain returns at most maxDetail bytes of s, as a log may have them.
+func plain(s string) string { return ascii.Plain(s[:min(len(s), maxDetail)]) }

@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// Prefix is what the name of a machine's records has before the machine's.
-	Prefix = "_shared-alts."
-
 	typeTLSA   = dnsmessage.Type(52)
 	maxAliases = 8
 	// payload is what a resolver may send by UDP: what passes everywhere without fragments (DNS flag day 2020).

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testdns"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -42,9 +43,12 @@ func in(d *testdns.DNS, address string) *Resolver {
 	return r
 }
 
+// prefix is what the name of a machine's records begins with.
+const prefix = "_shared-alts."
+
 // published returns a line of a zone, relative to it, with a record of a machine.
 func published(machine string, n int) string {
-	return fmt.Sprintf("%s%s IN TLSA 3 1 1 %064X", Prefix, machine, n)
+	return fmt.Sprintf("%s%s IN TLSA 3 1 1 %064X", prefix, machine, n)
 }
 
 // rdata is what comes of published.
@@ -67,23 +71,23 @@ func TestRule59Zones(t *testing.T) {
 		}
 		return all
 	}
-	good := []string{published("alpha", 1), Prefix + "none IN TXT nothing", published("two", 1), published("two", 2), Prefix + "ttl 4000 IN TLSA 3 1 1 00",
-		"*.wild IN TLSA " + rdata(7), Prefix + "alias IN CNAME _tlsa.other", "_tlsa.other IN TLSA 3 0 1 00", Prefix + "away IN CNAME " + Prefix + "alpha.other.example.",
-		Prefix + "toexpired IN CNAME " + Prefix + "alpha.expired.example.", Prefix + "tounsigned IN CNAME " + Prefix + "alpha.unsigned.example.",
-		Prefix + "tonothing IN CNAME nothing", Prefix + "loop IN CNAME " + Prefix + "pool", Prefix + "pool IN CNAME " + Prefix + "loop",
-		"hop8 IN TLSA 3 1 1 00", Prefix + "eight IN CNAME hop1", Prefix + "nine IN CNAME hop0", "hop0 IN CNAME hop1",
+	good := []string{published("alpha", 1), prefix + "none IN TXT nothing", published("two", 1), published("two", 2), prefix + "ttl 4000 IN TLSA 3 1 1 00",
+		"*.wild IN TLSA " + rdata(7), prefix + "alias IN CNAME _tlsa.other", "_tlsa.other IN TLSA 3 0 1 00", prefix + "away IN CNAME " + prefix + "alpha.other.example.",
+		prefix + "toexpired IN CNAME " + prefix + "alpha.expired.example.", prefix + "tounsigned IN CNAME " + prefix + "alpha.unsigned.example.",
+		prefix + "tonothing IN CNAME nothing", prefix + "loop IN CNAME " + prefix + "pool", prefix + "pool IN CNAME " + prefix + "loop",
+		"hop8 IN TLSA 3 1 1 00", prefix + "eight IN CNAME hop1", prefix + "nine IN CNAME hop0", "hop0 IN CNAME hop1",
 		"sub IN DNAME alpha.other.example."}
-	good = append(good, many(7, Prefix+"unused%d IN TXT x")...)
+	good = append(good, many(7, prefix+"unused%d IN TXT x")...)
 	for i := 1; i < 8; i++ {
 		good = append(good, fmt.Sprintf("hop%d IN CNAME hop%d", i, i+1))
 	}
-	good = append(good, many(16, Prefix+"sixteen IN TLSA 3 1 2 %0128X")...)
-	good = append(good, many(17, Prefix+"seventeen IN TLSA 3 1 1 %064X")...)
-	good = append(good, many(12, Prefix+"giant IN TLSA 3 0 0 %03000X")...)
-	good = append(good, many(3, Prefix+"large IN TLSA 3 0 0 %03000X")...)
+	good = append(good, many(16, prefix+"sixteen IN TLSA 3 1 2 %0128X")...)
+	good = append(good, many(17, prefix+"seventeen IN TLSA 3 1 1 %064X")...)
+	good = append(good, many(12, prefix+"giant IN TLSA 3 0 0 %03000X")...)
+	good = append(good, many(3, prefix+"large IN TLSA 3 0 0 %03000X")...)
 	one := []string{published("alpha", 1)}
 	d := testdns.New(t, testdns.Zone{Name: "good.example", Records: good},
-		testdns.Zone{Name: "other.example", Records: []string{published("alpha", 9), Prefix + "alpha.alpha IN TLSA 3 1 1 00"}},
+		testdns.Zone{Name: "other.example", Records: []string{published("alpha", 9), prefix + "alpha.alpha IN TLSA 3 1 1 00"}},
 		testdns.Zone{Name: "unsigned.example", Kind: testdns.Unsigned, Records: one}, testdns.Zone{Name: "expired.example", Kind: testdns.Expired, Records: one},
 		testdns.Zone{Name: "notyet.example", Kind: testdns.NotYet, Records: one}, testdns.Zone{Name: "forged.example", Kind: testdns.Forged, Records: one},
 		testdns.Zone{Name: "listed.example", Kind: testdns.ListedKey, Records: one}, testdns.Zone{Name: "stripped.example", Kind: testdns.Stripped, Records: one},
@@ -242,7 +246,7 @@ func TestRolloverUnderLoad(t *testing.T) {
 
 // What a server says of the name asked for is read as an answer whole, in any case of letters.
 func TestNames(t *testing.T) {
-	q, err := newQuestion(Prefix+"alpha.example.com.", typeTLSA, 1)
+	q, err := newQuestion(certbind.TLSAOwner("alpha.example.com"), typeTLSA, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

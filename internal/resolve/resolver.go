@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/certbind"
 )
 
 const (
@@ -60,7 +62,7 @@ func (r *Resolver) Handle(ctx context.Context, req []byte) []byte {
 
 // Lookup returns what DNS says of a machine.
 func (r *Resolver) Lookup(ctx context.Context, machine string) *Answer {
-	got, a := r.ask(ctx, Prefix+machine+".", typeTLSA)
+	got, a := r.ask(ctx, certbind.TLSAOwner(machine), typeTLSA)
 	if a.Outcome == Secure {
 		switch {
 		case len(got.records) > MaxRecords:

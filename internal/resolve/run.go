@@ -76,7 +76,7 @@ func Ask(c *Config, machine string, w io.Writer) (bool, error) {
 		return false, err
 	}
 	a := New(addr, c.log(os.Stderr)).Lookup(context.Background(), machine)
-	fmt.Fprintf(w, "%s%s. by %v: %v", Prefix, machine, addr, a.Outcome)
+	fmt.Fprintf(w, "%s by %v: %v", certbind.TLSAOwner(machine), addr, a.Outcome)
 	if a.Outcome == Secure || a.Outcome == Absent {
 		fmt.Fprintf(w, " for %v", a.TTL)
 	}
@@ -92,8 +92,9 @@ func Ask(c *Config, machine string, w io.Writer) (bool, error) {
 
 // presentation is a record as a zone file has it.
 func presentation(rdata []byte) string {
-	if len(rdata) < 3 {
-		return fmt.Sprintf("\\# %d %X", len(rdata), rdata)
+	r, err := certbind.ParseTLSA(rdata)
+	if err != nil {
+		return fmt.Sprintf("\\# %d %x", len(rdata), rdata) // RFC 3597
 	}
-	return fmt.Sprintf("%d %d %d %x", rdata[0], rdata[1], rdata[2], rdata[3:])
+	return r.String()
 }
