@@ -2,7 +2,8 @@
 // binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/protocol.md, which alone have the formats;
 // it knows no Noise beyond the 32 bytes of an X25519 public key.
 //
-// It opens no connection, and starts goroutines only to sign what a reload or rotation needs. Keys, certificates and lists come to it as bytes; the one thing that
+// It opens no connection, and starts goroutines only to sign: what a reload or rotation needs, and by a key outside of this
+// process (StatementSigner). Keys, certificates and lists come to it as bytes; the one thing that
 // it reads from disk, by crypto/x509, is the system's pool of CAs, where that is trusted for some names. It reads the
 // clock, unless it is given another, and tells a logger, if it is given one, what it signs and whom it verifies.
 //
@@ -93,6 +94,10 @@
 // clock say so. One that ends with the leaf is used to its end, since the next one would end no later; so is the
 // statement in hand if the key fails to sign. Statements are kept by account and attributes: at most 4096, and 16 of one
 // account, longest unused out first.
+//
+// The key may be outside of this process: a StatementSigner is told a statement's fields and builds the signed bytes itself.
+// What it returns is verified before it is used. No handshake of an account that has a statement waits for it: past half of
+// its life a statement is made anew beside them. Where there is none, a handshake waits no longer than it may.
 //
 // A reload with the certificates that are in force touches neither static key nor statements. Where there are others, and
 // when the static key is rotated, the statements of the last hour's accounts are signed first, while the old ones serve:

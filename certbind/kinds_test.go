@@ -85,8 +85,8 @@ func TestKeyKinds(t *testing.T) {
 	if got := certificateKeyKind(ca.Cert.Raw) + certificateKeyKind(nil) + publicKeyKind(nil); got != "" {
 		t.Errorf("got %q", got)
 	}
-	for _, kind := range []string{"DSA PRIVATE KEY", "TSS2 PRIVATE KEY", "OTHER PRIVATE KEY"} {
-		if _, err := parseKey(&pem.Block{Type: kind}); err == nil || !strings.Contains(err.Error(), "openssl") {
+	for kind, want := range map[string]string{"DSA PRIVATE KEY": "openssl", "TSS2 PRIVATE KEY": "give it to shared-altsd-signer", "OTHER PRIVATE KEY": "openssl"} {
+		if _, err := parseKey(&pem.Block{Type: kind}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

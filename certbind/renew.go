@@ -113,7 +113,7 @@ func (m *Machine) sign(kept *keptStatement, b *binding, c *Credential, now time.
 		NotBefore: now.Add(-backdate).Truncate(time.Second),
 		NotAfter:  earlier(now.Add(m.window), c.Leaf.NotAfter).Truncate(time.Second),
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), m.limits.proof)
+	ctx, cancel := context.WithTimeout(context.Background(), m.limits.signature)
 	defer cancel()
 	id := Identity{Certificates: c.Chain}
 	if id.Statement, id.Signature, made.err = c.Sign(ctx, &made.Statement); made.err != nil {

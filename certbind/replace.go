@@ -12,9 +12,10 @@ import (
 
 // limits are what the replacement of a key may take.
 type limits struct {
-	// proof is how long one signature may take, statements all that are in use, which signers make at a time.
-	proof, statements time.Duration
-	signers           int
+	// proof is how long the first signature may take, signature any other, statements all that are in use, which signers make
+	// at a time.
+	proof, signature, statements time.Duration
+	signers                      int
 }
 
 // MaxPreparation is how long Reload and RotateStatic take at most, about, however slow the key is.
@@ -22,7 +23,7 @@ const MaxPreparation = 2*time.Minute + 2*maxProof
 
 const maxProof = 30 * time.Second
 
-var usualLimits = limits{proof: maxProof, statements: 2 * time.Minute, signers: 4}
+var usualLimits = limits{proof: maxProof, signature: time.Minute, statements: 2 * time.Minute, signers: 4}
 
 // Reload puts credential and trust in force as one, with an empty cache. Where the certificates are those in force, static
 // key and statements stay. Else there is a fresh static key, and what was in force serves until the statements of accounts

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"sync"
 )
 
@@ -93,6 +94,15 @@ func AcceptableKey(key crypto.PublicKey) error { return acceptableKey(key, maxLe
 // ValidSignature reports whether a signature over a statement is that of the key.
 func ValidSignature(key crypto.PublicKey, statement, signature []byte) bool {
 	return validSignature(key, statement, signature)
+}
+
+// MachineNames returns the names under which a machine can go by a certificate: its DNS names that can name one; or, where it has
+// no alternative name of any kind, its only common name, which counts where DNS vouches for the machine.
+func MachineNames(cert *x509.Certificate) []string {
+	if cn := commonName(cert); cn != "" {
+		return []string{cn}
+	}
+	return machineNames(cert)
 }
 
 // ValidNames reports why no peer accepts machine, account and attributes of a statement. Of account and group names that hold

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509/pkix"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -236,6 +238,25 @@ func TestParseCertificates(t *testing.T) {
 	} {
 		if _, err := ParseCertificates(pem, s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// A machine for which DNS vouches may have a common name alone.
+func TestRule61MachineNames(t *testing.T) {
+	ca := newCA(t, testca.Options{})
+	twice := pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidCommonName, Value: alpha}, {Type: oidCommonName, Value: "b.test"}}}
+	for _, tc := range []struct {
+		want string
+		leaf testca.Leaf
+	}{
+		{alpha, testca.Leaf{Subject: pkix.Name{CommonName: "ALPHA.example.com"}}},
+		{"b.test", testca.Leaf{Subject: pkix.Name{CommonName: alpha}, Hosts: []string{"B.test", "*.b.test"}}},
+		{"", testca.Leaf{Subject: pkix.Name{CommonName: alpha}, IPs: []net.IP{{127, 0, 0, 1}}}},
+		{"", testca.Leaf{Subject: twice}},
+	} {
+		if got := strings.Join(MachineNames(issue(t, ca, tc.leaf).Cert), " "); got != tc.want {
+			t.Errorf("%q, want %q", got, tc.want)
 		}
 	}
 }

@@ -41,11 +41,17 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		f.RequireEKU, err = daemon.ParseOID(v)
 		return err
 	}
+	setKey := func(v string) error {
+		f.Key = v
+		return daemon.CheckKey(v)
+	}
 	return []cli.Option{
 		{Name: "credentials", Group: group, Value: cli.File(&f.Credentials),
 			Help: "PEM file with this machine's certificate chain and private key, in any order."},
-		{Name: "key", Group: group, Value: cli.File(&f.Key),
-			Help: "PEM file with the private key, if it is not in --credentials."},
+		{Name: "key", Group: group, Value: cli.Func("FILE|signer:PATH", setKey).CompleteFiles(),
+			Help: "PEM file with the private key, if it is not in --credentials; or 'signer:/run/shared-altsd-signer/socket', the " +
+				"socket of shared-altsd-signer, which has the key in a TPM or token and signs for this daemon. Then --credentials " +
+				"has certificates alone."},
 		{Name: "ca", Group: group, Repeat: true, Value: cli.Func("[NAMES=]FILE", addCA).CompleteFiles(),
 			Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
 				"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +

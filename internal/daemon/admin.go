@@ -98,6 +98,12 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 		},
 		AccountSource: service.AccountSource, Privileged: privileged,
 	}
+	if f := signerFault(credential, privileged); f != nil {
+		faults = append(faults, *f)
+	}
+	if path, ok := a.reloader.files.signerPath(); ok {
+		resp.Certificate.Signer = path
+	}
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -37,7 +38,14 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	leaf := l.credential.Leaf
 	fmt.Fprintf(w, "machine   %s\n", l.name)
 	fmt.Fprintf(w, "names     %s\n", strings.Join(leaf.DNSNames, " "))
-	fmt.Fprintf(w, "key       %v\n", leaf.PublicKeyAlgorithm)
+	fmt.Fprintf(w, "key       %v", leaf.PublicKeyAlgorithm)
+	if path, ok := f.signerPath(); ok {
+		fmt.Fprintf(w, ", with the signer at %s", path)
+		ctx, cancel := context.WithTimeout(context.Background(), proveSigner)
+		l.credential.Prove(ctx)
+		cancel()
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "serial    %x\n", leaf.SerialNumber)
 	fmt.Fprintf(w, "issuer    %q\n", leaf.Issuer.String())
 	fmt.Fprintf(w, "valid     %s to %s%s\n", leaf.NotBefore.UTC().Format(time.RFC3339),
@@ -51,6 +59,9 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	}
 	accepted = true
 	faults, soon := ownFaults(l.credential, l.name, l.trust, now)
+	if f := signerFault(l.credential, true); f != nil {
+		faults = append(faults, *f)
+	}
 	faults = append(faults, shortLife(leaf)...)
 	if f.MachineName == "" {
 		faults = append(faults, anotherHosts(leaf, hostFQDN())...)

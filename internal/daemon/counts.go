@@ -41,8 +41,10 @@ func (d *Daemon) state() metrics.State {
 	if r := d.denied.standing.Load(); r != nil {
 		refused = r.since
 	}
+	keyFails, _ := d.machine.Credential().Failure()
 	return metrics.State{
-		Denied: denied, DeniedRefusedSince: refused,
+		KeyFailsSince: keyFails,
+		Denied:        denied, DeniedRefusedSince: refused,
 		InFlightInitiator: s.InFlight[service.Initiator], InFlightResponder: s.InFlight[service.Responder],
 		WaitingInitiator: s.Waiting[service.Initiator], WaitingResponder: s.Waiting[service.Responder],
 		Connections: s.Connections, Streams: s.Streams,

@@ -177,6 +177,9 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 	rotate := time.NewTicker(d.config.StatementLifetime)
 	defer rotate.Stop()
 	polls, hangups := newSideline(ctx.Done(), d.reloader.poll), newSideline(ctx.Done(), d.hangup)
+	key := &signerWatch{machine: d.machine, log: d.log}
+	keys := newSideline(ctx.Done(), func() { key.look(time.Now()) })
+	keys.ask()
 	rotations := newSideline(ctx.Done(), func() { d.rotateStatic(ctx.Done()) })
 	var watchdog <-chan time.Time
 	if interval := systemd.WatchdogInterval(); interval > 0 {
@@ -197,6 +200,7 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 		case <-announce.C:
 			d.announcer.announce()
 			d.reloader.remember()
+			keys.ask()
 		case <-rotate.C:
 			rotations.ask()
 		case <-watchdog:

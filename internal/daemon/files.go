@@ -13,10 +13,12 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/signer"
 )
 
 // Files names all that is read from disk about certificates, with the rules that belong to it.
 type Files struct {
+	// Key is a file, or signer:PATH for a key that is not in this process.
 	Credentials, Key    string
 	CAs                 []CAFile
 	CRLs                []CRLFile
@@ -30,6 +32,9 @@ type Files struct {
 	StateDir string
 	// given is a PEM with key and chain that was handed over while the daemon ran, in the place of the first two.
 	given []byte
+	// signer has the key, nil until it was asked. What it said before is to do where sameKey is set.
+	signer  *signer.Client
+	sameKey bool
 }
 
 // A CAFile is a file of CA certificates, and the names that they may vouch for, none for any.
@@ -112,6 +117,9 @@ func (f *Files) credentialSource() string {
 }
 
 func (f *Files) loadCredential(l *loaded) (*certbind.Credential, error) {
+	if _, ok := f.signerPath(); ok {
+		return f.loadCertificates(l)
+	}
 	if f.given != nil {
 		c, err := certbind.ParseCredential(f.given, nil)
 		if err != nil {
@@ -197,7 +205,7 @@ type filesState struct{ credential, trust string }
 // state returns that of now.
 func (f *Files) state() filesState {
 	credential := []string{f.Credentials}
-	if f.Key != "" {
+	if _, elsewhere := f.signerPath(); f.Key != "" && !elsewhere {
 		credential = append(credential, f.Key)
 	}
 	trust := f.listFiles()

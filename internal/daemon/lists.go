@@ -19,6 +19,7 @@ type reloadRequest struct {
 	// acceptOlder are files of lists that may be older than before, forget the names of CAs, or files, whose lists may
 	// be gone.
 	acceptOlder, forget []string
+	polled              bool // it was not asked for: a file has changed
 }
 
 func sortedKeys(marks certbind.Marks) [][32]byte {

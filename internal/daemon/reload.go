@@ -97,7 +97,7 @@ func (r *reloader) poll() {
 	// What was handed over is not here any more to be tried again: who has the file does that.
 	retry := r.refused.files != nil && time.Since(r.refused.files.last) >= retryInterval
 	if atRest && (changed || retry) {
-		r.reload(reloadRequest{})
+		r.reload(reloadRequest{polled: true})
 	}
 }
 
@@ -161,6 +161,7 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 		// A file that changed since goes before what was handed over.
 		files.given = req.credential
 	}
+	files.sameKey = req.polled && !renewed
 	next, err := files.load(r.machine.Name())
 	switch {
 	case errors.Is(err, errChanging), err == nil && r.files.state() != state:

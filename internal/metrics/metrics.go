@@ -46,7 +46,8 @@ type State struct {
 	Connections, Streams                 int
 	Expiries                             []expiry.Item
 	ClockWrong                           bool
-	Signatures                           uint64 // statements signed
+	Signatures                           uint64    // statements signed
+	KeyFailsSince                        time.Time // since when the machine's key does not sign, zero if it does
 	VerifiedFull, VerifiedCached         uint64
 	VerifiedFailed                       uint64
 	CacheEntries                         int
@@ -236,6 +237,8 @@ func (s *Set) Write(w io.Writer, state State) error {
 
 	e.single("shared_altsd_statements_signed_total", "counter", "Statements signed with the machine's key.",
 		float64(state.Signatures))
+	e.single("shared_altsd_key_fails_since_seconds", "gauge",
+		"Since when the machine's key does not sign, seconds since 1970; 0 if it does.", since(state.KeyFailsSince))
 	e.family("shared_altsd_peer_verifications_total", "counter",
 		"Verifications of a peer's certificate and statement: full, cached (met before), or failed.")
 	e.sample("shared_altsd_peer_verifications_total", float64(state.VerifiedCached), label{"kind", "cached"})

@@ -110,7 +110,7 @@ func TestSet(t *testing.T) {
 	s.Reload(errors.New("no"), end)
 	s.Reload(nil, end)
 	expect(t, scrape(t, s, State{
-		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7,
+		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7, KeyFailsSince: end,
 		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true, Denied: 12, DeniedRefusedSince: end,
 		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotBefore: end.Add(-time.Hour), NotAfter: end},
 			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotBefore: end, NotAfter: end}},
@@ -148,6 +148,7 @@ func TestSet(t *testing.T) {
 		`shared_altsd_connections`:                                                        5,
 		`shared_altsd_streams`:                                                            6,
 		`shared_altsd_statements_signed_total`:                                            7,
+		`shared_altsd_key_fails_since_seconds`:                                            float64(end.Unix()),
 		`shared_altsd_peer_verifications_total{kind="full"}`:                              8,
 		`shared_altsd_peer_verifications_total{kind="cached"}`:                            9,
 		`shared_altsd_peer_verifications_total{kind="failed"}`:                            10,

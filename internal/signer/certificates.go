@@ -4,8 +4,6 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
@@ -147,35 +144,6 @@ func (c *certificates) parse(data []byte) (leaves []*leafCertificate, err error)
 			"that they were issued for", others)
 	}
 	return leaves, nil
-}
-
-var (
-	oidAlternativeName = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidCommonName      = asn1.ObjectIdentifier{2, 5, 4, 3}
-)
-
-// leafNames returns the names of machines that a certificate has: its DNS names, or where it has no alternative name of any
-// kind its only common name, as where DNS vouches for the machine.
-func leafNames(cert *x509.Certificate) (names []string) {
-	if slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidAlternativeName) }) {
-		for _, san := range cert.DNSNames {
-			names = append(names, ascii.Lower(san))
-		}
-		return names
-	}
-	for _, n := range cert.Subject.Names {
-		if s, ok := n.Value.(string); ok && n.Type.Equal(oidCommonName) {
-			names = append(names, ascii.Lower(s))
-		}
-	}
-	if len(names) > 1 {
-		return nil
-	}
-	return names
-}
-
-func hasName(cert *x509.Certificate, machine string) bool {
-	return slices.Contains(leafNames(cert), machine)
 }
 
 // openOwn opens a plain file that only root and this account may write; harm is what others could do.

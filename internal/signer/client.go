@@ -60,8 +60,8 @@ func (c *Client) Known() certbind.StatementSigner {
 // Close ends the connection to the signer.
 func (c *Client) Close() error { return c.signer.Close() }
 
-// hints say what to do about an answer without a value, where its own text does not.
-var hints = map[outcome]string{
+// endings say what the signer did that answers without a value; why, and what to do, is in its text.
+var endings = map[outcome]string{
 	notOurs:   "refuses the statement",
 	tooMany:   "makes no signature now",
 	keyFailed: "cannot sign",
@@ -85,11 +85,11 @@ func (c *Client) ask(ctx context.Context, r *request) ([]byte, error) {
 		return nil, fmt.Errorf("the signer at %s answers what cannot be read: run it and the daemon of one release: %w", c.path, err)
 	}
 	if a.outcome != done {
-		hint := hints[a.outcome]
-		if hint == "" {
-			hint = fmt.Sprintf("fails (%d)", a.outcome)
+		ending := endings[a.outcome]
+		if ending == "" {
+			ending = fmt.Sprintf("fails (%d)", a.outcome)
 		}
-		return nil, fmt.Errorf("the signer at %s %s: %s", c.path, hint, a.text)
+		return nil, fmt.Errorf("the signer at %s %s: %s", c.path, ending, a.text)
 	}
 	return a.value, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +25,8 @@ const (
 	maxSkew   = 10 * time.Minute
 	maxWindow = 24 * time.Hour
 
-	// maxSigning is how long one signature may take.
-	maxSigning = 30 * time.Second
+	// maxSigning is how long one signature may take, with its wait for others.
+	maxSigning = time.Minute
 
 	// quiet is how long the same is not said again.
 	quiet = 10 * time.Second
@@ -162,8 +163,8 @@ func (s *Signer) judge(st *certbind.Statement) error {
 	if err != nil {
 		return err
 	}
-	if !hasName(leaf, st.Machine) {
-		return fmt.Errorf("the statement is about a machine that is none of the names of the certificate (%.200q)", leafNames(leaf))
+	if names := certbind.MachineNames(leaf); !slices.Contains(names, st.Machine) {
+		return fmt.Errorf("the statement is about a machine that is none of the names of the certificate (%.200q)", names)
 	}
 	if err := st.ValidNames(); err != nil {
 		return err

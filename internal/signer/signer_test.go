@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -238,19 +236,6 @@ func TestRule61Certificates(t *testing.T) {
 	signs("no file", renewed, "")
 	signs("no file", old, "give the right path")
 	// A machine for which DNS vouches may have a common name alone.
-	for _, tc := range []struct {
-		want string
-		leaf testca.Leaf
-	}{
-		{alpha, testca.Leaf{Subject: pkix.Name{CommonName: "ALPHA.example.com"}}},
-		{"b.test", testca.Leaf{Subject: pkix.Name{CommonName: alpha}, Hosts: []string{"B.test"}}},
-		{"", testca.Leaf{Subject: pkix.Name{CommonName: alpha}, IPs: []net.IP{{127, 0, 0, 1}}}},
-		{"", testca.Leaf{Subject: pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidCommonName, Value: alpha}, {Type: oidCommonName, Value: "b.test"}}}}},
-	} {
-		if got := strings.Join(leafNames(testca.MustIssue(t, b.ca, tc.leaf).Cert), " "); got != tc.want {
-			t.Errorf("%q, want %q", got, tc.want)
-		}
-	}
 }
 
 // TestRule61Rate: beyond a burst so many signatures a second are made and no more, whoever asks; who waits too long is told.
