@@ -7,12 +7,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/safepath"
@@ -34,7 +31,7 @@ type certificates struct {
 	now  func() time.Time
 
 	mu     sync.Mutex
-	state  fileState // of the file when it was read
+	sum    [32]byte // of the file when it was read
 	leaves []*leafCertificate
 }
 
@@ -42,13 +39,6 @@ type leafCertificate struct {
 	*x509.Certificate
 	hash [32]byte
 	gone time.Time // since when it is not in the file; zero if it is
-}
-
-// A fileState tells one state of a file from another, without reading it.
-type fileState struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
 }
 
 // of returns the certificate of a hash, which is that of a leaf.
@@ -75,23 +65,17 @@ func (c *certificates) last() *x509.Certificate {
 	return slices.MaxFunc(c.leaves, func(a, b *leafCertificate) int { return a.NotAfter.Compare(b.NotAfter) }).Certificate
 }
 
-// look reads the file if it is another than before. On an error what was read stays.
+// look reads the file. On an error what was read before stays.
 func (c *certificates) look() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f, info, err := openOwn(c.path, "could have statements signed for another certificate")
+	data, _, err := safepath.ReadOwn(c.path, maxFile, "could have statements signed for another certificate")
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	st := info.Sys().(*syscall.Stat_t)
-	state := fileState{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
-	if state == c.state {
+	sum := sha256.Sum256(data)
+	if sum == c.sum && c.leaves != nil {
 		return nil
-	}
-	data, err := readAll(f, c.path)
-	if err != nil {
-		return err
 	}
 	leaves, err := c.parse(data)
 	if err != nil {
@@ -108,7 +92,7 @@ func (c *certificates) look() error {
 			leaves = append(leaves, old)
 		}
 	}
-	c.leaves, c.state = leaves, state
+	c.leaves, c.sum = leaves, sum
 	return nil
 }
 
@@ -144,56 +128,4 @@ func (c *certificates) parse(data []byte) (leaves []*leafCertificate, err error)
 			"that they were issued for", others)
 	}
 	return leaves, nil
-}
-
-// openOwn opens a plain file that only root and this account may write; harm is what others could do.
-func openOwn(path, harm string) (*os.File, os.FileInfo, error) {
-	real, err := safepath.File(path)
-	if err != nil {
-		return nil, nil, fileError(err)
-	}
-	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, nil, fileError(err)
-	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a plain file", path)
-	case info.Mode()&0o022 != 0:
-		err = fmt.Errorf("%s may be written by its group or everybody (mode %04o), who %s: 'chmod go-w %s'", path,
-			info.Mode().Perm(), harm, path)
-	case !safepath.Ours(info):
-		err = fmt.Errorf("%s belongs to uid %d, who %s: 'chown root %s', or to the signer's account", path, safepath.Owner(info),
-			harm, path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, info, nil
-}
-
-func readAll(f *os.File, path string) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes: this is not the file that was meant", path, maxFile)
-	}
-	if err != nil {
-		clear(data)
-		return nil, err
-	}
-	return data, nil
-}
-
-// fileError adds the cure to the two errors that everybody meets.
-func fileError(err error) error {
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%w: give the right path, or make the file", err)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w: let the signer (uid %d) read it", err, os.Geteuid())
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
 // A fileKey is a key in a file: for tests, and as the example of a Key.
@@ -14,20 +15,15 @@ type fileKey struct{ crypto.Signer }
 
 // OpenFile returns the key in a PEM file, which only root and this account may read and write; a group may read it.
 func OpenFile(path string) (Key, error) {
-	f, info, err := openOwn(path, "could put another key there")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info.Mode()&0o004 != 0 {
-		return nil, fmt.Errorf("%s holds a private key and may be read by everybody (mode %04o): 'chmod 0600 %s', and think of a new key",
-			path, info.Mode().Perm(), path)
-	}
-	data, err := readAll(f, path)
+	data, info, err := safepath.ReadOwn(path, maxFile, "could put another key there")
 	if err != nil {
 		return nil, err
 	}
 	defer clear(data)
+	if info.Mode()&0o004 != 0 {
+		return nil, fmt.Errorf("%s holds a private key and may be read by everybody (mode %04o): 'chmod 0600 %s', and think of a new key",
+			path, info.Mode().Perm(), path)
+	}
 	key, err := certbind.ParseKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
