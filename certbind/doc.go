@@ -56,6 +56,17 @@
 //     CertificateNotYetValid, MachineNameMismatch, CertificateUnacceptable, CertificateRevoked, RevocationUnknown)
 //  7. Signature of the statement. (StatementInvalid)
 //
+// # DNS in the place of CAs
+//
+// A CA of TrustConfig that is DANE gives names to DNS. The longest of all names that a machine is under, CAs' and DNS's,
+// decides who vouches for it (Trust.UnderDNS), so that neither a CA nor DNS can stand in for the other; the same name for
+// both, and a public suffix for DNS, are refused. Of such a machine steps 1 to 3 are as above. Then come the statement's
+// own window, the names, where a common name does if there is no subject alternative name at all, that the key is no trust
+// anchor's, and the statement's signature; not the leaf's time, its usages, its issuer or its chain. What is missing then is
+// an Answer: Verify returns an *Unresolved, the caller has DNS asked, by whatever it trusts in that, and hands the answer to
+// VerifyAnswered, which begins anew, by the trust of then. One record of usage 3 that matches is enough. A Peer by DNS has no
+// CA, and its certificate speaks for no host but the machine.
+//
 // No error holds text of the peer's but a machine name that has passed step 5, and object identifiers as digits and dots
 // of at most 64 bytes.
 //
@@ -79,9 +90,9 @@
 //
 // # The cache
 //
-// Successes, and only these, are kept under the SHA-256 of the whole identity: at most 4096, and 256 for one leaf,
-// oldest out first. A hit checks anew that the static key is the one that Noise authenticated now, and that the time
-// is within everything used: statement, certificates of the path, revocation lists. It parses no certificate and
+// Successes, and only these, are kept under the SHA-256 of the whole identity: at most 4096, and 256 for one leaf, or for
+// one machine under DNS, oldest out first. A hit checks anew that the static key is the one that Noise authenticated now,
+// and that the time is within everything used: statement, certificates of the path, revocation lists, DNS's answer. It parses no certificate and
 // verifies no signature. A reload puts a new, empty cache in force with the new trust, so nothing found under another
 // trust is used.
 //

@@ -69,11 +69,16 @@ func FuzzIdentity(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	byDNS := newTrust(f, TrustConfig{CAs: []CA{{Names: []string{"example.com"}, DANE: true}}})
 	f.Add(good)
 	f.Add(good[:100])
 	f.Add(sample)
 	f.Add([]byte{4, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		_, err := byDNS.verify(b, static, nil, fuzzNow)
+		if u, asks := err.(*Unresolved); err == nil || asks && u.Claimed.String() != "alice@"+alpha {
+			t.Fatalf("DNS was not asked, or about %v: %v", u, err)
+		}
 		o, err := trust.verify(b, static, nil, fuzzNow)
 		var refusal *reason.Error
 		switch {

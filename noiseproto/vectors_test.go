@@ -31,7 +31,8 @@ type vectorFile struct {
 	Accepted []accepted `json:"accepted"`
 	Negative []negative `json:"negative"`
 
-	Verification *verification `json:"verification"`
+	Verification *verification    `json:"verification"`
+	DNS          *dnsVerification `json:"dns"`
 }
 
 type vector struct {
@@ -402,6 +403,9 @@ func (f *vectorFile) makeMissing(t *testing.T) {
 	if f.Verification == nil {
 		f.Verification = newVerification(t)
 	}
+	if f.DNS == nil {
+		f.DNS = newDNSVerification(t)
+	}
 }
 
 // compute fills in all that follows and gives the file.
@@ -440,6 +444,7 @@ func (f *vectorFile) compute(t *testing.T) []byte {
 		c.Code, c.ByPeer, c.Answer = e.Code.String(), e.ByPeer, out
 	}
 	f.Verification.compute(t)
+	f.DNS.compute(t)
 	b, err := json.MarshalIndent(f, "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ const (
 	ShuttingDown
 	Internal
 	DeniedByPolicy
-	DNSUnknown // of newer daemons: this one does not send it yet, and knows what it means
+	DNSUnknown
 	OwnCertificate
 	numCodes
 )

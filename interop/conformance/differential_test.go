@@ -54,6 +54,7 @@ func TestDifferential(t *testing.T) {
 	}{
 		{"identity", 800, g.identityQuestion},
 		{"certificate", 200, g.certificateQuestion},
+		{"DNS", 500, g.dnsQuestion},
 		{"payload 2", 300, func() *question { return g.payloadQuestion(2) }},
 		{"payload 3", 300, func() *question { return g.payloadQuestion(3) }},
 		{"frames", 200, g.framesQuestion},
@@ -140,6 +141,8 @@ type question struct {
 	Now       float64  `json:"now,omitempty"`
 	Initiator bool     `json:"initiator,omitempty"`
 	Chunks    []string `json:"chunks,omitempty"`
+	// TLSA is what DNS says of the machine, nil if nothing.
+	TLSA *[]string `json:"tlsa,omitempty"`
 	policy
 
 	ours   verdict
@@ -153,6 +156,7 @@ type policy struct {
 	Domain  bool   `json:"domain_accounts,omitempty"`
 	StaleOK bool   `json:"stale_lists_accepted,omitempty"`
 	EKU     string `json:"require_eku,omitempty"`
+	DNS     bool   `json:"dns,omitempty"`
 }
 
 // A judge is the second implementation as a process.
@@ -209,9 +213,13 @@ func (g *generator) identityQuestion() *question {
 	return g.askIdentity(g.claim())
 }
 
-func (g *generator) askIdentity(c *claim) *question {
-	q := &question{Do: "identity", Identity: hex.EncodeToString(c.identity), Static: hex.EncodeToString(c.used[:]),
+func (g *generator) newQuestion(c *claim) *question {
+	return &question{Do: "identity", Identity: hex.EncodeToString(c.identity), Static: hex.EncodeToString(c.used[:]),
 		Now: g.seconds(), policy: c.policy, what: c.what, parser: c.parser, paths: c.paths}
+}
+
+func (g *generator) askIdentity(c *claim) *question {
+	q := g.newQuestion(c)
 	_, q.why = g.machines[c.policy].Verify(c.identity, c.used)
 	q.ours = verdictOf(q.why)
 	return q

@@ -40,7 +40,9 @@ type generator struct {
 
 	root   *testca.CA
 	leaves []leaf
-	extra  []*testca.CA // certificates that may be sent besides
+	// dnsLeaves are for which DNS may vouch and no CA does.
+	dnsLeaves []leaf
+	extra     []*testca.CA // certificates that may be sent besides
 }
 
 // A leaf is a certificate for the peer, with what must be sent besides.
@@ -56,6 +58,7 @@ type setup struct {
 	Trust      []trusted `json:"trust"`
 	Lists      []string  `json:"revocation_lists"`
 	Complete   []string  `json:"complete_lists"`
+	UnderDNS   []string  `json:"under_dns"`
 	Parameters struct {
 		Application []string  `json:"application_protocols"`
 		Record      []string  `json:"record_protocols"`
@@ -112,6 +115,8 @@ func newGenerator(t *testing.T, seed uint64) *generator {
 	}
 	g.makeLeaves(limited, outdated, oldRoot, unknown, namesake)
 	g.makeScoped(scoped, place)
+	g.makeDNSLeaves(limited)
+	g.setup.UnderDNS = dnsNames
 
 	cfg := certbind.TrustConfig{}
 	trust := func(ca *testca.CA, names ...string) {
@@ -156,13 +161,19 @@ func newGenerator(t *testing.T, seed uint64) *generator {
 
 	issued := must(g.root.Issue(testca.Leaf{Hosts: []string{"own.example.test"}}))
 	own := must(certbind.ParseCredential(issued.PEM(), nil))
+	cas := cfg.CAs
 	for _, p := range []policy{{}, {Domain: true}, {StaleOK: true}, {EKU: ownPurpose}} {
 		cfg.AllowDomainAccounts, cfg.CRLStaleOK, cfg.RequireEKU = p.Domain, p.StaleOK, nil
 		if p.EKU != "" {
 			cfg.RequireEKU = ownPurposeOID
 		}
-		g.machines[p] = must(certbind.NewMachine(certbind.MachineConfig{Credential: own, Name: "own.example.test",
-			Trust: must(certbind.NewTrust(cfg)), Now: func() time.Time { return g.now }}))
+		for _, p.DNS = range []bool{true, false} {
+			if cfg.CAs = cas; p.DNS {
+				cfg.CAs = append(slices.Clone(cas), certbind.CA{Names: dnsNames, DANE: true, Source: "DNS"})
+			}
+			g.machines[p] = must(certbind.NewMachine(certbind.MachineConfig{Credential: own, Name: "own.example.test",
+				Trust: must(certbind.NewTrust(cfg)), Now: func() time.Time { return g.now }}))
+		}
 		g.policies = append(g.policies, p)
 	}
 	return g
@@ -359,12 +370,16 @@ func (g *generator) begin(l leaf) *draft {
 	if end := l.Cert.NotAfter; c.NotAfter.After(end) {
 		c.NotAfter = end
 	}
+	if c.Machine == "" {
+		c.Machine = peerName
+	}
 	return &draft{claim{used: g.static, what: l.name, paths: l.paths}, c.Fields(), c.Certificates, c.Key}
 }
 
 // claim returns an identity with nothing, one thing or a few things wrong.
-func (g *generator) claim() *claim {
-	l := g.leaves[g.IntN(len(g.leaves))]
+func (g *generator) claim() *claim { return g.claimOf(g.leaves[g.IntN(len(g.leaves))]) }
+
+func (g *generator) claimOf(l leaf) *claim {
 	base := g.now.Truncate(time.Second)
 	g.now = base
 	if g.chance(4) {
@@ -382,7 +397,7 @@ func (g *generator) claim() *claim {
 		case 0:
 			d.fields[testclaim.Machine] = []byte(pick(g, peerName, "upper.example.test", "UPPER.example.test",
 				"a.wild.example.test", "*.wild.example.test", "localhost", "10.1.2.3", "other.example.test", limit, "a."+limit,
-				peerName+".", ""))
+				"dns."+limit, "a.dns."+limit, peerName+".", ""))
 		case 1:
 			d.fields[testclaim.Account] = []byte(pick(g, "bob", "Bob", "-a", "a@b", `a\b`, "@b", strings.Repeat("a", 64),
 				strings.Repeat("a", 65), strings.Repeat("a", 128), strings.Repeat("a", 129), "a\x00", "é", "_", "a$", ""))

@@ -16,10 +16,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from .frames import (ACCOUNT_UNACCEPTABLE, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID, CERTIFICATE_REVOKED,
-                     CERTIFICATE_UNACCEPTABLE, MACHINE_NAME_MISMATCH, MALFORMED, REVOCATION_UNKNOWN,
+                     CERTIFICATE_UNACCEPTABLE, DNS_UNKNOWN, MACHINE_NAME_MISMATCH, MALFORMED, REVOCATION_UNKNOWN,
                      STATEMENT_EXPIRED, STATEMENT_INVALID, UNKNOWN_CA, Refusal)
 from .wire import Reader, WireError, opaque8, opaque16, u8, u64
 
@@ -241,6 +241,14 @@ def _tlv(data, at):
     return tag, at, at + length
 
 
+def _encoded(data, number):
+    """The element of that number, with its header."""
+    at = 0
+    for _ in range(number):
+        at = _tlv(data, at)[2]
+    return data[at:_tlv(data, at)[2]]
+
+
 def _children(data):
     out, at = [], 0
     while at < len(data):
@@ -309,7 +317,9 @@ class Certificate:
             outer = _children(der[start:end])
             self.scheme = _signature_scheme(outer[1][1])
             tbs = _children(outer[0][1])
-            spki = tbs[6 if tbs[0][0] == 0xa0 else 5][1]
+            at = 6 if tbs[0][0] == 0xa0 else 5
+            spki = tbs[at][1]
+            self.spki_der = _encoded(outer[0][1], at)
             key_algorithm = _children(_children(spki)[0][1])[0][1]
             self.tbs = self.x.tbs_certificate_bytes
             self.signature = self.x.signature
@@ -421,14 +431,25 @@ class RevocationList:
 
 
 class Trust:
-    """What the verifier trusts. `cas` holds pairs of certificate and the names that it is limited to, or None."""
+    """What the verifier trusts. `cas` holds pairs of certificate and the names that it is limited to, or None;
+    `under_dns` the names that are given to DNS. `tlsa` is DNS: a function of a machine's name that returns the data of
+    its records, as a list, or None where that cannot be found out."""
 
-    def __init__(self, cas, lists=(), crl_stale_ok=False, require_eku=None, domain_accounts=False):
+    def __init__(self, cas, lists=(), crl_stale_ok=False, require_eku=None, domain_accounts=False, under_dns=(),
+                 tlsa=lambda machine: None):
         self.cas = [(c if isinstance(c, Certificate) else Certificate(c), names) for c, names in cas]
         self.lists = list(lists)
         self.crl_stale_ok = crl_stale_ok
         self.require_eku = require_eku
         self.domain_accounts = domain_accounts
+        self.under_dns = list(under_dns)
+        self.tlsa = tlsa
+
+    def is_under_dns(self, machine):
+        """The longest of all names that the machine's is equal to or under decides."""
+        def longest(names):
+            return max([len(n) for n in names if _under(machine, n)], default=-1)
+        return longest(self.under_dns) > longest([n for _, names in self.cas for n in names or []])
 
 
 _KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid,
@@ -534,39 +555,84 @@ def verify(data, noise_static, trust, now=None):
         raise Refusal(STATEMENT_INVALID, "the statement names another static key")
     if statement.leaf != hashlib.sha256(leaf.der).digest():
         raise Refusal(STATEMENT_INVALID, "the statement names another leaf")
+    if trust.is_under_dns(statement.machine.decode("latin-1")):
+        return verify_dns(identity, statement, leaf, trust, now)
     # 4. Window
     if now > leaf.not_after:
         raise Refusal(CERTIFICATE_EXPIRED, "the leaf has expired")
     if now < leaf.not_before:
         raise Refusal(CERTIFICATE_NOT_YET_VALID, "the leaf is not yet valid")
-    if not statement.not_before <= now <= statement.not_after:
-        raise Refusal(STATEMENT_EXPIRED, "now is outside the statement's window")
-    if statement.not_after - statement.not_before > MAX_WINDOW or statement.not_after > leaf.not_after:
-        raise Refusal(STATEMENT_EXPIRED, "the window is too long or outlives the leaf")
+    check_window(statement, now)
+    if statement.not_after > leaf.not_after:
+        raise Refusal(STATEMENT_EXPIRED, "the window outlives the leaf")
     # 5. Names
-    if not valid_machine(statement.machine):
-        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not valid")
-    machine = statement.machine.decode()
-    if machine not in [_ascii_lower(x) for x in leaf.sans(x509.DNSName)]:
-        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not in the certificate")
-    if not valid_account(statement.account, trust.domain_accounts):
-        raise Refusal(ACCOUNT_UNACCEPTABLE, "the account name")
-    attributes = statement.attribute_list()
-    check_attributes(attributes, trust.domain_accounts)
+    attributes = check_names(statement, [_ascii_lower(x) for x in leaf.sans(x509.DNSName)], trust)
     # 6. Chain
     check_leaf(leaf, trust)
-    find_path(leaf, chain[1:], trust, machine, now)
+    find_path(leaf, chain[1:], trust, statement.machine.decode(), now)
     # 7. The statement's signature
     if not verify_statement(leaf.key, identity.statement, identity.signature):
         raise Refusal(STATEMENT_INVALID, "the statement's signature is wrong")
     return Peer(statement, attributes, leaf)
 
 
+def check_window(statement, now):
+    if not statement.not_before <= now <= statement.not_after:
+        raise Refusal(STATEMENT_EXPIRED, "now is outside the statement's window")
+    if statement.not_after - statement.not_before > MAX_WINDOW:
+        raise Refusal(STATEMENT_EXPIRED, "the window is too long")
+
+
+def check_names(statement, names, trust):
+    """The names of the statement, of which the machine's has to be among names. Returns the attributes."""
+    if not valid_machine(statement.machine):
+        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not valid")
+    if statement.machine.decode() not in names:
+        raise Refusal(MACHINE_NAME_MISMATCH, "the machine name is not in the certificate")
+    if not valid_account(statement.account, trust.domain_accounts):
+        raise Refusal(ACCOUNT_UNACCEPTABLE, "the account name")
+    attributes = statement.attribute_list()
+    check_attributes(attributes, trust.domain_accounts)
+    return attributes
+
+
+def verify_dns(identity, statement, leaf, trust, now):
+    """Section 5.7, from step 4 on."""
+    check_window(statement, now)
+    names = [_ascii_lower(x) for x in leaf.sans(x509.DNSName)]
+    if leaf.extension(x509.SubjectAlternativeName) is None:
+        common = leaf.x.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names = [_ascii_lower(c.value) for c in common] if len(common) == 1 else []
+    attributes = check_names(statement, names, trust)
+    check_no_anchor(leaf, trust)
+    if not verify_statement(leaf.key, identity.statement, identity.signature):
+        raise Refusal(STATEMENT_INVALID, "the statement's signature is wrong")
+    records = trust.tlsa(statement.machine.decode())
+    if records is None or len(records) > 16:
+        raise Refusal(DNS_UNKNOWN, "what DNS says of the machine cannot be found out")
+    if not any(tlsa_matches(r, leaf) for r in records):
+        raise Refusal(UNKNOWN_CA, "DNS has no record of the certificate")
+    return Peer(statement, attributes, leaf)
+
+
+def tlsa_matches(record, leaf):
+    """Whether the data of a record are usable and match."""
+    usage, selector, matching, data = record[0], record[1], record[2], record[3:]
+    selected = {0: leaf.der, 1: leaf.spki_der}.get(selector)
+    if usage != 3 or selected is None or not data:
+        return False
+    return data == {0: selected, 1: hashlib.sha256(selected).digest(), 2: hashlib.sha512(selected).digest()}.get(matching)
+
+
+def check_no_anchor(leaf, trust):
+    if any(leaf.spki == ca.spki for ca, _ in trust.cas):
+        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key is that of a trust anchor")
+
+
 def check_leaf(leaf, trust):
     if leaf.is_ca:
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf is a CA")
-    if any(leaf.spki == ca.spki for ca, _ in trust.cas):
-        raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key is that of a trust anchor")
+    check_no_anchor(leaf, trust)
     usage = leaf.extension(x509.KeyUsage)
     if usage is None or not usage.digital_signature:
         raise Refusal(CERTIFICATE_UNACCEPTABLE, "the leaf's key usage")

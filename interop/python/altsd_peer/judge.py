@@ -3,11 +3,12 @@
 The first line says what is trusted and what the application speaks, byte strings in hexadecimal, as in docs/vectors.md:
 
     {"trust": [{"certificate": HEX, "names": []}], "revocation_lists": [HEX], "complete_lists": [HEX],
-     "parameters": {...}}
+     "under_dns": [NAME], "parameters": {...}}
 
 Each line after it has "do" and what that needs; the answer's "code" is 0 where all is well:
 
-    identity    identity, static, now, and true for what is set of domain_accounts, stale_lists_accepted; require_eku
+    identity    identity, static, now, and true for what is set of domain_accounts, stale_lists_accepted, dns (the names of
+                under_dns are under DNS); require_eku; tlsa, what DNS says of the machine, absent if nothing
     payload2    payload, static, now: what an initiator does with the payload of message 2 after its decryption
     payload3    payload, static, now: what a responder does with that of message 3
     frames      chunks, a list: what a responder (initiator: true, an initiator that has sent message 1) does with these
@@ -38,17 +39,21 @@ class Judge:
         self.cas = [(Certificate(bytes.fromhex(ca["certificate"])), ca["names"] or None) for ca in setup["trust"]]
         self.lists = [RevocationList(bytes.fromhex(x)) for x in setup["revocation_lists"]]
         self.lists += [RevocationList(bytes.fromhex(x), complete=True) for x in setup["complete_lists"]]
+        self.under_dns = setup["under_dns"]
         self.parameters = parameters(setup["parameters"])
         self.static = KeyPair.generate()
         self.policies = {}
         self.kinds = {f.__name__: f for f in (self.identity, self.payload2, self.payload3, self.frames)}
 
     def trust(self, case):
-        key = tuple(case.get(k) for k in ("domain_accounts", "stale_lists_accepted", "require_eku"))
+        key = tuple(case.get(k) for k in ("domain_accounts", "stale_lists_accepted", "require_eku", "dns"))
         if key not in self.policies:
             eku = ObjectIdentifier(key[2]) if key[2] else None
-            self.policies[key] = Trust(self.cas, self.lists, bool(key[1]), eku, bool(key[0]))
-        return self.policies[key]
+            self.policies[key] = Trust(self.cas, self.lists, bool(key[1]), eku, bool(key[0]),
+                                       self.under_dns if key[3] else ())
+        trust, records = self.policies[key], case.get("tlsa")
+        trust.tlsa = lambda machine: None if records is None else [bytes.fromhex(r) for r in records]
+        return trust
 
     def identity(self, case):
         verify(bytes.fromhex(case["identity"]), bytes.fromhex(case["static"]), self.trust(case), case["now"])

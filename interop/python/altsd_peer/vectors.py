@@ -230,17 +230,22 @@ class Vector:
         f.end()
 
 
-def check_verification(f, now):
-    """Yields, for each case of the group, what does not match, or None."""
+def check_verification(f, now, dns=False):
+    """Yields, for each case of the group, what does not match, or None. The group dns has machines under DNS."""
     cas = [(ca.hex("certificate"), ca.get("names") or None) for ca in f.items("trust")]
     lists = [RevocationList(bytes.fromhex(x)) for x in f.get("revocation_lists")]
-    lists += [RevocationList(bytes.fromhex(x), complete=True) for x in f.get("complete_lists")]
+    if not dns:
+        lists += [RevocationList(bytes.fromhex(x), complete=True) for x in f.get("complete_lists")]
+    under_dns = f.get("under_dns") if dns else []
     static = f.hex("static_public")
     for case in f.items("cases"):
         policy = {option: case.get(name) for name, option in (
             ("domain_accounts", "domain_accounts"), ("stale_lists_accepted", "crl_stale_ok")) if name in case.data}
         if "require_eku" in case.data:
             policy["require_eku"] = ObjectIdentifier(case.get("require_eku"))
+        if dns:
+            records = [bytes.fromhex(x) for x in case.get("tlsa")] if "tlsa" in case.data else None
+            policy.update(under_dns=under_dns, tlsa=lambda machine, records=records: records)
         name = case.get("name")
         try:
             try:
@@ -298,9 +303,10 @@ def check_file(path):
                 wrong.append("%s: %s: %s" % (f.where, type(err).__name__, err))
     verifications = 0
     try:
-        for text in check_verification(top.sub("verification"), now):
-            verifications += 1
-            wrong += [text] if text else []
+        for group in ("verification", "dns"):
+            for text in check_verification(top.sub(group), now, group == "dns"):
+                verifications += 1
+                wrong += [text] if text else []
         top.end()
     except Mismatch as err:
         wrong.append(str(err))

@@ -130,7 +130,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual(wrong, [])
         self.assertGreaterEqual(count, 4)
         self.assertGreater(negative, 100)
-        self.assertGreater(verifications, 150)
+        self.assertGreater(verifications, 250)
 
     def test_a_changed_or_new_field_is_noticed(self):
         with open(VECTORS) as f:
@@ -140,6 +140,7 @@ class Vectors(unittest.TestCase):
             data = json.loads(text)
             data["vectors"] = data["vectors"][:1]
             data["accepted"], data["negative"], data["verification"]["cases"] = [], [], []
+            data["dns"]["cases"] = []
             at = data["vectors"][0]
             for step in path[:-1]:
                 at = at[step]
