@@ -21,6 +21,8 @@
 //	            wait-3 --message 3--> read, Verify, Authorize, check choice, Split,
 //	                                  write status 0, result                               --> done
 //
+// Where Verify returns an *certbind.Unresolved, Feed stops there, without a word to the peer, and Resume goes on with Verify.
+//
 // # Checks, and what each defends against
 //
 //   - Magic byte by byte, then version, type, length, before any of a body is stored or room is made for it: memory
@@ -45,6 +47,8 @@
 //   - The identity is verified against that very key, so a captured identity is worthless without its static key.
 //   - The initiator writes message 3 only after all of message 2 has passed, target included: a wrong responder never
 //     learns who called. The responder's identity can be learned by anyone who can connect.
+//   - While the verifier waits for what only DNS can say, nothing is written, given out or taken: bytes that are fed then end
+//     the handshake, and what it goes on with is dropped with everything else when it ends.
 //   - Each thing that the initiator chose must have been offered; RPC versions are checked on both sides. Offer and
 //     choice are authenticated by the handshake, so nobody between the two can narrow them.
 //   - The initiator's result is withheld until status 0, and the responder's until status 0 is written.

@@ -59,6 +59,8 @@ type Handshake struct {
 	decapsulation *mlkem.DecapsulationKey768 // initiator, until message 2
 	pending       *Result                    // initiator, until the status
 	result        *Result
+	unresolved    *certbind.Unresolved   // while the verifier needs an answer
+	resume        func() ([]byte, error) // goes on with it
 	sent          int
 	received      int
 }
@@ -156,14 +158,18 @@ func (h *Handshake) Start() ([]byte, error) {
 // Feed takes bytes from the peer in any segmentation. consumed says how many of in belong to the handshake: all,
 // unless it ends inside in; what is left then belongs to the record protocol. out holds frames to send; with an error
 // it holds at most one status frame for the peer, which the caller may send or not. After Feed, Done reports whether
-// there is a result. Any error is final, is a *reason.Error, and comes again from each later call. Feed keeps nothing
-// of in.
+// there is a result, and Unresolved whether the handshake is to be resumed before the rest of in is fed. Any error is
+// final, is a *reason.Error, and comes again from each later call. Feed keeps nothing of in.
 func (h *Handshake) Feed(in []byte) (consumed int, out []byte, err error) {
 	if h.state == stateStart {
 		out, err = h.fail(reason.Errorf(reason.Internal, "bytes of the peer's came before the handshake was started"))
 		return 0, out, err
 	}
-	for consumed < len(in) && h.state < stateDone {
+	if h.unresolved != nil {
+		out, err = h.fail(reason.Errorf(reason.Internal, "bytes of the peer's were fed to a handshake that was to be resumed"))
+		return 0, out, err
+	}
+	for consumed < len(in) && h.state < stateDone && h.unresolved == nil {
 		n, body, whole, err := h.reader.read(in[consumed:], h.checkHeader)
 		consumed += n
 		h.received += n
@@ -197,7 +203,7 @@ func (h *Handshake) Completes(in []byte) bool {
 // Want returns how many bytes complete the header, or the body behind it, that is being read; 0 if nothing is awaited.
 // Who reads no more than that from a connection before each Feed takes no byte that belongs to the record protocol.
 func (h *Handshake) Want() int {
-	if h.state == stateStart || h.state >= stateDone {
+	if h.state == stateStart || h.state >= stateDone || h.unresolved != nil {
 		return 0
 	}
 	return h.reader.want()
@@ -304,24 +310,6 @@ func (h *Handshake) take(body []byte) (reply []byte, err error) {
 	default: // checkHeader lets no other frame through
 		return h.takeMessage3(body)
 	}
-}
-
-// verify proves whom the peer's static key speaks for. It must be called only after ReadMessage succeeded: only then is
-// the key authenticated, and copied here.
-func (h *Handshake) verify(identity []byte) (*certbind.Peer, error) {
-	peer, err := h.verifier.Verify(identity, [32]byte(h.noise.PeerStatic()))
-	if err != nil {
-		return nil, err
-	}
-	if peer == nil {
-		return nil, reason.Errorf(reason.Internal, "the verifier named no peer")
-	}
-	if h.authorize != nil {
-		if err := h.authorize(peer); err != nil {
-			return nil, err
-		}
-	}
-	return peer, nil
 }
 
 // mayTalk asks whether the two may talk by the protocol that they chose.

@@ -2,7 +2,10 @@ package noiseproto
 
 // The initiator's side of the handshake, docs/protocol.md, section 7.1.
 
-import "github.com/shared-altsd/shared-altsd/internal/reason"
+import (
+	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/reason"
+)
 
 // writeMessage1 writes
 //
@@ -32,7 +35,7 @@ func (h *Handshake) writeMessage1() (frame []byte, err error) {
 //
 //	-> s, se, psk               payload: identity, choice
 //
-// so that a wrong responder never learns who called.
+// so that a wrong responder never learns who called. Where DNS is to be asked, that is by Resume.
 func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 	payload, _, _, err := h.noise.ReadMessage(make([]byte, 0, len(body)), body)
 	if err != nil {
@@ -50,11 +53,12 @@ func (h *Handshake) takeMessage2(body []byte) (frame []byte, err error) {
 	if err := h.setPSK(psk); err != nil {
 		return nil, err
 	}
-	peer, err := h.verify(m.identity)
-	if err != nil {
-		return nil, err
-	}
-	offer, err := parseOffer(m.offer)
+	return h.verify(m.identity, func(peer *certbind.Peer) ([]byte, error) { return h.writeMessage3(peer, m.offer) })
+}
+
+// writeMessage3 answers message 2 of a peer who is proved and the one that the application wants.
+func (h *Handshake) writeMessage3(peer *certbind.Peer, encodedOffer []byte) (frame []byte, err error) {
+	offer, err := parseOffer(encodedOffer)
 	if err != nil {
 		return nil, err
 	}

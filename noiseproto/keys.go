@@ -83,4 +83,5 @@ func (h *Handshake) wipe() {
 	}
 	h.noise, h.dh, h.static, h.decapsulation = nil, nil, nil, nil
 	h.reader, h.pending, h.offer = frameReader{}, nil, nil
+	h.unresolved, h.resume = nil, nil
 }

@@ -5,6 +5,8 @@ package noiseproto
 import (
 	"crypto/mlkem"
 
+	"github.com/flynn/noise"
+	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -55,7 +57,7 @@ func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
 //
 //	-> s, se, psk               payload: identity, choice
 //
-// and, if all is well, answers with status 0.
+// and, if all is well, answers with status 0; where DNS is to be asked, by Resume.
 func (h *Handshake) takeMessage3(body []byte) (frame []byte, err error) {
 	payload, k1, k2, err := h.noise.ReadMessage(make([]byte, 0, len(body)), body)
 	if err != nil {
@@ -65,11 +67,12 @@ func (h *Handshake) takeMessage3(body []byte) (frame []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	peer, err := h.verify(m.identity)
-	if err != nil {
-		return nil, err
-	}
-	c, err := parseChoice(m.choice)
+	return h.verify(m.identity, func(peer *certbind.Peer) ([]byte, error) { return h.accept(peer, m.choice, k1, k2) })
+}
+
+// accept answers message 3 of a peer who is proved.
+func (h *Handshake) accept(peer *certbind.Peer, encodedChoice []byte, k1, k2 *noise.CipherState) (frame []byte, err error) {
+	c, err := parseChoice(encodedChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func (h *session) acquire(ctx context.Context) error {
 	var sendAway func()
 	if h.role == Responder {
 		var once sync.Once // either place may be wanted
-		sendAway = func() { once.Do(h.sentAway) }
+		sendAway = func() { once.Do(h.sendAway) }
 	}
 	take := func(g *handshakeGate, key gateKey) (*place, error) {
 		if !h.hurried || h.impatient { // who is impatient does not wait
@@ -116,8 +116,12 @@ func (h *session) acquire(ctx context.Context) error {
 
 // giveWay ends the session because its place was wanted.
 func (h *session) giveWay() *failure {
-	return h.end(asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
-		"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.Grace)))
+	return h.end(h.gaveWay())
+}
+
+func (h *session) gaveWay() *failure {
+	return asFailure(reason.Errorf(reason.Overloaded, "the handshake gave its place to one that waited, "+
+		"since the peer had not proved who he is within %v; raise the limit if there are so many", h.srv.gate.Grace))
 }
 
 // inTurn does what takes the processor, and waits for nothing, when it is the account's turn, and returns its error.

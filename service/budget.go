@@ -21,6 +21,8 @@ const (
 	unprovenRate  = 300_000
 	unprovenSaved = 600_000
 	costMessage1  = 700
+	// costClaim is for the signature of a statement that anybody can have made, which is verified twice where DNS is to vouch.
+	costClaim = 700
 
 	costConnection = 200
 	costHandover   = 40 // a request with a descriptor

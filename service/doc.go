@@ -30,6 +30,7 @@
 //	identity.go    which account the caller is, or whom his socket makes of him
 //	start.go       the start request: each field is honoured, relayed or refused
 //	target.go      whom a client is content with, as the check that noiseproto makes before it sends message 3
+//	dns.go         the wait for what DNS says of the peer's machine, where that vouches for it
 //	admit.go       what a session takes up of its account's share: a stream, a turn, and
 //	gate.go        a place among the handshakes under way, and limits.go what else an account may hold
 //	budget.go      what work and junk cost an account of the processor (package fair); while none is done, key pairs
@@ -40,7 +41,7 @@
 //	logging.go     the line in the log, and loglimit.go how many an account gets
 //
 // A connection that stands is judged again: watch.go is the stream by which an application presents its connections (package
-// standing has the record), watchbounds.go how many may be watched, standing.go what judges them, and when.
+// standing has the record), watchbounds.go how many may be watched, standing.go what judges them, rejudge.go when.
 //
 // server.go has the configuration, the start and the stop of it all, socket.go the places where it is reached. The
 // section of docs/audit.md on one handshake names the functions on this way, and those of the packages below.

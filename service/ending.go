@@ -141,7 +141,7 @@ func (h *session) end(f *failure) *failure {
 	if f == nil {
 		h.srv.budget.Credit(h.share, handshakeOK)
 		if h.role == Responder {
-			h.srv.unproven.Credit(h.share, costMessage1)
+			h.srv.unproven.Credit(h.share, costMessage1+h.claims)
 		}
 	}
 	asked := !h.began.IsZero() && h.state != waiting
@@ -153,6 +153,7 @@ func (h *session) end(f *failure) *failure {
 	if asked || !f.outside && f.tell != reason.ShuttingDown {
 		h.srv.audit.finish(h.record())
 	}
-	h.judged.identity = nil // as large as the peer made it, and the session may linger
+	// As large as the peer, or its zone, made it, and the session may linger.
+	h.judged.identity, h.answer, h.half = nil, nil, half{}
 	return f
 }

@@ -197,7 +197,7 @@ func (t *taker) carry(h *session, message []byte, fd int) (*altspb.HandshakerRes
 		}
 		if resp.GetResult() != nil {
 			if h.outdated() { // since the step, by as long as the connection had no room
-				if err := h.inTurn(h.permitAgain); err != nil {
+				if err := h.answering(t.ctx, h.permitAgain); err != nil {
 					clear(resp.Result.GetKeyData())
 					return nil, nil, err
 				}

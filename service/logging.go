@@ -38,6 +38,7 @@ type Record struct {
 	Socket   string            // label or path of the socket that gave the account out; empty if the user database did
 	Peer     string            // account@machine, empty unless verified
 	PeerCA   *x509.Certificate // that vouched for the peer, a trusted one; nil unless verified. It is shared: not to be changed
+	DNS      bool              // DNS vouched for the peer
 	Serial   string            // of the peer's certificate, in hexadecimal, as above
 	Issuer   string            // the same, bounded
 	Near     netip.AddrPort    // the connection's end on this machine
@@ -78,10 +79,10 @@ func (h *session) record() Record {
 		r.Rule, r.Would = h.judged.verdict.Rule, accepted && h.judged.verdict.Would
 	}
 	if h.peer != nil {
-		r.Peer, r.PeerCA, r.machine = h.peer.String(), h.peer.CA, h.peer.Machine
+		r.Peer, r.PeerCA, r.DNS, r.machine = h.peer.String(), h.peer.CA, h.peer.DNS, h.peer.Machine
 		if leaf := h.peer.Leaf; leaf != nil {
 			r.Serial, r.Issuer = bounded(fmt.Sprintf("%x", leaf.SerialNumber), maxSerial), bounded(leaf.Issuer.String(), maxIssuer)
-			if len(leaf.DNSNames) > 0 {
+			if len(leaf.DNSNames) > 0 && !r.DNS {
 				r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
 			}
 		}
@@ -210,6 +211,9 @@ func (r *Record) attrs() []slog.Attr {
 	attrs = append(attrs, slog.String("peer", r.Peer))
 	if r.Serial != "" {
 		attrs = append(attrs, slog.String("peer_serial", r.Serial), slog.String("peer_issuer", r.Issuer))
+	}
+	if r.DNS {
+		attrs = append(attrs, slog.String("verified_by", "dns"))
 	}
 	attrs = append(attrs, slog.String("reason", r.Reason))
 	if !r.stands {

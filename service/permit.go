@@ -27,11 +27,11 @@ type judgement struct {
 	verdict  policy.Verdict
 }
 
-// Verify is the session's own noiseproto.Verifier.
+// Verify is the session's own noiseproto.Verifier, by what DNS has said so far.
 func (h *session) Verify(identity []byte, static [32]byte) (*certbind.Peer, error) {
 	_, generation := h.srv.inForce()
 	h.judged = judgement{generation: generation, trust: h.srv.cfg.Machine.Trust(), identity: identity, static: static}
-	return h.srv.cfg.Machine.Verify(identity, static)
+	return h.srv.cfg.Machine.VerifyAnswered(identity, static, h.answer)
 }
 
 // authorize notes the peer for the log before it judges.
@@ -71,29 +71,26 @@ func (h *session) permitAgain() error {
 	if !h.outdated() {
 		return nil
 	}
-	service := h.judged.service
-	p, err := h.Verify(h.judged.identity, h.judged.static)
+	before := h.judged
+	p, err := h.Verify(before.identity, before.static)
 	if err != nil {
+		h.judged = before // so that it stays outdated, where DNS is to be asked first
 		return err
 	}
 	if err := h.authorize(p); err != nil {
 		return err
 	}
-	return h.permit(p, service)
+	return h.permit(p, before.service)
 }
 
-// release returns what goes out with the result of a handshake that is done. If the peer may not have one after all, that is a
-// responder's refusal in the place of status 0; an initiator's peer has said the last word.
-func (h *session) release(out []byte) ([]byte, error) {
-	err := h.permitAgain()
-	if err == nil {
-		return out, nil
-	}
+// withhold wipes the result of a handshake that is done, of which the peer may not have one after all, and returns what goes
+// out instead: a responder's refusal in the place of status 0; an initiator's peer has said the last word.
+func (h *session) withhold(err error) []byte {
 	h.hs.Result().Wipe()
 	if h.role == Initiator {
-		return nil, err
+		return nil
 	}
-	return noiseproto.StatusFrame(asFailure(err).tell), err
+	return noiseproto.StatusFrame(asFailure(err).tell)
 }
 
 // knowGroups asks for the caller's account again if the policy in force names local groups that it was not looked up for.
@@ -167,13 +164,17 @@ func policyPeer(p *certbind.Peer) (policy.Peer, error) {
 	for _, n := range p.Leaf.DNSNames {
 		out.Names = append(out.Names, ascii.Lower(n))
 	}
+	out.Key = sha256.Sum256(p.Leaf.RawSubjectPublicKeyInfo)
+	if p.DNS { // its certificate says what it likes, which may deny it something, and let it nothing
+		out.Certificates = []policy.Certificate{policyCertificate(p.Leaf)}
+		return out, nil
+	}
 	for _, u := range p.Leaf.ExtKeyUsage {
 		out.EKUs = append(out.EKUs, u.OID().String())
 	}
 	for _, u := range p.Leaf.UnknownExtKeyUsage {
 		out.EKUs = append(out.EKUs, u.String())
 	}
-	out.Key = sha256.Sum256(p.Leaf.RawSubjectPublicKeyInfo)
 	for i, c := range p.Path {
 		if i == len(p.Path)-1 {
 			break // the trusted CA

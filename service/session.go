@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -47,7 +48,14 @@ type session struct {
 	hurried bool // a step that would have to wait is not made (errWouldWait)
 	paid    bool // for message 1
 
-	sentAway func() // what is done when the place has to be given up
+	sentAway func()                                  // what is done when the place has to be given up
+	wanted   atomic.Bool                             // it has to be
+	cut      atomic.Pointer[context.CancelCauseFunc] // of a question to DNS that is waited for
+
+	half   half             // of a step that waits for DNS
+	answer *certbind.Answer // DNS's, about the peer's machine
+	asked  int              // questions to DNS
+	claims int              // paid for them
 
 	refusal *failure // a responder's answer to message 1, when that is whole
 	frame   []byte   // a responder's status frame for the peer, not given out yet
@@ -89,8 +97,8 @@ func (h *session) setTimer(d time.Duration) {
 // due reports whether the timer, as it is set now, has fired.
 func (h *session) due() bool { return h.timer != nil && !time.Now().Before(h.until) }
 
-// errWouldWait says that a step was not made, and left no trace, because it would have had to wait: for the user
-// database, message 1's budget, a place, a signature, or a turn.
+// errWouldWait says that a step was not made because it would have had to wait: for the user database, message 1's budget,
+// a place, a signature, a turn, or DNS. It left no trace but in session.half.
 var errWouldWait = errors.New("the step would have to wait")
 
 // step answers one request: the response with the result is the last. An error is the session's end; the caller tells
@@ -291,21 +299,18 @@ func (h *session) feed(ctx context.Context, in []byte) (*altspb.HandshakerResp, 
 	if err := h.knowGroups(ctx); err != nil {
 		return nil, err
 	}
-	var n int
-	var out []byte
-	err := h.inTurn(func() (err error) {
-		n, out, err = h.hs.Feed(in)
-		if err == nil && h.hs.Done() {
-			out, err = h.release(out)
-		}
-		return err
-	})
+	err := h.answering(ctx, func() error { return h.advance(in) })
 	if err == errWouldWait {
 		return nil, err
 	}
+	n, out := h.half.n, h.half.out
+	h.half = half{}
 	h.received += n
 	h.hear()
 	if err != nil {
+		if h.hs.Done() {
+			out = h.withhold(err)
+		}
 		if h.tells() {
 			h.frame = out
 		}

@@ -297,3 +297,22 @@ func TestDenyWhereTheFileIsLost(t *testing.T) {
 	denies("mallory", false)
 	denies("eve", true)
 }
+
+// deny --cert takes a certificate that signed itself by its key: whoever has that makes others, with other serial numbers.
+func TestDenyCertPattern(t *testing.T) {
+	ca := testca.MustCA(t, testca.Options{Name: "Example CA"})
+	issued, self := testca.MustIssue(t, ca, testca.Leaf{}), testca.MustIssue(t, ca, testca.Leaf{SelfSigned: true})
+	for name, c := range map[string]struct {
+		of   *testca.Issued
+		want string
+	}{
+		"a CA's":      {issued, fmt.Sprintf(`cert=%x:"CN=Example CA"`, issued.Cert.SerialNumber)},
+		"self-signed": {self, fmt.Sprintf("key=%x", sha256.Sum256(self.Cert.RawSubjectPublicKeyInfo))},
+	} {
+		file := filepath.Join(t.TempDir(), "cert.pem")
+		write(t, file, c.of.PEM())
+		if got, err := certPattern(file); got != c.want || err != nil {
+			t.Errorf("%s: %s, %v, want %s", name, got, err, c.want)
+		}
+	}
+}
