@@ -41,7 +41,7 @@
 //	logging.go     the line in the log, and loglimit.go how many an account gets
 //
 // A connection that stands is judged again: watch.go is the stream by which an application presents its connections (package
-// standing has the record), watchbounds.go how many may be watched, standing.go what judges them, rejudge.go when.
+// standing has the record), watchbounds.go how many may be watched, standing.go what judges them, rejudge.go when, standingdns.go what DNS says of them since.
 //
 // server.go has the configuration, the start and the stop of it all, socket.go the places where it is reached. The
 // section of docs/audit.md on one handshake names the functions on this way, and those of the packages below.

@@ -40,10 +40,11 @@ type watches struct {
 
 	mu        sync.Mutex
 	calls     map[*watchCall]struct{}
-	passes    map[share]*pass // by watchCall.stream
-	judging   bool            // keepJudging runs
-	next      time.Time       // the earliest end of a certificate
-	armed     time.Time       // when keepJudging looks next; zero while it does
+	passes    map[share]*pass  // by watchCall.stream
+	judging   bool             // keepJudging runs
+	next      time.Time        // the earliest end of a certificate
+	armed     time.Time        // when keepJudging looks next; zero while it does
+	askers    map[share]*asker // of machines under DNS
 	ended     map[string]uint64
 	kept      map[string]uint64
 	unwatched uint64
@@ -52,7 +53,7 @@ type watches struct {
 func newWatches(connections int) watches {
 	return watches{records: newTally[share](standingPerAccount, standingInAll),
 		streams: newTally[share](max(1, connections/4), standingInAll), sooner: make(chan struct{}, 1),
-		calls: make(map[*watchCall]struct{}), passes: make(map[share]*pass),
+		calls: make(map[*watchCall]struct{}), passes: make(map[share]*pass), askers: make(map[share]*asker),
 		ended: make(map[string]uint64), kept: make(map[string]uint64)}
 }
 
@@ -129,11 +130,11 @@ func (s *Server) standingRecord(c *watchCall, r *standing.Record, f finding) Rec
 	out := Record{Time: time.Now(), Role: Responder, ID: r.ID, Local: local.Account + "@" + s.cfg.Machine.Name(), UID: c.caller.UID,
 		PID: c.caller.PID, Program: c.caller.Program, Peer: peer.Account + "@" + peer.Machine, Serial: peer.Certificates[0].Serial,
 		Reason: reason.Of(f.err).String(), Detail: f.err.Error(), Rule: f.rule, Would: f.would, stands: true, machine: peer.Machine,
-		share: c.share}
+		DNS: r.Path.DNS != nil, share: c.share}
 	if local.Direction == policy.Out {
 		out.Role = Initiator
 	}
-	if len(peer.Names) > 0 {
+	if len(peer.Names) > 0 && !out.DNS {
 		out.machine = peer.Names[0]
 	}
 	return out
@@ -161,6 +162,9 @@ func (h *session) standing(id string, service string) *altspb.Standing {
 	}
 	r := standing.Record{ID: id, Leaf: sha256.Sum256(h.peer.Leaf.Raw), Path: h.peer.VerifiedPath(),
 		Connection: policy.Connection{Direction: h.role.direction(), Account: h.me.account.Name, Service: service, Peer: p}}
+	if h.peer.DNS {
+		r.Until = h.peer.NotAfter
+	}
 	record, err := r.Encode()
 	if err != nil {
 		h.srv.watches.countUnwatched(1)

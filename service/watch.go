@@ -275,13 +275,23 @@ func (c *watchCall) apply(id uint64, record string, r *standing.Record, f findin
 		c.endings = append(c.endings, said{ending(id, r, f.err), true})
 		return
 	}
-	w.noted, w.until = f.err != nil, never
-	if !f.until.IsZero() {
-		w.until = f.until.Unix()
-		c.next = min(c.next, w.until)
-		c.srv.watches.until(f.until)
+	w.noted = f.err != nil
+	switch {
+	case r.Path.DNS != nil:
+		c.askWhenDue(id, &w, r)
+	case f.until.IsZero():
+		w.until = never
+	default:
+		c.due(&w, f.until)
 	}
 	c.records[id] = w
+}
+
+// due has a connection judged at a time.
+func (c *watchCall) due(w *watched, at time.Time) {
+	w.until = at.Unix()
+	c.next = min(c.next, w.until)
+	c.srv.watches.until(at)
 }
 
 // judgeAgain judges the connections once more, or those that are due. It runs beside the connection.

@@ -6,6 +6,7 @@
 package standing
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -26,6 +27,7 @@ type Record struct {
 	Connection policy.Connection
 	Leaf       [32]byte      // SHA-256 of the peer's certificate
 	Path       certbind.Path // of Connection.Peer.Machine
+	Until      time.Time     // where DNS vouched for the peer, when it is to be asked again
 }
 
 const (
@@ -33,8 +35,10 @@ const (
 	MaxSize = 1024
 
 	version    = 1
+	versionDNS = 2 // of a peer for whom DNS vouched
 	idSize     = 8
 	hashSize   = 32
+	longHash   = 64
 	endSize    = 8
 	maxEnd     = 253402300799 // 9999-12-31T23:59:59Z
 	maxAccount = 128
@@ -59,11 +63,19 @@ func (r *Record) Encode() ([]byte, error) {
 	if len(groups) > MaxSize || len(p.Names) > maxList || len(p.EKUs) > maxList {
 		return nil, ErrTooLarge
 	}
-	if len(p.Certificates) != len(r.Path.Certs) || p.Machine != r.Path.Machine {
+	byDNS, certs := r.Path.DNS != nil, len(r.Path.Certs)
+	if byDNS {
+		certs++ // the leaf, which nobody has issued
+	}
+	if len(p.Certificates) != certs || byDNS && certs != 1 || p.Machine != r.Path.Machine {
 		return nil, errors.New("the path is not that of the peer")
 	}
 	var w wire.Writer
-	w.U8(version)
+	if byDNS {
+		w.U8(versionDNS)
+	} else {
+		w.U8(version)
+	}
 	w.U8(byte(c.Direction))
 	w.Put("id", id, idSize)
 	w.Opaque8("local account", []byte(c.Account), 1, maxAccount)
@@ -82,6 +94,9 @@ func (r *Record) Encode() ([]byte, error) {
 	}
 	w.Put("leaf", r.Leaf[:], hashSize)
 	w.Put("key", p.Key[:], hashSize)
+	if byDNS {
+		return r.encodeDNS(&w)
+	}
 	w.U8(byte(len(r.Path.Certs)))
 	for i, cert := range r.Path.Certs {
 		w.Opaque8("serial", cert.Serial, 0, maxSerial)
@@ -90,6 +105,11 @@ func (r *Record) Encode() ([]byte, error) {
 		w.Put("end", binary.BigEndian.AppendUint64(nil, uint64(cert.NotAfter.Unix())), endSize)
 	}
 	w.Put("CA", p.CAName[:], hashSize)
+	return checked(&w)
+}
+
+// checked returns what was written, if it is a record.
+func checked(w *wire.Writer) ([]byte, error) {
 	b, err := w.Bytes()
 	if err == nil {
 		_, err = Decode(b) // a name in a certificate may be anything
@@ -106,8 +126,9 @@ func Decode(b []byte) (*Record, error) {
 		return nil, ErrTooLarge
 	}
 	r := wire.NewReader(b)
-	if v := r.U8("version"); v != version {
-		r.Fail(fmt.Errorf("its version is %d, and this daemon knows %d", v, version))
+	v := r.U8("version")
+	if v != version && v != versionDNS {
+		r.Fail(fmt.Errorf("its version is %d, and this daemon knows %d and %d", v, version, versionDNS))
 	}
 	rec := new(Record)
 	c, p := &rec.Connection, &rec.Connection.Peer
@@ -123,26 +144,12 @@ func Decode(b []byte) (*Record, error) {
 	p.Names, p.EKUs = list(r, "names"), list(r, "purposes")
 	copy(rec.Leaf[:], r.Take("leaf", hashSize))
 	copy(p.Key[:], r.Take("key", hashSize))
-	n := int(r.U8("certificates"))
-	if n < 1 || n > maxCerts {
-		r.Fail(fmt.Errorf("it has %d certificates", n))
-	}
 	rec.Path.Machine = p.Machine
-	for i := 0; i < n && r.Err() == nil; i++ {
-		var cert certbind.PathCert
-		var named policy.Certificate
-		cert.Serial = r.Opaque8("serial", 0, maxSerial)
-		if len(cert.Serial) > 0 && cert.Serial[0] == 0 {
-			r.Fail(errors.New("a serial number has a leading zero"))
-		}
-		copy(named.Issuer[:], r.Take("issuer", hashSize))
-		copy(cert.IssuerKey[:], r.Take("issuer's key", hashSize))
-		cert.NotAfter = end(r)
-		named.Serial = digits(cert.Serial)
-		rec.Path.Certs, p.Certificates = append(rec.Path.Certs, cert), append(p.Certificates, named)
-		p.CAKey = cert.IssuerKey
+	if v == versionDNS {
+		decodeDNS(r, rec)
+	} else {
+		decodePath(r, rec)
 	}
-	copy(p.CAName[:], r.Take("CA", hashSize))
 	if err := r.End(); err != nil {
 		return nil, err
 	}
@@ -159,6 +166,70 @@ func Decode(b []byte) (*Record, error) {
 		}
 	}
 	return rec, nil
+}
+
+// decodePath reads the certificates up to a CA, and the CA.
+func decodePath(r *wire.Reader, rec *Record) {
+	p := &rec.Connection.Peer
+	n := int(r.U8("certificates"))
+	if n < 1 || n > maxCerts {
+		r.Fail(fmt.Errorf("it has %d certificates", n))
+	}
+	for i := 0; i < n && r.Err() == nil; i++ {
+		var cert certbind.PathCert
+		var named policy.Certificate
+		cert.Serial, named.Serial = serial(r)
+		copy(named.Issuer[:], r.Take("issuer", hashSize))
+		copy(cert.IssuerKey[:], r.Take("issuer's key", hashSize))
+		cert.NotAfter = end(r)
+		rec.Path.Certs, p.Certificates = append(rec.Path.Certs, cert), append(p.Certificates, named)
+		p.CAKey = cert.IssuerKey
+	}
+	copy(p.CAName[:], r.Take("CA", hashSize))
+}
+
+// encodeDNS writes, behind what both kinds of record have, what there is of a certificate for which DNS vouched.
+func (r *Record) encodeDNS(w *wire.Writer) ([]byte, error) {
+	leaf, dns := r.Connection.Peer.Certificates[0], r.Path.DNS
+	if dns.Cert != r.Leaf || dns.Key != r.Connection.Peer.Key {
+		return nil, errors.New("the digests are not those of the peer's certificate")
+	}
+	digits := leaf.Serial
+	if len(digits)%2 == 1 {
+		digits = "0" + digits
+	}
+	serial, err := hex.DecodeString(digits)
+	if err != nil {
+		return nil, fmt.Errorf("the serial number: %w", err)
+	}
+	w.Opaque8("serial", bytes.TrimLeft(serial, "\x00"), 0, maxSerial)
+	w.Put("issuer", leaf.Issuer[:], hashSize)
+	w.Put("leaf's SHA-512", dns.Cert512[:], longHash)
+	w.Put("key's SHA-512", dns.Key512[:], longHash)
+	w.Put("until", binary.BigEndian.AppendUint64(nil, uint64(r.Until.Unix())), endSize)
+	return checked(w)
+}
+
+func decodeDNS(r *wire.Reader, rec *Record) {
+	p := &rec.Connection.Peer
+	var leaf policy.Certificate
+	_, leaf.Serial = serial(r)
+	copy(leaf.Issuer[:], r.Take("issuer", hashSize))
+	p.Certificates = []policy.Certificate{leaf}
+	dns := &certbind.Prints{Cert: rec.Leaf, Key: p.Key}
+	copy(dns.Cert512[:], r.Take("leaf's SHA-512", longHash))
+	copy(dns.Key512[:], r.Take("key's SHA-512", longHash))
+	rec.Path.DNS = dns
+	rec.Until = end(r)
+}
+
+// serial reads a serial number, as bytes and as policies write it.
+func serial(r *wire.Reader) (b []byte, written string) {
+	b = r.Opaque8("serial", 0, maxSerial)
+	if len(b) > 0 && b[0] == 0 {
+		r.Fail(errors.New("a serial number has a leading zero"))
+	}
+	return b, digits(b)
 }
 
 // end reads the end of a certificate, which is after 1970 and no later than the year 9999.

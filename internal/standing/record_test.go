@@ -3,6 +3,7 @@ package standing
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"math/big"
@@ -36,9 +37,23 @@ func record(certs int) *Record {
 	return r
 }
 
+// recordDNS makes one of a peer for whom DNS vouched.
+func recordDNS() *Record {
+	r := record(0)
+	p := &r.Connection.Peer
+	p.CAName, p.EKUs = [32]byte{}, nil
+	p.Certificates = []policy.Certificate{{Serial: "a01", Issuer: hash("CN=self")}}
+	r.Path.DNS = &certbind.Prints{Cert: r.Leaf, Key: p.Key, Cert512: sha512.Sum512([]byte("leaf")), Key512: sha512.Sum512([]byte("key"))}
+	r.Until = time.Unix(1800000000, 0)
+	return r
+}
+
 func TestRecord(t *testing.T) {
-	for certs := 1; certs <= 4; certs++ {
+	for certs := range 5 {
 		r := record(certs)
+		if certs == 0 {
+			r = recordDNS()
+		}
 		b, err := r.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -94,6 +109,23 @@ func TestRecordBounds(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for name, change := range map[string]func(*Record){
+		"another certificate's digests": func(r *Record) { r.Leaf[0] ^= 1 },
+		"another key's":                 func(r *Record) { r.Path.DNS.Key[0] ^= 1 },
+		"a path beside":                 func(r *Record) { r.Path.Certs = record(1).Path.Certs },
+		"no certificate":                func(r *Record) { r.Connection.Peer.Certificates = nil },
+		"two certificates": func(r *Record) {
+			r.Connection.Peer.Certificates = append(r.Connection.Peer.Certificates, policy.Certificate{})
+		},
+		"a serial that is none": func(r *Record) { r.Connection.Peer.Certificates[0].Serial = "x" },
+		"until before 1970":     func(r *Record) { r.Until = time.Unix(-1, 0) },
+	} {
+		r := recordDNS()
+		change(r)
+		if b, err := r.Encode(); err == nil {
+			t.Errorf("by DNS, %s: encoded, %d bytes", name, len(b))
+		}
+	}
 	if _, err := Decode(make([]byte, MaxSize+1)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a record that is too large: %v", err)
 	}
@@ -107,6 +139,11 @@ func FuzzRecord(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	b, err := recordDNS().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := Decode(b)
 		if err != nil {
