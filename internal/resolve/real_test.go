@@ -196,6 +196,96 @@ func TestRule59Zones(t *testing.T) {
 	}
 }
 
+// systemd-resolved validates with DNSSEC=yes, and vouches for nobody with DNSSEC=no, as Debian has it.
+func TestRule59SystemdResolved(t *testing.T) {
+	kinds := map[string]testdns.Kind{"signed": testdns.Signed, "unsigned": testdns.Unsigned, "expired": testdns.Expired, "notyet": testdns.NotYet,
+		"forged": testdns.Forged, "listed": testdns.ListedKey, "stripped": testdns.Stripped, "foreign": testdns.OtherParent}
+	var zones []testdns.Zone
+	for name, kind := range kinds {
+		zones = append(zones, testdns.Zone{Name: name + ".example", Kind: kind, Records: []string{published("alpha", 1),
+			prefix + "alias IN CNAME " + prefix + "alpha.signed.example."}})
+	}
+	for _, dnssec := range []string{"yes", "no"} {
+		t.Run(dnssec, func(t *testing.T) {
+			d := testdns.New(t, zones...)
+			d.StartResolved(t, dnssec)
+			r := in(d, testdns.Resolved)
+			want, probe := map[string]Outcome{"alpha.signed.example": Secure, "alias.signed.example": Secure, "beta.signed.example": Absent,
+				"alpha.unsigned.example": Unsigned, "alias.unsigned.example": Unsigned, "alpha.expired.example": Bogus,
+				"alpha.notyet.example": Bogus, "alpha.forged.example": Bogus, "alpha.listed.example": Bogus, "alpha.stripped.example": Bogus,
+				"alpha.foreign.example": Bogus}, Secure
+			if dnssec == "no" {
+				probe = Unsigned
+				for machine := range want {
+					want[machine] = Unsigned
+				}
+			}
+			for machine, outcome := range want {
+				if a := r.Lookup(t.Context(), machine); a.Outcome != outcome || outcome == Secure && shown(a) != rdata(1) {
+					t.Errorf("%s: %v, %q, %q, want %v", machine, a.Outcome, shown(a), a.Detail, outcome)
+				}
+			}
+			if p := r.check(t.Context()); p.Outcome != probe {
+				t.Errorf("the probe: %+v, want %v", p, probe)
+			}
+		})
+	}
+}
+
+// A forwarder that does not validate and sets AD all the same, as dnsmasq passes on what it hears, is asked only if an administrator
+// has named it, or says by trust-ad that he believes it: that it stands in a resolv.conf at an address of loopback is not enough.
+func TestRule59ForgedAD(t *testing.T) {
+	d := testdns.New(t, testdns.Zone{Name: "forged.example", Kind: testdns.Forged, Records: []string{published("alpha", 1)}})
+	const forger = "127.0.0.4:53"
+	p, _, err := d.Listen("udp", forger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	go func() {
+		for buf := make([]byte, maxUDP); ; {
+			n, from, err := p.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			c, err := d.Dial(t.Context(), "udp", testdns.Careless)
+			if err != nil {
+				return
+			}
+			c.SetDeadline(time.Now().Add(testprog.Patience))
+			c.Write(buf[:n])
+			if n, err = c.Read(buf); err == nil && n > 3 {
+				buf[3] |= 0x20 // AD
+				p.WriteTo(buf[:n], from)
+			}
+			c.Close()
+		}
+	}()
+	for _, tt := range []struct {
+		given, conf string
+		asked       bool
+	}{
+		{"", "nameserver 127.0.0.4\n", false}, {"127.0.0.4:5300", "", false}, {"", "nameserver 127.0.0.4\noptions trust-ad\n", true}, {"127.0.0.4", "", true},
+	} {
+		var given netip.AddrPort
+		if tt.given != "" {
+			if given, err = ParseResolver(tt.given); err != nil {
+				t.Fatal(err)
+			}
+		}
+		addr, err := Choose(given, testprog.Write(t, filepath.Join(t.TempDir(), "resolv.conf"), []byte(tt.conf)))
+		if (err == nil) != tt.asked {
+			t.Errorf("%q, %q: %v", tt.given, tt.conf, err)
+		}
+		if err == nil && in(d, addr.String()).Lookup(t.Context(), "alpha.forged.example").Outcome != Secure {
+			t.Errorf("%q, %q: who is named is not believed", tt.given, tt.conf)
+		}
+	}
+	if a := in(d, testdns.Resolver).Lookup(t.Context(), "alpha.forged.example"); a.Outcome != Bogus {
+		t.Errorf("one that validates: %+v", a)
+	}
+}
+
 // A key is replaced while daemons ask: each answer has one of the sets that were published.
 func TestRolloverUnderLoad(t *testing.T) {
 	sets := []string{rdata(1), rdata(1) + ", " + rdata(2), rdata(2)}

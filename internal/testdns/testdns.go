@@ -58,6 +58,7 @@ type DNS struct {
 	knot     *testprog.Process
 	resolver *testprog.Process
 	careless *testprog.Process
+	resolved *testprog.Process // nil without StartResolved
 }
 
 // Need skips a test without root or the programs.
@@ -66,7 +67,13 @@ func Need(t testing.TB) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for a network of its own: run make test as root")
 	}
-	for _, p := range []string{"knotd", "knotc", "unbound", "unbound-control", "dnssec-signzone", "dnssec-keygen"} {
+	need(t, "knotd", "knotc", "unbound", "unbound-control", "dnssec-signzone", "dnssec-keygen")
+}
+
+// need skips a test without these programs.
+func need(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("%v: make test, as root, installs it on Debian", err)
 		}
@@ -82,7 +89,7 @@ func New(t testing.TB, zones ...Zone) *DNS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, p := range []*testprog.Process{d.careless, d.resolver, d.knot} {
+		for _, p := range []*testprog.Process{d.resolved, d.careless, d.resolver, d.knot} {
 			if p != nil {
 				p.Kill()
 			}
