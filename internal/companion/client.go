@@ -20,6 +20,10 @@ import (
 
 // A Client is the daemon's end. Its methods are safe for concurrent use.
 type Client struct {
+	// Window bounds the requests that are with the companion at a time, those that nobody waits for any more among them: what is
+	// over it waits here, and costs nothing when it is given up. It is set before the first call.
+	Window int
+
 	path, protocol string
 	unit           string // what cures name
 	ctx            context.Context
@@ -32,7 +36,7 @@ type Client struct {
 // NewClient returns the Client of the companion at a socket, which speaks protocol, such as "shared-altsd resolve 1". It connects
 // when it is asked.
 func NewClient(path, protocol string) *Client {
-	c := &Client{path: path, protocol: protocol}
+	c := &Client{Window: 64, path: path, protocol: protocol}
 	name, _, _ := strings.Cut(strings.TrimPrefix(protocol, "shared-altsd "), " ")
 	c.unit = "shared-altsd-" + name
 	c.ctx, c.stop = context.WithCancel(context.Background())
@@ -93,16 +97,20 @@ func (c *Client) try(ctx context.Context, req []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, wait, err := l.add()
-	if err != nil {
-		return nil, err
-	}
-	defer l.drop(id)
 	select {
-	case l.out <- outgoing{ctx, appendFrame(nil, id, req)}:
+	case l.window <- struct{}{}:
 	case <-l.ended:
 		return nil, errEnded
 	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	id, wait := l.add()
+	select {
+	case l.out <- outgoing{ctx, id, appendFrame(nil, id, req)}:
+	case <-l.ended:
+		return nil, errEnded
+	case <-ctx.Done():
+		l.done(id)
 		return nil, ctx.Err()
 	}
 	select {
@@ -181,7 +189,8 @@ func (c *Client) connect() (*link, error) {
 		}
 		return nil, err
 	}
-	l := &link{conn: conn, out: make(chan outgoing), ended: make(chan struct{}), waiting: map[uint32]chan<- []byte{}}
+	l := &link{conn: conn, out: make(chan outgoing), ended: make(chan struct{}), window: make(chan struct{}, c.Window),
+		asked: map[uint32]chan<- []byte{}}
 	forget := context.AfterFunc(c.ctx, func() { conn.Close() })
 	go func() {
 		defer forget()
@@ -220,49 +229,51 @@ func others(dir string) bool {
 
 // A link is one connection.
 type link struct {
-	conn  net.Conn
-	out   chan outgoing
-	ended chan struct{} // closed when nothing more comes
+	conn   net.Conn
+	out    chan outgoing
+	ended  chan struct{} // closed when nothing more comes
+	window chan struct{} // a place for each of asked
 
-	mu      sync.Mutex
-	last    uint32 // the id given last
-	waiting map[uint32]chan<- []byte
+	mu    sync.Mutex
+	last  uint32                   // the id given last
+	asked map[uint32]chan<- []byte // what has no answer yet, whether somebody waits for it or not
 }
 
 // outgoing is a frame on its way, for as long as somebody waits for its answer.
 type outgoing struct {
 	ctx   context.Context
+	id    uint32
 	frame []byte
 }
 
-// maxWaiting bounds the calls of a connection that wait.
-const maxWaiting = 4096
-
-// add returns the id of another call, and where its answer comes.
-func (l *link) add() (uint32, <-chan []byte, error) {
+// add returns the id of another call, which has a place, and where its answer comes.
+func (l *link) add() (uint32, <-chan []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiting) >= maxWaiting {
-		return 0, nil, fmt.Errorf("%d calls wait already", maxWaiting)
-	}
 	for {
 		l.last++
-		if _, taken := l.waiting[l.last]; l.last != helloID && !taken {
+		if _, taken := l.asked[l.last]; l.last != helloID && !taken {
 			break
 		}
 	}
 	wait := make(chan []byte, 1)
-	l.waiting[l.last] = wait
-	return l.last, wait, nil
+	l.asked[l.last] = wait
+	return l.last, wait
 }
 
-func (l *link) drop(id uint32) {
+// done gives the place of a call back, and returns where its answer is to go: nil if nothing was asked by that id.
+func (l *link) done(id uint32) chan<- []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.waiting, id)
+	wait := l.asked[id]
+	if wait != nil {
+		delete(l.asked, id)
+		<-l.window
+	}
+	return wait
 }
 
-// read hands out the answers until the connection ends. One that nobody waits for any more is dropped.
+// read hands out the answers until the connection ends, or one comes to nothing that was asked.
 func (l *link) read(r *bufio.Reader) {
 	defer close(l.ended)
 	defer l.conn.Close()
@@ -271,12 +282,11 @@ func (l *link) read(r *bufio.Reader) {
 		if err != nil {
 			return
 		}
-		l.mu.Lock()
-		if wait := l.waiting[id]; wait != nil {
-			delete(l.waiting, id)
-			wait <- answer
+		wait := l.done(id)
+		if wait == nil {
+			return
 		}
-		l.mu.Unlock()
+		wait <- answer
 	}
 }
 
@@ -286,6 +296,7 @@ func (l *link) write() {
 		select {
 		case o := <-l.out:
 			if o.ctx.Err() != nil {
+				l.done(o.id)
 				continue
 			}
 			if _, err := l.conn.Write(o.frame); err != nil {

@@ -87,8 +87,8 @@ func TestCalls(t *testing.T) {
 	if _, err := c.Call(t.Context(), make([]byte, MaxBody+1)); err == nil || !strings.Contains(err.Error(), "at most 16384") {
 		t.Errorf("a request that is too large: %v", err)
 	}
-	if n := len(c.made.link.waiting); n != 0 {
-		t.Errorf("%d calls still wait", n)
+	if n, m := len(c.made.link.asked), len(c.made.link.window); n != 0 || m != 0 {
+		t.Errorf("%d calls and %d places are left", n, m)
 	}
 }
 
@@ -182,12 +182,14 @@ func TestRestart(t *testing.T) {
 	must(t, c, "again")
 }
 
-// While the companion has enough to do the next request waits, unread; a call that is given up takes no place of the client's.
+// While the companion has enough to do the next request waits, and no account has all of it. What was given up does not keep it from
+// what is wanted: of that it has no more than the client's window.
 func TestInFlight(t *testing.T) {
 	path := filepath.Join(testprog.Dir(t), "socket")
-	var now, most atomic.Int32
+	var now, most, all atomic.Int32
 	hold := make(chan struct{})
-	serve(t, &Server{InFlight: 2, Handle: func(ctx context.Context, req []byte) []byte {
+	serve(t, &Server{InFlight: 4, Handle: func(ctx context.Context, req []byte) []byte {
+		all.Add(1)
 		n := now.Add(1)
 		defer now.Add(-1)
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
@@ -196,6 +198,7 @@ func TestInFlight(t *testing.T) {
 		return echo(ctx, req)
 	}}, path)
 	c := client(t, path)
+	c.Window = 8
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
 	for range 50 {
@@ -205,18 +208,45 @@ func TestInFlight(t *testing.T) {
 			}
 		})
 	}
-	for now.Load() < 2 {
+	for now.Load() < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	calls.Wait()
-	if n := len(c.made.link.waiting); n != 0 {
-		t.Errorf("%d calls that were given up still have a place", n)
-	}
 	close(hold)
 	must(t, c, "after them")
-	if n := most.Load(); n != 2 {
-		t.Errorf("%d requests at a time, want 2", n)
+	if most.Load() != 3 || all.Load() > 9 {
+		t.Errorf("%d requests at a time, want 3; %d in all, want 9 at most", most.Load(), all.Load())
+	}
+}
+
+// A client that does not read its answers is not read.
+func TestAnswersNotTaken(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	var all atomic.Int32
+	serve(t, &Server{InFlight: 8, Handle: func(context.Context, []byte) []byte {
+		all.Add(1)
+		return make([]byte, MaxBody)
+	}}, path)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	conn.Write(appendFrame(nil, helloID, []byte(protocol)))
+	frames := bytes.Repeat(appendFrame(nil, 5, []byte{2}), 1000)
+	for range 1000 {
+		if _, err := conn.Write(frames); err != nil {
+			break
+		}
+	}
+	if all.Load() > 1000 { // what the kernel's buffers hold, and six more
+		t.Errorf("%d requests were worked on", all.Load())
+	}
+	conn.Close()
+	if _, err := client(t, path).Call(t.Context(), []byte("x")); err != nil {
+		t.Errorf("when it is gone: %v", err)
 	}
 }
 
@@ -249,6 +279,24 @@ func TestBrokenFrames(t *testing.T) {
 	must(t, c, "after")
 	if n := strings.Count(log.String(), "a connection was closed"); n != 6 {
 		t.Errorf("%d lines, want 6:\n%s", n, log)
+	}
+}
+
+// A companion that answers what nobody asked is left.
+func TestAnswerToNothing(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go testnet.ServeEach(l, func(c net.Conn) {
+		c.SetDeadline(time.Now().Add(testprog.Patience))
+		c.Write(appendFrame(appendFrame(nil, helloID, []byte(protocol)), 4711, []byte("x")))
+		io.Copy(io.Discard, c)
+	})
+	if _, err := client(t, path).Call(t.Context(), []byte("x")); err == nil || !strings.Contains(err.Error(), "closed the connection") {
+		t.Error(err)
 	}
 }
 

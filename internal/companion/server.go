@@ -30,24 +30,30 @@ type Server struct {
 	Protocol string
 	// Clients says which accounts may ask besides root and this process's own; nil for none.
 	Clients func(uid uint32) bool
-	// InFlight bounds the requests that Handle has at a time. While it has so many, a connection's next one waits.
+	// InFlight bounds the requests that Handle has, or whose answers are not taken, at a time; three quarters of it those of one
+	// account. Over it a connection's next request waits.
 	InFlight int
 	// Handle answers a request, by any number of goroutines. ctx ends with the connection that it came by. nil says that the
 	// request breaks the protocol: its connection is closed. An answer has at most MaxBody bytes.
 	Handle func(ctx context.Context, req []byte) []byte
 	Log    *slog.Logger
 
-	places chan struct{}
-
+	places  chan struct{}
 	refused *reports.Every
 
-	mu   sync.Mutex
-	open map[uint32]int // connections of each account
+	mu       sync.Mutex
+	accounts map[uint32]*account
+}
+
+// An account is one that has connections.
+type account struct {
+	open   int
+	places chan struct{} // its own part of the server's
 }
 
 // Serve takes connections until ctx ends, and returns nil when all are closed; or why it cannot take any.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	s.places, s.open, s.refused = make(chan struct{}, s.InFlight), map[uint32]int{}, reports.NewEvery(quiet)
+	s.places, s.accounts, s.refused = make(chan struct{}, s.InFlight), map[uint32]*account{}, reports.NewEvery(quiet)
 	ctx, stop := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -71,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			continue
 		}
-		uid, err := s.admit(conn)
+		uid, places, err := s.admit(conn)
 		if err != nil {
 			conn.Close()
 			s.refused.Say("refused", func(unsaid int) { s.Log.Warn("a connection was refused", "error", err, "unsaid_before", unsaid) })
@@ -79,40 +85,48 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		}
 		serving.Go(func() {
 			defer s.leave(uid)
-			s.serve(ctx, conn, uid)
+			s.serve(ctx, conn, uid, places)
 		})
 	}
 }
 
-// admit returns the account of a connection, which has a place from then on, or why it is refused.
-func (s *Server) admit(conn *net.UnixConn) (uint32, error) {
+// admit returns the account of a connection, which has a place from then on, and its part of the places of requests; or why it is
+// refused.
+func (s *Server) admit(conn *net.UnixConn) (uid uint32, places chan struct{}, err error) {
 	cred, err := peercred.FromConn(conn)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	uid := cred.UID
+	uid = cred.UID
 	if uid != 0 && uid != uint32(os.Geteuid()) && (s.Clients == nil || !s.Clients(uid)) || localsock.Overflow(uid) {
-		return 0, fmt.Errorf("uid %d may not ask: only root, this account and those of --client may", uid)
+		return 0, nil, fmt.Errorf("uid %d may not ask: only root, this account and those of --client may", uid)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[uid] >= maxConns {
-		return 0, fmt.Errorf("uid %d has %d connections already", uid, maxConns)
+	a := s.accounts[uid]
+	switch {
+	case a == nil:
+		a = &account{places: make(chan struct{}, s.InFlight-s.InFlight/4)}
+		s.accounts[uid] = a
+	case a.open >= maxConns:
+		return 0, nil, fmt.Errorf("uid %d has %d connections already", uid, maxConns)
 	}
-	s.open[uid]++
-	return uid, nil
+	a.open++
+	return uid, a.places, nil
 }
 
 func (s *Server) leave(uid uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[uid]--; s.open[uid] == 0 {
-		delete(s.open, uid)
+	if a := s.accounts[uid]; a.open > 1 {
+		a.open--
+	} else {
+		delete(s.accounts, uid)
 	}
 }
 
 // serve serves one connection to its end.
-func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32) {
+func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32, places chan struct{}) {
 	ctx, stop := context.WithCancel(ctx)
 	var answering sync.WaitGroup
 	defer answering.Wait()
@@ -128,14 +142,16 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32) {
 		if id, req, err = readFrame(conn, r); err != nil {
 			break
 		}
-		select {
-		case s.places <- struct{}{}:
-		case <-ctx.Done():
+		if !take(ctx, places) {
+			return
+		}
+		if !take(ctx, s.places) {
+			<-places
 			return
 		}
 		answering.Go(func() {
+			defer func() { <-s.places; <-places }() // only when the answer is written: who does not read is not read
 			answer := s.Handle(ctx, req)
-			<-s.places
 			if ctx.Err() != nil {
 				return
 			}
@@ -154,5 +170,15 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32) {
 	}
 	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		s.Log.Warn("a connection was closed", "uid", uid, "error", err)
+	}
+}
+
+// take takes a place, or reports that ctx has ended.
+func take(ctx context.Context, places chan<- struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

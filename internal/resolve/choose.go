@@ -95,12 +95,19 @@ func readConf(r io.Reader) (netip.AddrPort, error) {
 // portStart is where the kernel says which ports every account may take.
 var portStart = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
+// passing are addresses of loopback at which a well known server passes on the AD bit of whoever it asks. Docker writes trust-ad of
+// its own beside the first.
+var passing = []string{"127.0.0.11", "127.0.0.54"}
+
 // checkAddress returns why whoever answers at an address cannot be believed.
 func checkAddress(addr netip.AddrPort) error {
 	switch {
 	case !addr.Addr().IsLoopback() || addr.Addr().Zone() != "":
 		return fmt.Errorf("the resolver %v is not at an address of loopback, so that anybody on the way can answer: run one that validates on "+
 			"this machine, and name it by --resolver", addr)
+	case slices.Contains(passing, addr.Addr().String()):
+		return fmt.Errorf("at %v is docker's (127.0.0.11) or systemd-resolved's (127.0.0.54) server that validates nothing and passes on what "+
+			"others say: name one that validates; systemd-resolved's is 127.0.0.53", addr)
 	case addr.Port() == 0:
 		return fmt.Errorf("the resolver %v has no port: leave it out for %d", addr, dnsPort)
 	}

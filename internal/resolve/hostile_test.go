@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -174,6 +175,17 @@ func TestRule59Answers(t *testing.T) {
 					Body: &dnsmessage.CNAMEResource{CNAME: name(to)}})
 			}
 		}), nil, Malformed, "alias of two"},
+		{"records without end", alter(func(m *dnsmessage.Message) {
+			for range 3000 {
+				m.Answers = append(m.Answers, m.Answers[0])
+			}
+		}), nil, Malformed, "more than 16 records"},
+		{"aliases without end", alter(func(m *dnsmessage.Message) {
+			for i := range 1000 {
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: name(fmt.Sprint("a", i, ".")), Class: dnsmessage.ClassINET},
+					Body: &dnsmessage.CNAMEResource{CNAME: m.Questions[0].Name}})
+			}
+		}), nil, Malformed, "more than 8 aliases"},
 		{"an alias of itself", alter(func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET},
 				Body: &dnsmessage.CNAMEResource{CNAME: m.Questions[0].Name}}}
@@ -277,7 +289,10 @@ func TestRule59Resolver(t *testing.T) {
 		{"[::1]", "", "[::1]:53", ""},
 		{"[::1]:853", "", "[::1]:853", ""},
 		{"::ffff:127.0.0.1", "", "127.0.0.1:53", ""},
-		{"127.0.0.11", "nameserver 127.0.0.53\noptions trust-ad\n", "127.0.0.11:53", ""}, // the flag wins
+		{"127.0.0.12", "nameserver 127.0.0.53\noptions trust-ad\n", "127.0.0.12:53", ""}, // the flag wins
+		{"127.0.0.11", "", "", "docker's"},
+		{"", "nameserver 127.0.0.11\noptions edns0 trust-ad ndots:0\n", "", "passes on what others say"},
+		{"", "nameserver 127.0.0.54\noptions trust-ad\n", "", "systemd-resolved's is 127.0.0.53"},
 		{"192.0.2.1", "", "", "not at an address of loopback"},
 		{"0.0.0.0", "", "", "not at an address of loopback"},
 		{"2001:db8::1", "", "", "not at an address of loopback"},
@@ -289,7 +304,7 @@ func TestRule59Resolver(t *testing.T) {
 		{"", "options trust-ad\nnameserver 127.0.0.1\nnameserver 192.0.2.1\n", "127.0.0.1:53", ""},
 		{"", "options trust-ad\nnameserver 192.0.2.1\nnameserver 127.0.0.1\n", "", "not at an address of loopback"},
 		{"", "nameserver 192.0.2.1\n", "", "not at an address of loopback"},
-		{"", "nameserver 127.0.0.11\noptions ndots:0\n", "", "does not say that its nameserver 127.0.0.11 validates (options trust-ad)"},
+		{"", "nameserver 127.0.0.1\noptions ndots:0\n", "", "does not say that its nameserver 127.0.0.1 validates (options trust-ad)"},
 		{"", "nameserver 127.0.0.1\n# options trust-ad\n", "", "options trust-ad"},
 		{"", "nameserver 127.0.0.1\noptions no-trust-ad\n", "", "options trust-ad"},
 		{"", "nameserver localhost\noptions trust-ad\n", "", "is no address"},

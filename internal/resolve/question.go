@@ -156,6 +156,9 @@ func (q *question) answers(p *dnsmessage.Parser) (*records, error) {
 		case h.Type == q.Type:
 			var body dnsmessage.UnknownResource
 			body, err = p.UnknownResource()
+			if len(found.wanted) == MaxRecords {
+				return nil, fmt.Errorf("more than %d records", MaxRecords)
+			}
 			found.wanted = append(found.wanted, record{h.Name, h.TTL, body.Data})
 		case h.Type == dnsmessage.TypeCNAME:
 			var body dnsmessage.CNAMEResource
@@ -164,7 +167,9 @@ func (q *question) answers(p *dnsmessage.Parser) (*records, error) {
 			if have, twice := found.aliases[name]; twice && !same(have.to, body.CNAME) {
 				return nil, errors.New("a name that is an alias of two")
 			}
-			found.aliases[name] = alias{body.CNAME, h.TTL}
+			if found.aliases[name] = (alias{body.CNAME, h.TTL}); len(found.aliases) > maxAliases {
+				return nil, fmt.Errorf("more than %d aliases", maxAliases)
+			}
 		default: // signatures, and the DNAMEs of which the resolver has made CNAMEs
 			err = p.SkipAnswer()
 		}

@@ -64,10 +64,7 @@ func (r *Resolver) Handle(ctx context.Context, req []byte) []byte {
 func (r *Resolver) Lookup(ctx context.Context, machine string) *Answer {
 	got, a := r.ask(ctx, certbind.TLSAOwner(machine), typeTLSA)
 	if a.Outcome == Secure {
-		switch {
-		case len(got.records) > MaxRecords:
-			return &Answer{Outcome: Malformed, Detail: fmt.Sprintf("%d records, more than %d", len(got.records), MaxRecords)}
-		case len(got.records) == 0:
+		if len(got.records) == 0 {
 			a.Outcome = Absent
 		}
 		a.TTL, a.Records = got.ttl.Truncate(time.Second), got.records

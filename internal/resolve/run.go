@@ -16,8 +16,8 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/version"
 )
 
-// inFlight bounds the questions at a time: what a daemon has in flight (internal/dane), with room for a check beside it.
-const inFlight = 80
+// inFlight bounds the questions at a time: three quarters of it are what a daemon has in flight (internal/dane), with some room.
+const inFlight = 96
 
 // Config is what `shared-altsd resolve` is told.
 type Config struct {
