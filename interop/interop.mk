@@ -3,7 +3,7 @@ INTEROP_PACKAGES := g++ libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc lib
 	python3-cryptography
 DEBIAN_PACKAGES += $(INTEROP_PACKAGES)
 # Zones, their signatures and a resolver that validates, for internal/testdns; nsupdate and delv of docs/dns.md. systemd-resolved is
-# not installed, which would take /etc/resolv.conf over: the tests unpack it, and need its library.
+# not installed, which would take /etc/resolv.conf over: the tests download and unpack it (SHARED_ALTSD_CACHE), and need its library.
 DEBIAN_PACKAGES += knot bind9-utils bind9-dnsutils unbound iproute2 libsystemd-shared
 
 .PHONY: interop

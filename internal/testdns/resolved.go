@@ -1,11 +1,14 @@
 package testdns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testcache"
 )
 
 // Resolved is where StartResolved has systemd-resolved.
@@ -19,10 +22,7 @@ const Resolved = "127.0.0.53:53"
 func (d *DNS) StartResolved(t testing.TB, dnssec string) {
 	t.Helper()
 	need(t, "ip", "unshare")
-	program := "/lib/systemd/systemd-resolved"
-	if _, err := os.Stat(program); err != nil {
-		program = d.unpack(t, "systemd-resolved") + program
-	}
+	program, library := systemdResolved(t)
 	etc := d.path("resolved-etc")
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ cp %[1]s/root.positive /run/dnssec-trust-anchors.d/
 mount --bind %[1]s/resolved-etc /etc/systemd
 mount --bind %[1]s/passwd /etc/passwd
 mount --bind %[1]s/group /etc/group
-SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info exec %[2]s`, d.dir, program)
+SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info LD_LIBRARY_PATH=%[3]s exec %[2]s`, d.dir, program, library)
 	// It asks nobody while the machine has no network but loopback.
 	d.run(t, "ip", "link", "add", "altsd0", "type", "veth", "peer", "name", "altsd1")
 	d.run(t, "ip", "address", "add", "192.0.2.1/24", "dev", "altsd0")
@@ -52,28 +52,33 @@ SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info exec %[2]s`, d.dir, program)
 	d.resolved = d.launch(t, Resolved, "unshare", "-m", "sh", "-c", script)
 }
 
-// unpack returns where the files of a package of Debian's are.
-func (d *DNS) unpack(t testing.TB, name string) (dir string) {
+// systemdResolved returns the program, and where the library of the same release is if that is not installed.
+func systemdResolved(t testing.TB) (program, library string) {
 	t.Helper()
-	dir = d.path(name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	need(t, "apt-get", "dpkg")
-	if _, err := run(dir, "apt-get", "-qq", "download", name); err != nil {
-		if _, err = run(dir, "apt-get", "-qq", "update"); err == nil {
-			_, err = run(dir, "apt-get", "-qq", "download", name)
+	dir := ""
+	for {
+		for _, at := range []string{"/lib/systemd/systemd-resolved", "/usr/lib/systemd/systemd-resolved"} {
+			if _, err := os.Stat(dir + at); err == nil {
+				return dir + at, library
+			}
 		}
-		if err != nil {
-			t.Skipf("%s cannot be had: %v", name, err)
+		if dir != "" {
+			t.Fatalf("no systemd-resolved in %s", dir)
+		}
+		var err error
+		dir, err = testcache.Get("systemd-resolved", []string{"/etc/os-release"}, func(dir string) error {
+			if err := testcache.Run(nil, dir, "apt-get", "-qq", "download", "systemd-resolved", "libsystemd-shared"); err != nil {
+				return err
+			}
+			return testcache.Run(nil, dir, "sh", "-ec", "for p in *.deb; do dpkg -x $p .; done; rm *.deb")
+		})
+		if errors.Is(err, testcache.ErrMissing) {
+			t.Skip(err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if found, _ := filepath.Glob(filepath.Join(dir, "usr/lib/*/systemd")); len(found) > 0 {
+			library = found[0]
 		}
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if len(found) != 1 {
-		t.Fatalf("%d packages %s", len(found), name)
-	}
-	if _, err := run(dir, "dpkg", "-x", found[0], dir); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
