@@ -61,6 +61,9 @@ func (e *AwayError) Error() string {
 	if errors.As(e.err, &untrusted) || errors.As(e.err, &hello) { // which name their own cures
 		return fmt.Sprintf("the companion %s is not believed: %v", e.unit, e.err)
 	}
+	if errors.Is(e.err, unix.EACCES) {
+		return fmt.Sprintf("this account may not ask the companion %s: %v; run it as root or as the daemon's account", e.unit, e.err)
+	}
 	return fmt.Sprintf("the companion %s is away: %v; start it ('systemctl start %[1]s.socket'), or see why it fails "+
 		"('systemctl status %[1]s.service')", e.unit, e.err)
 }
@@ -184,6 +187,9 @@ func (c *Client) connect() (*link, error) {
 	r := bufio.NewReader(conn)
 	if err := greet(conn, r, c.protocol); err != nil {
 		conn.Close()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("nobody has taken the connection within %v", pause)
+		}
 		if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			err = fmt.Errorf("%w before it said a word: its --client does not name uid %d, or it fails", errEnded, os.Geteuid())
 		}

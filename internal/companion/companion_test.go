@@ -512,3 +512,17 @@ func FuzzServer(f *testing.F) {
 		}
 	})
 }
+
+// What is wrong with a companion is told with what to do about it.
+func TestAwayError(t *testing.T) {
+	for want, err := range map[string]error{
+		"run it as root or as the daemon's account":                &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.EACCES)},
+		"start it ('systemctl start shared-altsd-test.socket')":    &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.ENOENT)},
+		"see why it fails ('systemctl status shared-altsd-test.se": fmt.Errorf("nobody has taken the connection within %v", pause),
+		"is not believed": &helloError{"x", "y"},
+	} {
+		if text := (&AwayError{"shared-altsd-test", err}).Error(); !strings.Contains(text, want) {
+			t.Errorf("%q, want %q", text, want)
+		}
+	}
+}
