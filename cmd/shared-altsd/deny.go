@@ -61,7 +61,7 @@ func (d *denyFlags) options() []cli.Option {
 		cli.Option{Name: "account", Default: "*", Group: what, Value: cli.String(&d.account, "LOCAL"),
 			Help: "The account of this machine that may not talk to it; * for all."},
 		cli.Option{Name: "cert", Group: what, Value: cli.File(&d.cert),
-			Help: "PEM file with the certificate to deny, by serial number and issuer, or if it signed itself by its key, in the place of PATTERN."},
+			Help: "PEM file with the certificate to deny, in the place of PATTERN: by its key, and a CA's by serial number and issuer."},
 		cli.Option{Name: "list", Group: what, Value: cli.Switch(&d.list),
 			Help: "Print what is denied, with numbers, and change nothing."},
 		cli.Option{Name: "remove", Group: what, Value: cli.Switch(&d.remove),
@@ -210,8 +210,8 @@ func (d *denyFlags) print(w io.Writer) error {
 	return nil
 }
 
-// certPattern returns the pattern of the first certificate of a PEM file: of one that its own key has signed, its key, of which
-// whoever has it makes others, with other serial numbers.
+// certPattern returns the pattern of the first certificate of a PEM file: its key, of which whoever has it may make others, where
+// DNS vouches for the key; of an intermediate CA, which is nobody's own, serial number and issuer.
 func certPattern(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -229,10 +229,10 @@ func certPattern(path string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", path, err)
 		}
-		if bytes.Equal(c.RawIssuer, c.RawSubject) {
-			return fmt.Sprintf("key=%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)), nil
+		if c.IsCA && !bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return fmt.Sprintf(`cert=%x:"%s"`, c.SerialNumber, c.Issuer), nil
 		}
-		return fmt.Sprintf(`cert=%x:"%s"`, c.SerialNumber, c.Issuer), nil
+		return fmt.Sprintf("key=%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)), nil
 	}
 }
 

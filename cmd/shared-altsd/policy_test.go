@@ -298,19 +298,22 @@ func TestDenyWhereTheFileIsLost(t *testing.T) {
 	denies("eve", true)
 }
 
-// deny --cert takes a certificate that signed itself by its key: whoever has that makes others, with other serial numbers.
+// deny --cert takes a certificate by its key: whoever has that may make others, with other serial numbers. Only an intermediate's
+// own is nobody's at the end of a path.
 func TestDenyCertPattern(t *testing.T) {
 	ca := testca.MustCA(t, testca.Options{Name: "Example CA"})
+	sub := testca.MustIntermediate(t, ca, testca.Options{Name: "below"})
 	issued, self := testca.MustIssue(t, ca, testca.Leaf{}), testca.MustIssue(t, ca, testca.Leaf{SelfSigned: true})
 	for name, c := range map[string]struct {
-		of   *testca.Issued
+		pem  []byte
 		want string
 	}{
-		"a CA's":      {issued, fmt.Sprintf(`cert=%x:"CN=Example CA"`, issued.Cert.SerialNumber)},
-		"self-signed": {self, fmt.Sprintf("key=%x", sha256.Sum256(self.Cert.RawSubjectPublicKeyInfo))},
+		"a machine's":     {issued.PEM(), fmt.Sprintf("key=%x", sha256.Sum256(issued.Cert.RawSubjectPublicKeyInfo))},
+		"self-signed":     {self.PEM(), fmt.Sprintf("key=%x", sha256.Sum256(self.Cert.RawSubjectPublicKeyInfo))},
+		"an intermediate": {sub.PEM(), fmt.Sprintf(`cert=%x:"CN=Example CA"`, sub.Cert.SerialNumber)},
 	} {
 		file := filepath.Join(t.TempDir(), "cert.pem")
-		write(t, file, c.of.PEM())
+		write(t, file, c.pem)
 		if got, err := certPattern(file); got != c.want || err != nil {
 			t.Errorf("%s: %s, %v, want %s", name, got, err, c.want)
 		}
