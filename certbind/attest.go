@@ -42,7 +42,7 @@ func (m *Machine) Attest(ctx context.Context, account string, attrs []Attribute)
 		}
 		att.Wipe()
 		// A reload came between, and the key of before was wiped.
-		if !errors.Is(err, errWiped) || m.state.Load().credential == s.credential {
+		if now := m.state.Load(); !errors.Is(err, errWiped) || now.credential == s.credential && now.binding == s.binding {
 			return nil, err
 		}
 	}

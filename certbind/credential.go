@@ -30,6 +30,7 @@ type Credential struct {
 	// proofs is how many signatures of prove are being made.
 	proofs atomic.Int32
 	last   atomic.Pointer[attempt]
+	turns  *turns
 }
 
 // ParseCredential reads the machine's key and certificates from PEM, blocks in any order. keyPEM may be nil: then the
@@ -112,7 +113,7 @@ func parseCredential(certPEM, keyPEM []byte, signer StatementSigner) (*Credentia
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the machine's certificates: %w", err)
 	}
-	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signer, Warnings: warnings}
+	c := &Credential{Leaf: chain[0], Certificates: chain, Signer: signer, Warnings: warnings, turns: newTurns()}
 	for _, cert := range chain {
 		c.Chain = append(c.Chain, cert.Raw)
 	}

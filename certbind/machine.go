@@ -68,6 +68,13 @@ type binding struct {
 	leaf            [32]byte // SHA-256 of the leaf's DER
 	public, private [32]byte
 	statements      *statements
+	dropped         atomic.Bool
+}
+
+// drop wipes the static key, about which nothing more is signed.
+func (b *binding) drop() {
+	b.dropped.Store(true)
+	clear(b.private[:])
 }
 
 // NewMachine makes a Machine with a fresh static key.

@@ -14,6 +14,14 @@ const (
 	renewAgain = 30 * time.Second
 )
 
+// turns hold an element for each signature that a key outside of this process makes: those that handshakes wait for, and all
+// others.
+type turns struct{ awaited, ahead chan struct{} }
+
+func newTurns() *turns {
+	return &turns{make(chan struct{}, usualLimits.signers), make(chan struct{}, usualLimits.signers)}
+}
+
 // A signing is a signature that is being made. err is set once done is closed.
 type signing struct {
 	done chan struct{}
@@ -38,7 +46,7 @@ func (m *Machine) current(ctx context.Context, kept *keptStatement, b *binding, 
 	}
 	next := kept.signing
 	if next == nil && (kept.failure == nil || !c.Outside() || now.Sub(kept.failed).Abs() >= pause) {
-		next = m.begin(kept, b, c, now)
+		next = m.begin(kept, b, c, now, !holds)
 	}
 	if !holds {
 		if next == nil {
@@ -60,8 +68,9 @@ func (m *Machine) current(ctx context.Context, kept *keptStatement, b *binding, 
 }
 
 // begin has a new statement and identity made and kept; on an error what was kept is as before. By a key in this process that
-// is done when it returns. It is called with the statement's lock held.
-func (m *Machine) begin(kept *keptStatement, b *binding, c *Credential, now time.Time) *signing {
+// is done when it returns. One outside is asked for a few at a time, so that it works on nothing that was given up: what
+// handshakes wait for goes by itself, and not behind all that is made ahead. It is called with the statement's lock held.
+func (m *Machine) begin(kept *keptStatement, b *binding, c *Credential, now time.Time, awaited bool) *signing {
 	s := &signing{done: make(chan struct{})}
 	kept.signing = s
 	if !c.Outside() {
@@ -69,8 +78,17 @@ func (m *Machine) begin(kept *keptStatement, b *binding, c *Credential, now time
 		close(s.done)
 		return s
 	}
+	turn := c.turns.ahead
+	if awaited {
+		turn = c.turns.awaited
+	}
 	go func() {
-		made := m.sign(kept, b, c, now)
+		turn <- struct{}{}
+		made := madeStatement{err: errWiped}
+		if !b.dropped.Load() {
+			made = m.sign(kept, b, c, m.now())
+		}
+		<-turn
 		kept.mu.Lock()
 		m.end(kept, s, c, made)
 		kept.mu.Unlock()

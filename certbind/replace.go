@@ -46,11 +46,12 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 			return err
 		}
 		if err := m.prepare(next, func() *Credential { return c }); err != nil {
-			clear(next.private[:])
+			next.drop()
 			return err
 		}
 	} else if old := m.Credential(); old != c {
 		c.last.Store(old.last.Load())
+		c.turns = old.turns
 	}
 	t.inherit(m.Trust())
 	m.mu.Lock()
@@ -78,7 +79,7 @@ func (m *Machine) RotateStatic() error {
 	defer m.mu.Unlock()
 	s := m.state.Load()
 	if err != nil || s.binding != old.binding {
-		clear(next.private[:])
+		next.drop()
 		if s.binding != old.binding {
 			return nil // a reload has replaced it
 		}
@@ -97,7 +98,7 @@ func (m *Machine) put(c *Credential, b *binding, t *Trust, cached *cache) {
 	}
 	m.state.Store(&state{c, b, t, cached})
 	if b != old {
-		clear(old.private[:])
+		old.drop()
 	}
 }
 
@@ -185,7 +186,7 @@ func (m *Machine) signAhead(kept *keptStatement, next *binding, credential func(
 		kept.mu.Lock()
 		s := kept.signing
 		if s == nil && !kept.holds(m.now()) { // else since a handshake that did not wait for it
-			s = m.begin(kept, next, c, m.now())
+			s = m.begin(kept, next, c, m.now(), false)
 		}
 		kept.mu.Unlock()
 		if s == nil {

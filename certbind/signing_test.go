@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -188,6 +189,70 @@ func TestRule62NoStatement(t *testing.T) {
 	clock.move(signAgain)
 	if _, err := m.Attest(t.Context(), "bob", nil); !errors.Is(err, errForged) || s.count.Load() != 3 {
 		t.Errorf("after a while: %v", err)
+	}
+}
+
+// TestRule62FewAtATime: however many accounts need a statement at once, the signer is asked for a few at a time, and works on nothing
+// that was given up: each signature that it begins is kept, and all are made in the end. What a handshake waits for is not behind
+// what is made ahead.
+func TestRule62FewAtATime(t *testing.T) {
+	const accounts = 40
+	clock := newMovedClock()
+	m, s := outside(t, clock)
+	s.asked = make(chan *Statement, accounts)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	names := make([]string, accounts)
+	for n := range names {
+		names[n] = fmt.Sprintf("user%d", n)
+		if _, err := m.Attest(over, names[n], nil); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	seen := make(map[string]bool)
+	answer := func() *Statement {
+		st := <-s.asked
+		s.answer <- nil
+		return st
+	}
+	if n := s.count.Load(); n > int64(usualLimits.signers) {
+		t.Errorf("%d signatures are asked for at once", n)
+	}
+	for range accounts {
+		seen[answer().Account] = true
+	}
+	for _, name := range names {
+		settled(m, name)
+		if !m.Attested(name, nil) || !seen[name] {
+			t.Fatalf("%s has no statement", name)
+		}
+	}
+	clock.move(40 * time.Minute)
+	for _, name := range names {
+		attest(t, m, name)
+	}
+	for range usualLimits.signers {
+		<-s.asked
+	}
+	fresh := make(chan error)
+	go func() {
+		_, err := m.Attest(t.Context(), "new", nil)
+		fresh <- err
+	}()
+	if st := <-s.asked; st.Account != "new" {
+		t.Errorf("what is made ahead, for %s, goes before what a handshake waits for", st.Account)
+	}
+	for range usualLimits.signers + 1 {
+		s.answer <- nil
+	}
+	if err := <-fresh; err != nil {
+		t.Error(err)
+	}
+	for range accounts - usualLimits.signers {
+		answer()
+	}
+	if n := s.count.Load(); n != 2*accounts+1 {
+		t.Errorf("%d signatures were asked for", n)
 	}
 }
 
