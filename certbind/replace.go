@@ -19,11 +19,14 @@ type limits struct {
 }
 
 // MaxPreparation is how long Reload and RotateStatic take at most, about, however slow the key is.
-const MaxPreparation = 2*time.Minute + 2*maxProof
+const MaxPreparation = maxSigned + 2*maxProof
 
-const maxProof = 30 * time.Second
+const (
+	maxProof  = 30 * time.Second
+	maxSigned = 5 * time.Minute // 500 accounts with a device that takes half a second
+)
 
-var usualLimits = limits{proof: maxProof, signature: time.Minute, statements: 2 * time.Minute, signers: 4}
+var usualLimits = limits{proof: maxProof, signature: time.Minute, statements: maxSigned, signers: 4}
 
 // Reload puts credential and trust in force as one, with an empty cache. Where the certificates are those in force, static
 // key and statements stay. Else there is a fresh static key, and what was in force serves until the statements of accounts

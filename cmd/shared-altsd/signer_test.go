@@ -42,7 +42,7 @@ func serveSigner(t testing.TB, socket, key, certificates string) (k *slowKey, st
 		t.Fatal(err)
 	}
 	k = &slowKey{Key: file}
-	s, err := signer.New(signer.Config{Key: k, Certificates: certificates, Log: slog.New(slog.DiscardHandler)})
+	s, err := signer.New(signer.Config{Key: k, Certificates: certificates, Where: "a drawer", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestRule62Daemon(t *testing.T) {
 	_, stop := serveSigner(t, path("signer"), path("key.pem"), path("a.pem"))
 	key := "signer:" + path("signer")
 	flags := []string{"--credentials", path("a.pem"), "--key", key, "--ca", write(t, path("ca.pem"), ca.PEM()), "--crl", path("crl")}
-	args := append(flags, "--metrics", "unix:"+path("metrics"), "--handshake-timeout", "2s")
+	args := append(flags, "--metrics", "unix:"+path("metrics"), "--handshake-timeout", "5s")
 	account := func(n int) string { return fmt.Sprintf("box%d+", n) }
 	for n := range 5 {
 		args = append(args, "--socket", fmt.Sprintf("%s,uids=%d,account=%s", path(account(n)), os.Geteuid(), account(n)))
@@ -115,8 +115,17 @@ func TestRule62Daemon(t *testing.T) {
 			t.Errorf("%s: the metric says that the key fails: %v", what, fails)
 		}
 	}
+	statements := func() string {
+		for line := range strings.Lines(scrape(t, path("metrics"))) {
+			if strings.HasPrefix(line, "shared_altsd_statements_signed_total{") {
+				return line
+			}
+		}
+		return ""
+	}
 	works("the signer is there", account(0))
-	commands("the signer is there", 0, "the signer at "+path("signer"))
+	commands("the signer is there", 0, "in a drawer, with the signer at "+path("signer"))
+	signed := statements()
 
 	stop()
 	works("no signer, a statement in hand", account(0))
@@ -124,10 +133,13 @@ func TestRule62Daemon(t *testing.T) {
 	commands("no signer", 1, "the companion shared-altsd-signer is away")
 	list(2)
 	p.log.waitAfter(t, 0, "msg=reloaded")
-	if code, out, errs := altsd(t, "reload", "--socket", p.socket); code != 0 || !strings.Contains(out, "serial") && !strings.Contains(out, serial(leaf)) {
+	if code, out, errs := altsd(t, "reload", "--socket", p.socket); code != 0 || !strings.Contains(out, serial(leaf)) {
 		t.Errorf("a reload without a signer: %d %s %s", code, out, errs)
 	}
 	p.log.waitAfter(t, 0, "is taken to have the one of before")
+	if n := statements(); n != signed {
+		t.Errorf("lists that were read anew made signatures: %s, and %s before", n, signed)
+	}
 	renewed := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}, Key: leaf.Key})
 	write(t, path("a.pem"), renewed.CertPEM)
 	if code, _, errs := altsd(t, "reload", "--socket", p.socket); code != 1 || !strings.Contains(errs, "does not sign") {

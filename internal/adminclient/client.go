@@ -22,7 +22,7 @@ import (
 const timeout = 20 * time.Second
 
 // reloadTimeout is the same for a reload, which may first make many signatures with a slow key (certbind.MaxPreparation).
-const reloadTimeout = 200 * time.Second
+const reloadTimeout = 380 * time.Second
 
 // A Client asks the daemon at Socket. Only one of root's, of the caller's own or of DaemonUID is believed (rule 28).
 type Client struct {

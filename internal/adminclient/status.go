@@ -57,8 +57,8 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	c := s.Certificate
 	line("certificate", "%s key, serial %s, issued by %q", c.Key, c.Serial, c.Issuer)
 	line("", "SHA-256 %s", c.Fingerprint)
-	if c.Signer != "" {
-		line("", "its key is with the signer at %s", c.Signer)
+	if c.KeyPlace != "" {
+		line("", "its key is %s", c.KeyPlace)
 	}
 	for _, e := range s.Expiries {
 		what := map[string]string{expiry.Leaf: "this machine's certificate", expiry.Chain: "intermediate CA " + e.Name,

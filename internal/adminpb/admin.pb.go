@@ -534,8 +534,8 @@ type Certificate struct {
 	NotAfterUnix  int64                  `protobuf:"varint,7,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
 	// SHA-256 of the DER, hexadecimal.
 	Fingerprint string `protobuf:"bytes,8,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// The socket of the signer that has the key; empty if the daemon has it.
-	Signer        string `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`
+	// Where the key is, in words, if a signer has it; empty if the daemon has it.
+	KeyPlace      string `protobuf:"bytes,9,opt,name=key_place,json=keyPlace,proto3" json:"key_place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -626,9 +626,9 @@ func (x *Certificate) GetFingerprint() string {
 	return ""
 }
 
-func (x *Certificate) GetSigner() string {
+func (x *Certificate) GetKeyPlace() string {
 	if x != nil {
-		return x.Signer
+		return x.KeyPlace
 	}
 	return ""
 }
@@ -1219,7 +1219,7 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\x05local\x18\x03 \x01(\tR\x05local\x12\x12\n" +
 	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x14\n" +
 	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x1b\n" +
-	"\tlast_unix\x18\x06 \x01(\x03R\blastUnix\"\x8e\x02\n" +
+	"\tlast_unix\x18\x06 \x01(\x03R\blastUnix\"\x93\x02\n" +
 	"\vCertificate\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x16\n" +
@@ -1228,8 +1228,8 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\tdns_names\x18\x05 \x03(\tR\bdnsNames\x12&\n" +
 	"\x0fnot_before_unix\x18\x06 \x01(\x03R\rnotBeforeUnix\x12$\n" +
 	"\x0enot_after_unix\x18\a \x01(\x03R\fnotAfterUnix\x12 \n" +
-	"\vfingerprint\x18\b \x01(\tR\vfingerprint\x12\x16\n" +
-	"\x06signer\x18\t \x01(\tR\x06signer\"~\n" +
+	"\vfingerprint\x18\b \x01(\tR\vfingerprint\x12\x1b\n" +
+	"\tkey_place\x18\t \x01(\tR\bkeyPlace\"~\n" +
 	"\x06Expiry\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12&\n" +

@@ -101,9 +101,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	if f := signerFault(credential, privileged); f != nil {
 		faults = append(faults, *f)
 	}
-	if path, ok := a.reloader.files.signerPath(); ok {
-		resp.Certificate.Signer = path
-	}
+	resp.Certificate.KeyPlace = a.reloader.files.keyPlace()
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}

@@ -39,8 +39,8 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	fmt.Fprintf(w, "machine   %s\n", l.name)
 	fmt.Fprintf(w, "names     %s\n", strings.Join(leaf.DNSNames, " "))
 	fmt.Fprintf(w, "key       %v", leaf.PublicKeyAlgorithm)
-	if path, ok := f.signerPath(); ok {
-		fmt.Fprintf(w, ", with the signer at %s", path)
+	if place := f.keyPlace(); place != "" {
+		fmt.Fprintf(w, ", %s", place)
 		ctx, cancel := context.WithTimeout(context.Background(), proveSigner)
 		l.credential.Prove(ctx)
 		cancel()

@@ -41,6 +41,18 @@ func SignerSocket(key string) (path string, ok bool) { return strings.CutPrefix(
 // signerPath returns the socket of the signer that has the key.
 func (f *Files) signerPath() (path string, ok bool) { return SignerSocket(f.Key) }
 
+// keyPlace says where the key is that a signer has, for people; "" if the daemon has it.
+func (f *Files) keyPlace() string {
+	path, ok := f.signerPath()
+	switch {
+	case !ok:
+		return ""
+	case f.signer == nil || f.signer.Where() == "":
+		return "with the signer at " + path
+	}
+	return fmt.Sprintf("in %s, with the signer at %s", f.signer.Where(), path)
+}
+
 // loadCertificates reads the certificates of a key that a signer has.
 func (f *Files) loadCertificates(l *loaded) (*certbind.Credential, error) {
 	key, err := f.signerKey(l)

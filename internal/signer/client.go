@@ -12,27 +12,34 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/companion"
 )
 
+// window is how many requests are with the signer at a time, which makes one signature after the other: what is behind these is
+// not begun if it is given up.
+const window = 16
+
 // A Client is the daemon's end. It is safe for concurrent use.
 type Client struct {
 	path   string
 	signer *companion.Client
 
-	mu   sync.Mutex
-	last *remote // what the signer said last
+	mu    sync.Mutex
+	last  *remote // what the signer said last
+	where string
 }
 
 // NewClient returns the Client of the signer at a socket, which is asked when it is needed.
 func NewClient(path string) *Client {
-	return &Client{path: path, signer: companion.NewClient(path, Protocol)}
+	c := &Client{path: path, signer: companion.NewClient(path, Protocol)}
+	c.signer.Window = window
+	return c
 }
 
 // Key asks the signer which key it has, and returns what signs with it.
 func (c *Client) Key(ctx context.Context) (certbind.StatementSigner, error) {
-	der, err := c.ask(ctx, &request{operation: askPublic})
+	a, err := c.ask(ctx, &request{operation: askPublic})
 	if err != nil {
 		return nil, err
 	}
-	public, err := x509.ParsePKIXPublicKey(der)
+	public, err := x509.ParsePKIXPublicKey(a.value)
 	if err == nil {
 		err = certbind.AcceptableKey(public)
 	}
@@ -41,6 +48,7 @@ func (c *Client) Key(ctx context.Context) (certbind.StatementSigner, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.where = a.where
 	if c.last == nil || !public.(interface{ Equal(crypto.PublicKey) bool }).Equal(c.last.public) {
 		c.last = &remote{c, public}
 	}
@@ -57,6 +65,13 @@ func (c *Client) Known() certbind.StatementSigner {
 	return c.last
 }
 
+// Where returns where the signer says that the key is, for people; "" if it has not said so.
+func (c *Client) Where() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.where
+}
+
 // Close ends the connection to the signer.
 func (c *Client) Close() error { return c.signer.Close() }
 
@@ -67,8 +82,8 @@ var endings = map[outcome]string{
 	keyFailed: "cannot sign",
 }
 
-// ask returns the value that the signer answers with.
-func (c *Client) ask(ctx context.Context, r *request) ([]byte, error) {
+// ask returns the signer's answer, which has a value.
+func (c *Client) ask(ctx context.Context, r *request) (*answer, error) {
 	req, err := r.encode()
 	if err != nil {
 		return nil, err
@@ -80,7 +95,7 @@ func (c *Client) ask(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := parseAnswer(resp)
+	a, err := parseAnswer(r.operation, resp)
 	if err != nil {
 		return nil, fmt.Errorf("the signer at %s answers what cannot be read: run it and the daemon of one release: %w", c.path, err)
 	}
@@ -91,7 +106,7 @@ func (c *Client) ask(ctx context.Context, r *request) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("the signer at %s %s: %s", c.path, ending, a.text)
 	}
-	return a.value, nil
+	return a, nil
 }
 
 // A remote is one key of the signer's.
@@ -103,9 +118,17 @@ type remote struct {
 func (r *remote) Public() crypto.PublicKey { return r.public }
 
 func (r *remote) SignStatement(ctx context.Context, s *certbind.Statement) ([]byte, error) {
-	return r.client.ask(ctx, &request{operation: askSign, statement: *s})
+	return r.sign(ctx, &request{operation: askSign, statement: *s})
 }
 
 func (r *remote) Prove(ctx context.Context) ([]byte, error) {
-	return r.client.ask(ctx, &request{operation: askProof})
+	return r.sign(ctx, &request{operation: askProof})
+}
+
+func (r *remote) sign(ctx context.Context, req *request) ([]byte, error) {
+	a, err := r.client.ask(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return a.value, nil
 }

@@ -53,7 +53,7 @@ func TestClient(t *testing.T) {
 	}
 	stop := serve(t, path, b.Handle)
 	key, err := client.Key(t.Context())
-	if err != nil || client.Known() != key {
+	if err != nil || client.Known() != key || client.Where() != "a file" {
 		t.Fatal(err)
 	}
 	credential, err := certbind.ParseCertificates(b.issued.CertPEM, key)
@@ -98,7 +98,7 @@ func TestClient(t *testing.T) {
 		{"cannot sign: x", func(context.Context, []byte) []byte { return (&answer{outcome: keyFailed, text: "x"}).encode() }},
 		{"fails (77): x", func(context.Context, []byte) []byte { return (&answer{outcome: 77, text: "x"}).encode() }},
 		{"of one release", func(context.Context, []byte) []byte { return []byte("x") }},
-		{"public key that cannot be used", func(context.Context, []byte) []byte { return (&answer{value: []byte("x")}).encode() }},
+		{"public key that cannot be used", func(context.Context, []byte) []byte { return (&answer{value: []byte("x"), public: true}).encode() }},
 		{"is away", func(context.Context, []byte) []byte { return nil }},
 		{"see whether what holds its key works", func(ctx context.Context, _ []byte) []byte { <-ctx.Done(); return nil }},
 	} {

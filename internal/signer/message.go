@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
@@ -38,6 +38,7 @@ const (
 	maxRequest    = 8 << 10
 	maxValue      = 1024 // a public key of RSA with 4096 bits has 550
 	maxText       = 1024
+	maxWhere      = 200
 	maxName       = 253
 	maxAccount    = 128
 	maxAttributes = 16
@@ -132,21 +133,27 @@ func takeTime(r *wire.Reader) time.Time {
 	return time.Unix(int64(t), 0).UTC()
 }
 
-// An answer is a public key or signature, or why there is none, in words for the daemon's log.
+// An answer is a public key with where its private key is, a signature, or why there is neither, in words for the daemon's log.
 type answer struct {
 	outcome outcome
 	value   []byte // of done
+	public  bool   // it is that of askPublic
+	where   string // of done, then
 	text    string // of all others
 }
 
-// encode returns the answer as it travels: what the text has too much is cut off, and what is not plain is left out.
+// encode returns the answer as it travels: what a text has too much is cut off.
 func (a *answer) encode() []byte {
 	var w wire.Writer
 	w.U8(byte(a.outcome))
 	if a.outcome == done {
 		w.Opaque16("value", a.value, 1, maxValue)
+		if a.public {
+			where := ascii.Plain(a.where)
+			w.Opaque8("where", []byte(where[:min(len(where), maxWhere)]), 0, maxWhere)
+		}
 	} else {
-		text := plain(a.text)
+		text := ascii.Plain(a.text)
 		w.Opaque16("text", []byte(text[:min(len(text), maxText)]), 0, maxText)
 	}
 	b, err := w.Bytes()
@@ -156,26 +163,20 @@ func (a *answer) encode() []byte {
 	return b
 }
 
-func parseAnswer(b []byte) (*answer, error) {
+// parseAnswer reads the answer to an operation.
+func parseAnswer(to operation, b []byte) (*answer, error) {
 	r := wire.NewReader(b)
-	a := &answer{outcome: outcome(r.U8("outcome"))}
+	a := &answer{outcome: outcome(r.U8("outcome")), public: to == askPublic}
 	if a.outcome == done {
 		a.value = r.Opaque16("value", 1, maxValue)
+		if a.public {
+			a.where = ascii.Plain(string(r.Opaque8("where", 0, maxWhere)))
+		}
 	} else {
-		a.text = plain(string(r.Opaque16("text", 0, maxText)))
+		a.text = ascii.Plain(string(r.Opaque16("text", 0, maxText)))
 	}
 	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return a, nil
-}
-
-// plain returns text with a question mark for each byte that is not printable ASCII: it ends up in a log.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
-		}
-		return r
-	}, text)
 }

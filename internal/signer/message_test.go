@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
 // someStatement is one with each field filled.
@@ -68,28 +69,33 @@ func TestRequests(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	for _, a := range []*answer{{outcome: done, value: []byte("signature")}, {outcome: tooMany, text: "wait"}, {outcome: 99, text: ""}} {
+	for _, a := range []*answer{{outcome: done, value: []byte("signature")}, {outcome: done, value: []byte("key"), public: true, where: "a token"},
+		{outcome: tooMany, text: "wait"}, {outcome: 99, text: ""}} {
+		to := askSign
+		if a.public {
+			to = askPublic
+		}
 		b := a.encode()
-		got, err := parseAnswer(b)
+		got, err := parseAnswer(to, b)
 		if err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("%+v came back as %+v, %v", a, got, err)
 		}
 		for n := range b {
-			if _, err := parseAnswer(b[:n]); err == nil {
+			if _, err := parseAnswer(to, b[:n]); err == nil {
 				t.Errorf("the first %d bytes of %d were taken", n, len(b))
 			}
 		}
 	}
 	// A text is for a log: nothing that a device says ends its line, or has no end.
-	a, err := parseAnswer((&answer{outcome: keyFailed, text: "a\nb\x1b[31m" + strings.Repeat("é", maxText)}).encode())
+	a, err := parseAnswer(askSign, (&answer{outcome: keyFailed, text: "a\nb\x1b[31m" + strings.Repeat("é", maxText)}).encode())
 	if err != nil || len(a.text) != maxText || !strings.HasPrefix(a.text, "a?b?[31m?") {
 		t.Errorf("%d bytes, %.20q, %v", len(a.text), a.text, err)
 	}
-	if a, err = parseAnswer([]byte("\x03\x00\x03x\ny")); err != nil || a.text != "x?y" {
+	if a, err = parseAnswer(askSign, []byte("\x03\x00\x03x\ny")); err != nil || a.text != "x?y" {
 		t.Errorf("%q, %v", a.text, err)
 	}
 	// What is no answer is not sent as one.
-	if a, err = parseAnswer((&answer{value: make([]byte, maxValue+1)}).encode()); err != nil || a.outcome != keyFailed {
+	if a, err = parseAnswer(askSign, (&answer{value: make([]byte, maxValue+1)}).encode()); err != nil || a.outcome != keyFailed {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
@@ -119,14 +125,16 @@ func FuzzRequest(f *testing.F) {
 
 // FuzzAnswer: whatever a signer sends, the daemon reads within bounds, and its words are plain.
 func FuzzAnswer(f *testing.F) {
-	f.Add((&answer{value: []byte("signature")}).encode())
-	f.Add((&answer{outcome: keyFailed, text: "the token is gone"}).encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		a, err := parseAnswer(b)
+	f.Add(byte(askSign), (&answer{value: []byte("signature")}).encode())
+	f.Add(byte(askPublic), (&answer{value: []byte("key"), public: true, where: "a token"}).encode())
+	f.Add(byte(askProof), (&answer{outcome: keyFailed, text: "the token is gone"}).encode())
+	f.Fuzz(func(t *testing.T, to byte, b []byte) {
+		a, err := parseAnswer(operation(to), b)
 		if err != nil {
 			return
 		}
-		if a.outcome == done && (len(a.value) == 0 || len(a.value) > maxValue) || len(a.text) > maxText || plain(a.text) != a.text {
+		if a.outcome == done && (len(a.value) == 0 || len(a.value) > maxValue) || len(a.text) > maxText || len(a.where) > maxWhere ||
+			ascii.Plain(a.text+a.where) != a.text+a.where {
 			t.Fatalf("%x was read as %+v", b, a)
 		}
 	})

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/fair"
+	"github.com/shared-altsd/shared-altsd/internal/reports"
 )
 
 const (
@@ -36,6 +37,8 @@ const (
 type Config struct {
 	// Key is the machine's.
 	Key Key
+	// Where says where the key is, as in "the TPM, handle 0x81000001": for people, at most 200 bytes.
+	Where string
 	// Certificates is a PEM file with the certificates that the machine's daemon has: those of the key say what is signed. It is
 	// read again when it changes.
 	Certificates string
@@ -50,24 +53,17 @@ type Config struct {
 type Signer struct {
 	key    Key
 	public []byte
+	where  string
 	certs  *certificates
 	budget *fair.Budget[struct{}]
 	now    func() time.Time
 	log    *slog.Logger
-
-	mu   sync.Mutex
-	said map[string]*saying // by what was said: a fixed set
-}
-
-// A saying is when something was logged last, and how much was not since.
-type saying struct {
-	at   time.Time
-	more int
+	told   *reports.Every
 }
 
 // New makes a Signer. A key that no peer accepts, or without a certificate, is an error.
 func New(c Config) (*Signer, error) {
-	s := &Signer{key: c.Key, now: c.Now, log: c.Log, said: make(map[string]*saying)}
+	s := &Signer{key: c.Key, now: c.Now, log: c.Log, where: c.Where, told: reports.NewEvery(quiet)}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -111,13 +107,13 @@ func (s *Signer) Handle(ctx context.Context, req []byte) []byte {
 
 func (s *Signer) answer(ctx context.Context, r *request) *answer {
 	if r.operation == askPublic {
-		return &answer{value: s.public}
+		return &answer{value: s.public, public: true, where: s.where}
 	}
 	var statement []byte
 	if r.operation == askSign {
 		st := &r.statement
 		if err := s.judge(st); err != nil {
-			s.say("a statement was refused", "account", plain(st.Account), "machine", plain(st.Machine), "error", plain(err.Error()))
+			s.say("a statement was refused", "account", ascii.Plain(st.Account), "machine", ascii.Plain(st.Machine), "error", ascii.Plain(err.Error()))
 			return &answer{outcome: notOurs, text: err.Error()}
 		}
 		var err error
@@ -133,7 +129,7 @@ func (s *Signer) answer(ctx context.Context, r *request) *answer {
 	}
 	signature, err := s.sign(ctx, statement)
 	if err != nil {
-		s.say("the key does not sign", "error", plain(err.Error()))
+		s.say("the key does not sign", "error", ascii.Plain(err.Error()))
 		return &answer{outcome: keyFailed, text: err.Error()}
 	}
 	if st := &r.statement; r.operation == askSign {
@@ -185,19 +181,7 @@ func (s *Signer) judge(st *certbind.Statement) error {
 
 // say logs something, unless that was done just now.
 func (s *Signer) say(what string, attrs ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	told := s.said[what]
-	if told == nil {
-		told = new(saying)
-		s.said[what] = told
-	}
-	if time.Since(told.at) < quiet {
-		told.more++
-		return
-	}
-	s.log.Warn(what, append(attrs, "unsaid_before", told.more)...)
-	told.at, told.more = time.Now(), 0
+	s.told.Say(what, func(unsaid int) { s.log.Warn(what, append(attrs, "unsaid_before", unsaid)...) })
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

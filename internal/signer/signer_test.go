@@ -53,7 +53,7 @@ func newBench(t *testing.T, leaf testca.Leaf, rate int) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Signer, err = New(Config{Key: key, Certificates: b.certFile, Rate: rate, Now: func() time.Time { return b.now },
+	b.Signer, err = New(Config{Key: key, Certificates: b.certFile, Rate: rate, Where: "a file", Now: func() time.Time { return b.now },
 		Log: slog.New(slog.NewTextHandler(&b.log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func (b *bench) ask(st certbind.Statement) *answer {
 
 func (b *bench) send(r *request) *answer {
 	b.t.Helper()
-	a, err := parseAnswer(b.Handle(b.t.Context(), mustEncode(b.t, r)))
+	a, err := parseAnswer(r.operation, b.Handle(b.t.Context(), mustEncode(b.t, r)))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestRule61Rate(t *testing.T) {
 	outcomes := map[outcome]int{}
 	for range 20 {
 		waiting.Go(func() {
-			a, err := parseAnswer(b.Handle(ctx, mustEncode(t, &request{askSign, b.good()})))
+			a, err := parseAnswer(askSign, b.Handle(ctx, mustEncode(t, &request{askSign, b.good()})))
 			if err != nil {
 				t.Error(err)
 				return
