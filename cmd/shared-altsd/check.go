@@ -8,6 +8,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
+	"github.com/shared-altsd/shared-altsd/internal/nodumps"
 )
 
 var checkCommand = &cli.Command{
@@ -47,7 +48,7 @@ What the command line leaves out, it takes from the packages' files if they are 
 					return err
 				}
 			}
-			if err := daemon.NoDumps(); err != nil {
+			if err := nodumps.Set(); err != nil {
 				return err
 			}
 			accepted, err := daemon.Check(os.Stdout, f)

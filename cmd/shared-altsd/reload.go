@@ -8,6 +8,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/adminclient"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
+	"github.com/shared-altsd/shared-altsd/internal/nodumps"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 )
 
@@ -46,7 +47,7 @@ A revocation list that is older than the one in force, or gone, refuses the relo
 			if key != "" && credentials == "" {
 				return cli.Usagef("--key without --credentials: give the certificate as well")
 			}
-			if err := daemon.NoDumps(); err != nil {
+			if err := nodumps.Set(); err != nil {
 				return err
 			}
 			handed, err := readCredentials(credentials, key)
