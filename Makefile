@@ -1,4 +1,4 @@
-# make build        bin/shared-altsd
+# make build        bin/shared-altsd and bin/shared-altsd-signer
 # make test         what a change must pass: style, static checks, all tests under the race detector
 # make fuzz         each fuzz target for some seconds; FUZZ_SECONDS=1800 for longer, seconds in all
 SHELL := /bin/bash
@@ -7,12 +7,15 @@ GO ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What the tests need of Debian: a C compiler for the race detector and for the system's user database; ps.
 DEBIAN_PACKAGES := gcc libc6-dev openssl procps
+# A TPM and a PKCS #11 token in software, with what an administrator makes keys in them by.
+DEBIAN_PACKAGES += swtpm tpm2-tools tpm2-openssl softhsm2 opensc
 FUZZ_SECONDS ?= 75
 
 .PHONY: build static test debian-packages lint unit fuzz exec-race clean
 
 build:
 	$(GO) build -trimpath -o bin/shared-altsd ./cmd/shared-altsd
+	$(GO) build -trimpath -o bin/shared-altsd-signer ./cmd/shared-altsd-signer
 
 # Without cgo, for containers and other systems: docs/operations.md says which user database it reads.
 static:

@@ -3,7 +3,7 @@
 # make model          docs/model by ProVerif, if that is on PATH: every query, and every broken variant
 # make coverage       statements covered of noiseproto, certbind and service, and what is not
 # make reproducible   the same commit built in two folders, compared byte for byte
-# make sbom           bin/shared-altsd.cdx.json, the bill of materials of bin/shared-altsd
+# make sbom           bin/shared-altsd.cdx.json and bin/shared-altsd-signer.cdx.json, the bills of materials of what "make build" builds
 
 .PHONY: model coverage reproducible sbom
 
@@ -18,5 +18,4 @@ reproducible:
 	docs/reproducible.sh
 
 sbom: build
-	$(GO) run ./internal/sbom bin/shared-altsd >bin/shared-altsd.cdx.json
-	@echo bin/shared-altsd.cdx.json
+	for p in shared-altsd shared-altsd-signer; do $(GO) run ./internal/sbom bin/$$p >bin/$$p.cdx.json && echo bin/$$p.cdx.json || exit; done

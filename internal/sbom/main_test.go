@@ -11,10 +11,16 @@ import (
 	"testing"
 )
 
-// The list of the real program names every module that the go tool says is in it, and is the same each time.
+// The list of each real program names every module that the go tool says is in it, and is the same each time.
 func TestProgram(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "shared-altsd")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "../../cmd/shared-altsd")
+	for _, name := range []string{"shared-altsd", "shared-altsd-signer"} {
+		t.Run(name, func(t *testing.T) { testProgram(t, name) })
+	}
+}
+
+func testProgram(t *testing.T, name string) {
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-trimpath", "-o", program, "../../cmd/"+name)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -12,7 +12,7 @@ func Main(m *testing.M, ends ...func() error) (code int) {
 	// Otherwise each process with the race detector waits a second at its end.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	code = m.Run()
-	for _, end := range append(ends, raced.End, plain.End, static.End) {
+	for _, end := range append(ends, raced.End, plain.End, static.End, signer.End) {
 		if err := end(); err != nil {
 			fmt.Fprintln(os.Stderr, "FAIL: at the end of the tests:", err)
 			code = 1

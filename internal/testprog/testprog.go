@@ -24,9 +24,15 @@ const root = "../.."
 // The program is built at most once in each way, in a directory of its own: with the race detector, if the tests have it,
 // without, and static.
 var (
-	raced  = Shared[string]{Make: func() (string, error) { return build(nil, "-race") }, Close: remove}
-	plain  = Shared[string]{Make: func() (string, error) { return build(nil) }, Close: remove}
-	static = Shared[string]{Make: func() (string, error) { return build([]string{"CGO_ENABLED=0"}) }, Close: remove}
+	raced  = Shared[string]{Make: func() (string, error) { return build("shared-altsd", nil, "-race") }, Close: remove}
+	plain  = Shared[string]{Make: func() (string, error) { return build("shared-altsd", nil) }, Close: remove}
+	static = Shared[string]{Make: func() (string, error) { return build("shared-altsd", []string{"CGO_ENABLED=0"}) }, Close: remove}
+	signer = Shared[string]{Make: func() (string, error) {
+		if race.Enabled {
+			return build("shared-altsd-signer", nil, "-race")
+		}
+		return build("shared-altsd-signer", nil)
+	}, Close: remove}
 )
 
 // Path returns the path of the program, built with the race detector where the tests have it. Every account may run it.
@@ -43,7 +49,10 @@ func Plain() (string, error) { return plain.get() }
 // Static is Path for the program as the packages have it, which needs no other file of the system's.
 func Static() (string, error) { return static.get() }
 
-func build(env []string, flags ...string) (path string, err error) {
+// Signer is Path for shared-altsd-signer.
+func Signer() (string, error) { return signer.get() }
+
+func build(program string, env []string, flags ...string) (path string, err error) {
 	// Go keeps the outcome of tests until a file changes that they have looked at themselves.
 	for _, dir := range []string{"altscreds", "certbind", "cmd", "internal", "noiseproto", "service"} {
 		seen := func(_ string, _ os.DirEntry, err error) error { return err }
@@ -55,12 +64,12 @@ func build(env []string, flags ...string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	path = filepath.Join(dir, "shared-altsd")
+	path = filepath.Join(dir, program)
 	args := append([]string{"build", "-o", path}, flags...)
-	cmd := exec.Command("go", append(args, root+"/cmd/shared-altsd")...)
+	cmd := exec.Command("go", append(args, root+"/cmd/"+program)...)
 	cmd.Env = append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return path, fmt.Errorf("cannot build shared-altsd: %w\n%s", err, out)
+		return path, fmt.Errorf("cannot build %s: %w\n%s", program, err, out)
 	}
 	return path, os.Chmod(dir, 0o755)
 }
