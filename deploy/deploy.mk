@@ -1,6 +1,6 @@
 # Included by the Makefile.
 #
-# make packages       dist/*.deb and dist/*.rpm
+# make packages       dist/*.deb and dist/*.rpm, and those of the signer in dist/signer
 # make images         the docker images of deploy/compose.yaml, from scratch on static binaries
 # make compose-test   two machines and a foreign one under docker compose, as a table
 # make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
@@ -18,7 +18,7 @@ STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSI
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-next package-root images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-signer packages-next package-root images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -34,6 +34,18 @@ packages: package-root
 	rm -f $(PACKAGE_DIR)/*.deb $(PACKAGE_DIR)/*.rpm
 	for p in deb rpm; do VERSION=$(VERSION) ARCH=$(ARCH) $(GO) run $(NFPM) package --config deploy/packages/nfpm.yaml \
 		--packager $$p --target $(PACKAGE_DIR)/ || exit; done
+	@if [ $(ARCH) = "$$($(GO) env GOHOSTARCH)" ]; then $(MAKE) --no-print-directory packages-signer; else \
+		echo "no package of the signer for $(ARCH): it needs a C compiler for that, so build it there"; fi
+
+# The signer needs cgo, so that it is built for the machine that it is built on.
+packages-signer:
+	mkdir -p dist/root $(PACKAGE_DIR)/signer
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags='-s -w $(STAMP)' -o dist/root/shared-altsd-signer ./cmd/shared-altsd-signer
+	dist/root/shared-altsd-signer man | gzip -9n >dist/root/shared-altsd-signer.1.gz
+	rm -f $(PACKAGE_DIR)/signer/*.deb $(PACKAGE_DIR)/signer/*.rpm
+	glibc=$$(objdump -T dist/root/shared-altsd-signer | grep -o 'GLIBC_[0-9.]*' | cut -c7- | sort -V | tail -n1); \
+	for p in deb rpm; do GLIBC=$$glibc VERSION=$(VERSION) ARCH=$(ARCH) $(GO) run $(NFPM) package --config deploy/packages/signer.yaml \
+		--packager $$p --target $(PACKAGE_DIR)/signer/ || exit; done
 
 # The same as a later version, to upgrade to.
 packages-next: packages
@@ -61,7 +73,7 @@ compose-test: images
 test-systemd: packages-next images step
 	$(DEPLOY_TEST) '^TestSystemd'
 
-test-units: package-root
+test-units: package-root packages-signer
 	$(DEPLOY_TEST) '^TestUnits|^TestUser|^TestCompletion|^TestManual|^TestComposeFile'
 
 test-prometheus:

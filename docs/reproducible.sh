@@ -16,7 +16,7 @@ for dir in "$one" "$two"; do
 	GOCACHE=$work/cache-$(basename "$dir") make -s -C "$dir" build static
 done
 status=0
-for program in shared-altsd shared-altsd-static; do
+for program in shared-altsd shared-altsd-static shared-altsd-signer; do
 	if cmp "$one/bin/$program" "$two/bin/$program"; then
 		sha256sum "$one/bin/$program" | sed "s#$one/##"
 	else
