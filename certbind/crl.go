@@ -29,10 +29,9 @@ var (
 // A crl is one revocation list that says all there is to say about those of its issuer's certificates that it is for.
 type crl struct {
 	list    *x509.RevocationList
-	revoked map[string]struct{} // serial numbers, big-endian
+	revoked serials
 	scope   Scope
 	source  string
-
 	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only
 	// keys of certificates whose path has been verified, so that strangers cannot fill it; the bound is for
 	// certainty.
@@ -44,23 +43,31 @@ type crl struct {
 
 const maxSignedMemo = 1024
 
+// listDERs returns the lists of a file, unread.
+func listDERs(f CRLFile) (ders [][]byte, err error) {
+	if !bytes.Contains(f.Data, []byte("-----BEGIN ")) && bytes.HasPrefix(f.Data, []byte{0x30}) {
+		return [][]byte{f.Data}, nil
+	}
+	blocks, err := pemBlocks(f.Data)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		if b.Type != "X509 CRL" {
+			return nil, fmt.Errorf(`only revocation lists ("X509 CRL") belong there: %w`, wrongBlock(b.Type))
+		}
+		ders = append(ders, b.Bytes)
+	}
+	return ders, nil
+}
+
 // parseCRLs reads a file of lists and refuses each that would have to be read with more knowledge than this package
 // has: a list with a critical extension, a list of changes (delta), of some reasons, of other issuers. Go's parser accepts
 // all of these, and a lookup in them would find too little.
 func parseCRLs(f CRLFile) ([]*crl, error) {
-	ders := [][]byte{f.Data}
-	if bytes.Contains(f.Data, []byte("-----BEGIN ")) || !bytes.HasPrefix(f.Data, []byte{0x30}) {
-		blocks, err := pemBlocks(f.Data)
-		if err != nil {
-			return nil, err
-		}
-		ders = nil
-		for _, b := range blocks {
-			if b.Type != "X509 CRL" {
-				return nil, fmt.Errorf(`only revocation lists ("X509 CRL") belong there: %w`, wrongBlock(b.Type))
-			}
-			ders = append(ders, b.Bytes)
-		}
+	ders, err := listDERs(f)
+	if err != nil {
+		return nil, err
 	}
 	var lists []*crl
 	for _, der := range ders {
@@ -78,24 +85,15 @@ func parseCRLs(f CRLFile) ([]*crl, error) {
 }
 
 func parseCRL(der []byte) (*crl, error) {
-	list, err := x509.ParseRevocationList(der)
-	switch {
-	case err == nil:
-	case versionOneList(der):
-		return nil, errors.New("it is a list of version 1, which cannot say what it is for; have the CA make version 2 " +
-			`(openssl: "crlnumber" in the CA's section, or "crl_extensions")`)
-	default:
-		if _, err := x509.ParseCertificate(der); err == nil {
-			return nil, fmt.Errorf("it is not a revocation list: %w", wrongBlock("CERTIFICATE"))
-		}
-		if kind := derKind(der); kind != nil {
-			return nil, fmt.Errorf("it is not a revocation list: %w", kind)
-		}
-		return nil, fmt.Errorf("it is not a revocation list in PEM or DER; fetch it anew: %w", err)
+	head, entries, err := listHead(der)
+	if err != nil {
+		return nil, err
 	}
-	if err := acceptableSignature(list.SignatureAlgorithm); err != nil {
-		return nil, fmt.Errorf("%w; have the CA sign its list with a current algorithm", err)
-	}
+	return newCRL(head, entries)
+}
+
+// newCRL makes a list of its head and its entries.
+func newCRL(list *x509.RevocationList, entries []byte) (*crl, error) {
 	if list.NextUpdate.IsZero() {
 		return nil, errors.New("the list has no nextUpdate, so that nobody can tell when it is out of date; " +
 			"have the CA set it (RFC 5280, section 5.1.2.5)")
@@ -106,6 +104,7 @@ func parseCRL(der []byte) (*crl, error) {
 		case ext.Id.Equal(oidDeltaIndicator):
 			return nil, errors.New("it is a delta list, which holds changes only; use the complete list")
 		case ext.Id.Equal(oidIssuingDistributionPoint):
+			var err error
 			if scope, err = parseScope(ext.Value); err != nil {
 				return nil, err
 			}
@@ -114,31 +113,11 @@ func parseCRL(der []byte) (*crl, error) {
 				ext.Id)
 		}
 	}
-	revoked := make(map[string]struct{}, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		for _, ext := range e.Extensions {
-			if ext.Critical {
-				return nil, fmt.Errorf("one of its entries has the critical extension %v, as in an indirect list; "+
-					"use a plain list of the CA's own", ext.Id)
-			}
-		}
-		revoked[string(e.SerialNumber.Bytes())] = struct{}{}
+	revoked, err := parseEntries(entries)
+	if err != nil {
+		return nil, err
 	}
-	// The entries are in the map now; a large list need not be held twice.
-	list.RevokedCertificateEntries = nil
 	return &crl{list: list, revoked: revoked, scope: scope, signed: make(map[[32]byte]bool)}, nil
-}
-
-// versionOneList reports whether der looks like a list without the version field, which crypto/x509 does not read.
-func versionOneList(der []byte) bool {
-	all, err := elements(der)
-	if err != nil || len(all) != 3 {
-		return false
-	}
-	fields, err := elements(all[0].FullBytes)
-	// Algorithm, issuer, thisUpdate; a certificate's first field is its version or its serial number.
-	return err == nil && len(fields) >= 3 && fields[0].Tag == asn1.TagSequence && fields[1].Tag == asn1.TagSequence &&
-		(fields[2].Tag == asn1.TagUTCTime || fields[2].Tag == asn1.TagGeneralizedTime)
 }
 
 // signedBy reports whether the issuer's key has signed the list. Only the key counts: a CA's name may belong to two

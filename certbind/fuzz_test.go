@@ -3,10 +3,11 @@ package certbind
 import (
 	"bytes"
 	"crypto"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,7 +163,7 @@ func FuzzCRL(f *testing.F) {
 			if l.list.NextUpdate.IsZero() {
 				t.Fatal("a list that cannot be relied on was taken")
 			}
-			if l.signedBy(ca) && !maps.Equal(l.revoked, revoked) {
+			if l.signedBy(ca) && !bytes.Equal(l.revoked.entries, revoked.entries) {
 				t.Fatal("a list was changed and is still signed")
 			}
 			if err := trust.checkCRLIssuer(l); (err == nil) != (l.signedBy(ca) ||
@@ -171,4 +172,59 @@ func FuzzCRL(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzListEntries: the head of a list says the same as the whole, and its entries what crypto/x509 reads of them.
+func FuzzListEntries(f *testing.F) {
+	ca := testca.MustCA(f, testca.Options{})
+	good := testca.MustCRL(f, ca, []*big.Int{big.NewInt(5)}, testca.CRLOptions{})
+	f.Add(good)
+	f.Add(testca.MustCRL(f, ca, nil, testca.CRLOptions{}))
+	f.Add(good[:len(good)-1])
+	since := pkix.Extension{Id: []int{2, 5, 29, 24}, Value: []byte{5, 0}}
+	f.Add(testca.MustCRL(f, ca, []*big.Int{big.NewInt(0x80), big.NewInt(5), new(big.Int).Lsh(big.NewInt(1), 1100), big.NewInt(5)},
+		testca.CRLOptions{EntryExtensions: []pkix.Extension{since}}))
+	f.Add(testca.MustCRL(f, ca, []*big.Int{big.NewInt(1)}, testca.CRLOptions{EntryExtensions: []pkix.Extension{testca.UnknownCritical}}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		whole, err := x509.ParseRevocationList(data)
+		if err != nil {
+			return
+		}
+		head, entries, err := listHead(data)
+		if err != nil {
+			return
+		}
+		if !head.ThisUpdate.Equal(whole.ThisUpdate) || !bytes.Equal(head.RawIssuer, whole.RawIssuer) ||
+			!bytes.Equal(head.RawTBSRevocationList, whole.RawTBSRevocationList) || !bytes.Equal(head.Signature, whole.Signature) ||
+			len(head.Extensions) != len(whole.Extensions) {
+			t.Fatal("the head says something else than the list")
+		}
+		sameEntries(t, entries, whole.RevokedCertificateEntries)
+	})
+}
+
+// sameEntries compares what is read of entries with what crypto/x509 reads.
+func sameEntries(t *testing.T, entries []byte, want []x509.RevocationListEntry) {
+	t.Helper()
+	got, err := parseEntries(entries)
+	if err != nil {
+		return // more is refused than there
+	}
+	positive := 0
+	for _, e := range want {
+		for _, x := range e.Extensions {
+			if x.Critical {
+				t.Fatal("an entry with a critical extension was taken")
+			}
+		}
+		if e.SerialNumber.Sign() < 0 {
+			continue
+		}
+		if positive++; !got.has(e.SerialNumber.Bytes()) {
+			t.Fatalf("%x is revoked, and not found", e.SerialNumber)
+		}
+	}
+	if len(got.at) != positive {
+		t.Fatalf("%d entries, want %d", len(got.at), positive)
+	}
 }

@@ -1,6 +1,7 @@
 package certbind
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
@@ -11,8 +12,9 @@ import (
 )
 
 const (
-	// MaxMarks bounds how many lists are remembered.
-	MaxMarks = 1024
+	// MaxMarks bounds how many lists are remembered, and maxMarksOfCA of one CA: one that makes up parts of its list leaves
+	// room for others.
+	MaxMarks, maxMarksOfCA = 1024, 64
 	// maxAhead is how far ahead of our clock a list may have been made: clocks may differ by as much.
 	maxAhead = 5 * time.Minute
 	// maxNumberBits bounds a list's number: RFC 5280, section 5.2.3, allows 20 bytes.
@@ -33,9 +35,10 @@ type Mark struct {
 // ID returns what tells Marks of different lists apart.
 func (m Mark) ID() [32]byte { return m.Scope.id(m.Key) }
 
-// olderThan compares by number where both lists have one, else by thisUpdate.
+// olderThan compares by number where both lists have one, and by thisUpdate where the numbers are the same, as of a CA that
+// never counts, or one has none.
 func (m Mark) olderThan(other Mark) bool {
-	if m.Number != nil && other.Number != nil {
+	if m.Number != nil && other.Number != nil && m.Number.Cmp(other.Number) != 0 {
 		return m.Number.Cmp(other.Number) < 0
 	}
 	return m.ThisUpdate.Before(other.ThisUpdate)
@@ -56,10 +59,21 @@ type Marks map[[32]byte]Mark
 // Add takes m if it is of another CA or scope than those there are, or of a newer list.
 func (ms Marks) Add(m Mark) {
 	key := m.ID()
-	if old, ok := ms[key]; ok && m.olderThan(old) || !ok && len(ms) >= MaxMarks {
+	if old, ok := ms[key]; ok && m.olderThan(old) || !ok && !ms.room(m.Key) {
 		return
 	}
 	ms[key] = m
+}
+
+// room reports whether there is a place for another list of a CA.
+func (ms Marks) room(ca []byte) bool {
+	of := 0
+	for _, m := range ms {
+		if bytes.Equal(m.Key, ca) {
+			of++
+		}
+	}
+	return len(ms) < MaxMarks && of < maxMarksOfCA
 }
 
 // Marks returns the newest list of each CA whose signature of one is known: those that are trusted, and those that stood

@@ -117,10 +117,7 @@ func (l *crl) knownBy(key [32]byte) bool {
 	return slices.Contains(l.hashes, key) // and not in signed, which may be forgotten
 }
 
-func (l *crl) revokesSerial(serial []byte) bool {
-	_, ok := l.revoked[string(serial)]
-	return ok
-}
+func (l *crl) revokesSerial(serial []byte) bool { return l.revoked.has(serial) }
 
 // maxIssuers bounds the intermediates that are remembered.
 const maxIssuers = 1024

@@ -167,11 +167,11 @@ func TestRule33Restart(t *testing.T) {
 	if got := l.fault(); !strings.Contains(got, "is older than") {
 		t.Errorf("after that reload: %q", got)
 	}
-	l.put("crl", l.other, 5, -time.Minute)
+	l.put("crl", l.other, 4, -time.Hour)
 	restart("another CA's in its place", "is gone")
 	l.put("crl", l.ca, 8, time.Hour)
 	restart("one from the future", "")
-	l.put("crl", l.ca, 5, -time.Hour)
+	l.put("crl", l.ca, 5, -time.Minute)
 	restart("what there was before the future", "")
 	l.put("crl", l.ca, 4, -time.Minute)
 	restart("an older one", "is older than")
