@@ -32,6 +32,11 @@ type crl struct {
 	revoked serials
 	scope   Scope
 	source  string
+	// offerer is the key of the CA that has signed a list which somebody offers who is not trusted (WithOffered), as
+	// SubjectPublicKeyInfo, and complete what the administrator says of it; else nil.
+	offerer  []byte
+	complete bool
+
 	// signed remembers which keys have signed the list, by the SHA-256 of their SubjectPublicKeyInfo. It holds only
 	// keys of certificates whose path has been verified, so that strangers cannot fill it; the bound is for
 	// certainty.

@@ -185,10 +185,11 @@ func (l *crl) mark(key []byte) Mark {
 	return m
 }
 
-// FromFuture returns the file of a list that was made more than 5 minutes after now, "" if there is none.
+// FromFuture returns the file of a list that was made more than 5 minutes after now, "" if there is none. Offered ones do not
+// count, which are judged as they are read.
 func (t *Trust) FromFuture(now time.Time) string {
 	for _, l := range t.crls {
-		if l.list.ThisUpdate.After(now.Add(maxAhead)) {
+		if !l.isOffered() && l.list.ThisUpdate.After(now.Add(maxAhead)) {
 			return l.source
 		}
 	}

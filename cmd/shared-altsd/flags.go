@@ -58,7 +58,9 @@ func fileOptions(f *daemon.Files) []cli.Option {
 				"system's pool, which can be used only with NAMES."},
 		{Name: "crl", Group: group, Repeat: true, Value: cli.Func("[complete=]FILE", addCRL).CompleteFiles(),
 			Help: "Certificate revocation list, PEM or DER. A list that names its place (issuing distribution point) answers for " +
-				"the certificates that name the same one; 'complete=FILE' says that it has all that its CA revokes."},
+				"the certificates that name the same one; 'complete=FILE' says that it has all that its CA revokes. A directory, " +
+				"'DIR/', is watched: an account that is not trusted brings lists there, *.crl, and can only withhold them. 'complete=DIR/' " +
+				"holds for all lists there, whosever they are."},
 		{Name: "crl-stale-ok", Group: group, Value: cli.Switch(&f.CRLStaleOK),
 			Help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
 		{Name: "state-dir", Group: group, Value: cli.Func("DIR", setStateDir).CompleteFiles(),

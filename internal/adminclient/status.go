@@ -65,6 +65,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 			expiry.CA: "trusted CA " + e.Name, expiry.CRL: "revocation list " + e.Name}[e.Kind]
 		line("valid until", "%s%s: %s", stamp(e.NotAfterUnix), expiry.Remaining(time.Unix(e.NotAfterUnix, 0).Sub(now)), what)
 	}
+	writeRevocation(line, s.GetRevocation(), now)
 	counters := func(what string, c *adminpb.Counters) {
 		line(what, "%d accepted, %d failed, %d under way, %d waiting", c.GetAccepted(), c.GetRefused(),
 			c.GetInFlight(), c.GetWaiting())

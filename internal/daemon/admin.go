@@ -128,6 +128,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 			resp.Reloads.LastError = refused.err.Error()
 		}
 	}
+	resp.Revocation = revocation(trust, a.reloader.Passed())
 	a.addPolicy(resp)
 	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)

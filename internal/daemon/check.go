@@ -17,13 +17,19 @@ import (
 // Check writes what a daemon with the same CAs would say of a machine with these files, and reports whether it would
 // accept it.
 func Check(w io.Writer, f *Files) (accepted bool, err error) {
+	f.findListDirs()
 	l, err := f.load("")
 	if err != nil {
 		return false, err
 	}
 	memory := ""
+	var passed []certbind.PassedOver
 	if len(f.CRLs) > 0 {
 		marks, err := readMarks(f.stateDir())
+		var wrong error
+		if l.trust, passed, wrong = f.offer(l.trust, l.credential.Chain, marks, nil); wrong != nil {
+			return false, wrong
+		}
 		switch {
 		case err != nil: // it may be the daemon's, whom this account does not believe
 			l.warn("the daemon's memory of revocation lists was not looked at: " + err.Error())
@@ -53,6 +59,7 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 		expiry.Remaining(leaf.NotAfter.Sub(now)))
 	if memory != "" {
 		fmt.Fprintf(w, "lists     %s\n", memory)
+		checkLists(w, l.trust, passed, now)
 	}
 	for _, warning := range l.warnings {
 		fmt.Fprintf(w, "warning   %s\n", warning)

@@ -68,14 +68,19 @@ func Serve(c Config) error {
 
 // New loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
 func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err error) {
+	c.Files.findListDirs()
 	d := &Daemon{config: c, log: log, notify: notify}
-	state := c.Files.state()
+	state, listsState := c.Files.state(), c.Files.listDirsState(nil)
 	l, err := c.Files.load("")
 	if err != nil {
 		return nil, err
 	}
 	memory, err := openListMemory(c.Files.stateDir(), log)
 	if err != nil {
+		return nil, err
+	}
+	var passed []certbind.PassedOver
+	if l.trust, passed, err = c.Files.offer(l.trust, l.credential.Chain, memory.marks, nil); err != nil {
 		return nil, err
 	}
 	l.trust = c.Files.demand(l.trust, memory.marks)
@@ -121,6 +126,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
 		d.announcer.announce()
 	})
+	d.reloader.beginLists(listsState, passed)
 	d.admin = addAdmin(d.server, d.machine, d.reloader, d.policy, d.denied, d.metrics)
 	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {

@@ -43,9 +43,11 @@ type CAFile struct {
 	File  string // "system" for the system's pool
 }
 
-// A CRLFile is a file of revocation lists.
+// A CRLFile is a file of revocation lists, or a directory of such files.
 type CRLFile struct {
 	File string
+	// Dir says that it is a directory, to which somebody who is not trusted brings lists.
+	Dir bool
 	// Complete says that they have all revocations, whatever place they name as theirs.
 	Complete bool
 }
@@ -165,6 +167,9 @@ func (f *Files) loadTrust() (*certbind.Trust, error) {
 		config.CAs = append(config.CAs, c)
 	}
 	for _, list := range f.CRLs {
+		if list.Dir {
+			continue // offer reads it, with what is in force
+		}
 		data, err := readTrustFile(list.File, maxCRLSize)
 		if err != nil {
 			return nil, fmt.Errorf("--crl: %w", err)
@@ -190,16 +195,18 @@ func (f *Files) copied() bool {
 	return dir != "" && filepath.Dir(f.Credentials) == filepath.Clean(dir)
 }
 
-// listFiles returns the paths of the revocation lists.
+// listFiles returns the paths of the revocation lists, without those of directories.
 func (f *Files) listFiles() (paths []string) {
 	for _, list := range f.CRLs {
-		paths = append(paths, list.File)
+		if !list.Dir {
+			paths = append(paths, list.File)
+		}
 	}
 	return paths
 }
 
 // A filesState tells one state of the files from another, those of the credential apart from those of the trust and the
-// rules.
+// rules. The directories of lists are not in it: whose they are could keep them from ever being at rest.
 type filesState struct{ credential, trust string }
 
 // state returns that of now.

@@ -35,9 +35,13 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 			"clock, or fetch the right list", file)
 	}
 	for _, file := range req.acceptOlder {
-		if !among(r.files.listFiles(), file) {
+		if !among(r.files.listFiles(), file) && !r.files.inListDir(file) {
+			var all []string
+			for _, list := range r.files.CRLs {
+				all = append(all, list.File)
+			}
 			return nil, nil, fmt.Errorf("--accept-older-list %s: that is none of the lists of --crl (%s)", file,
-				strings.Join(r.files.listFiles(), ", "))
+				strings.Join(all, ", "))
 		}
 	}
 	r.memory.add(r.machine.Trust()) // a peer may have shown since who signed a list
@@ -65,11 +69,11 @@ func (r *reloader) noOlderLists(next *certbind.Trust, req reloadRequest) (marks 
 			let = append(let, b.String())
 		case was[b.Mark.ID()]:
 		case b.Found != nil:
-			return nil, nil, fmt.Errorf("%v: fetch the newest one from the CA, over HTTPS if it can be had, or, if the CA "+
-				"means the older one, 'shared-altsd reload --accept-older-list %s'", b, b.Found.Source)
+			return nil, nil, behindError{fmt.Errorf("%v: fetch the newest one from the CA, over HTTPS if it can be had, or, if the CA "+
+				"means the older one, 'shared-altsd reload --accept-older-list %s'", b, b.Found.Source), b.Mark.Key}
 		default:
-			return nil, nil, fmt.Errorf("%v: put it back, or, if the CA, or this part of its list, is used no more, "+
-				"'shared-altsd reload --forget-list %q'", b, b.Mark.Issuer)
+			return nil, nil, behindError{fmt.Errorf("%v: put it back, or, if the CA, or this part of its list, is used no more, "+
+				"'shared-altsd reload --forget-list %q'", b, b.Mark.Issuer), b.Mark.Key}
 		}
 	}
 	return marks, let, nil

@@ -165,6 +165,9 @@ func TestRule32TrustPaths(t *testing.T) {
 		{"a directory", func(p *place, _ []byte) { p.mkdir("f", 0o755, 0) }, "f", "not a plain file"},
 	} {
 		for _, kind := range kinds {
+			if tt.name == "a directory" && kind.name == "--crl" {
+				continue // rule 56
+			}
 			t.Run(tt.name+" "+kind.name, func(t *testing.T) {
 				p := &place{dir: testprog.Dir(t)}
 				for name, data := range map[string][]byte{"cert.pem": issued.CertPEM, "key.pem": issued.KeyPEM,

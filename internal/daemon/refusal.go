@@ -1,6 +1,10 @@
 package daemon
 
-import "time"
+import (
+	"cmp"
+	"errors"
+	"time"
+)
 
 // A refusal is a set that a reload refused, and that nothing has made good since.
 type refusal struct {
@@ -12,7 +16,13 @@ type refusal struct {
 
 // refusals are those that stand. What was handed over is apart from the files that the daemon reads: these hold another
 // credential, a copy of systemd's for instance that never changes, so that reading them again says nothing of it.
-type refusals struct{ handed, files *refusal }
+// Those of directories of lists are apart too: whose these are holds up nothing else.
+type refusals struct{ handed, files, lists *refusal }
+
+// A listsError says that the lists of directories are not taken, and those in force stay.
+type listsError struct{ error }
+
+func (e listsError) Unwrap() error { return e.error }
 
 // add notes a refusal and returns it, and whether it is the one of before once more.
 func (r *refusals) add(handed bool, err error, now time.Time) (added *refusal, again bool) {
@@ -21,6 +31,9 @@ func (r *refusals) add(handed bool, err error, now time.Time) (added *refusal, a
 		place, what = &r.handed, "the certificate handed over"
 	}
 	added = &refusal{what: what, since: now, last: now, err: err}
+	if errors.As(err, new(listsError)) {
+		place, what = &r.lists, "the lists of a directory"
+	}
 	if before := *place; before != nil {
 		added.since, again = before.since, before.err.Error() == err.Error()
 	}
@@ -38,8 +51,5 @@ func (r *refusals) lift(credential bool) {
 
 // standing returns the refusal to tell of, nil for none.
 func (r *refusals) standing() *refusal {
-	if r.handed != nil {
-		return r.handed
-	}
-	return r.files
+	return cmp.Or(r.handed, r.files, r.lists)
 }

@@ -38,15 +38,16 @@ type reloader struct {
 	rules   *ruleSet   // in force
 	seen    filesState // at the last poll
 	tried   filesState // that were last read to the end, whether they came into force or not
-	inForce string     // state of the credential's files when the credential in force was read or handed over
+	inForce filesState // when what is in force was read, or the credential handed over
 	refused refusals
+	lists   listWatch
 }
 
 // newReloader watches files that machine was made of in the given state.
 func newReloader(files Files, state filesState, machine *certbind.Machine, p *standard, memory *listMemory, log *slog.Logger,
 	observe func(error, *refusal)) *reloader {
 	return &reloader{files: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe,
-		seen: state, tried: state, inForce: state.credential}
+		seen: state, tried: state, inForce: state}
 }
 
 // Refused returns what was refused and has not been made good, nil for nothing.
@@ -99,6 +100,7 @@ func (r *reloader) poll() {
 	if atRest && (changed || retry) {
 		r.reload(reloadRequest{polled: true})
 	}
+	r.pollLists()
 }
 
 // Reload reads everything now. A credential that is not nil, a PEM with key and chain, takes the place of
@@ -141,22 +143,30 @@ func (r *reloader) reload(req reloadRequest) (changed []string, err error) {
 	return changed, err
 }
 
-// refuse notes and logs a refusal; the same once more is not logged again.
-func (r *reloader) refuse(handed bool, err error) {
+// refuse notes and logs a refusal; the same once more is not logged again. It reports whether it did.
+func (r *reloader) refuse(handed bool, err error) bool {
 	refused, again := r.refused.add(handed, err, time.Now())
 	r.standing.Store(r.refused.standing())
+	if refused == r.refused.lists {
+		again = !r.mayRefuse(err)
+	}
 	if !again {
 		leaf := r.machine.Credential().Leaf
-		r.log.Error("reload refused, the old certificates stay in force", "error", cli.OneLine(err.Error()), "refused",
+		what := "reload refused, the old certificates stay in force"
+		if refused == r.refused.lists {
+			what = "revocation lists refused, those in force stay"
+		}
+		r.log.Error(what, "error", cli.OneLine(err.Error()), "refused",
 			refused.what, "since", refused.since.UTC().Format(time.RFC3339), "serial", fmt.Sprintf("%x", leaf.SerialNumber),
 			"expires", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
+	return !again
 }
 
 func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	state := r.files.state()
 	files := r.files
-	renewed := req.credential != nil || state.credential != r.inForce
+	renewed := req.credential != nil || state.credential != r.inForce.credential
 	if renewed {
 		// A file that changed since goes before what was handed over.
 		files.given = req.credential
@@ -169,17 +179,13 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	case req.credential == nil: // else the files may be good without what was handed over
 		r.tried = state
 	}
-	var marks certbind.Marks
-	var let []string
+	var judged judgement
 	if err == nil {
-		err = r.noWorse(next)
-	}
-	if err == nil {
-		marks, let, err = r.noOlderLists(next.trust, req)
+		judged, err = r.judge(next, req, renewed || state.trust != r.inForce.trust)
 	}
 	old := force{r.machine.Credential(), r.machine.Trust(), r.rules}
 	if err == nil {
-		next.trust = r.files.demand(next.trust, marks)
+		next.trust = r.files.demand(next.trust, judged.marks)
 		err = r.machine.Reload(next.credential, next.trust)
 	}
 	if err != nil {
@@ -191,17 +197,20 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	}
 	r.rules = next.rules
 	r.policy.setRules(next.rules) // also where they are as they were, since the trust is another
-	r.tried, r.inForce = state, state.credential
+	r.tried, r.inForce = state, state
 	r.refused.lift(renewed)
+	if judged.kept != nil {
+		r.refuse(false, judged.kept)
+	}
 	r.standing.Store(r.refused.standing())
 	wipeCredential(old.credential)
 	if renewed {
 		clear(r.files.given)
 	}
 	r.files.given = files.given
-	r.memory.marks = marks
+	r.memory.marks = judged.marks
 	r.memory.add(next.trust)
-	for _, l := range let {
+	for _, l := range judged.let {
 		r.log.Warn("let by the administrator: " + l)
 	}
 	for _, w := range next.warnings {
@@ -218,19 +227,10 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 }
 
 // noWorse refuses a new certificate that peers would refuse, where they would accept the one in force. Both are
-// judged by the new CAs and revocation lists: these must not wait because they turn against this machine itself. It
-// also refuses lists that are out of date already, or that leave out the certificate in force, as when a CA begins to
-// divide its list, where those in force do not: peers' certificates would be left out as well.
+// judged by the new CAs and revocation lists: these must not wait because they turn against this machine itself.
 func (r *reloader) noWorse(next *loaded) error {
 	now := time.Now()
-	if stale := staleList(next.trust, now); stale != "" && !r.files.CRLStaleOK && staleList(r.machine.Trust(), now) == "" {
-		return fmt.Errorf("the revocation list %s is past its next update: fetch a new one from the CA", stale)
-	}
 	before := firstFault(certbind.Check(r.machine.Credential(), next.name, next.trust, now))
-	if before != nil && (before.Setting == certbind.SettingLists || before.Setting == certbind.SettingCompleteList) &&
-		firstFault(certbind.Check(r.machine.Credential(), next.name, r.machine.Trust(), now)) == nil {
-		return errors.New(faultWithFlag(*before).String())
-	}
 	fault := firstFault(certbind.Check(next.credential, next.name, next.trust, now))
 	if fault == nil || before != nil {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -45,11 +46,15 @@ func ParseCAFile(v string) (CAFile, error) {
 	return CAFile{Names: names, File: file}, nil
 }
 
-// ParseCRLFile reads the value of --crl: FILE, or "complete=" and FILE.
+// ParseCRLFile reads the value of --crl: FILE, or "complete=" and FILE. A '/' at its end says that it is a directory, which
+// need not be there yet.
 func ParseCRLFile(v string) (CRLFile, error) {
 	file, complete := strings.CutPrefix(v, "complete=")
 	if file == "" {
 		return CRLFile{}, errors.New("--crl names no file; write --crl FILE or --crl complete=FILE")
+	}
+	if strings.HasSuffix(file, "/") {
+		return CRLFile{File: filepath.Clean(file), Dir: true, Complete: complete}, nil
 	}
 	return CRLFile{File: file, Complete: complete}, nil
 }

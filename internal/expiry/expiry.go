@@ -92,9 +92,9 @@ func Judge(items []Item, now time.Time) []Notice {
 			n.Cure = "check the clock of this machine and of the CA"
 		case left < 0:
 			n.Ended, n.Level = true, len(warnings)+1
-			n.What = fmt.Sprintf("%s ended %s ago, on %s", i, span(-left), end)
+			n.What = fmt.Sprintf("%s ended %s ago, on %s", i, Span(-left), end)
 		case n.Level > 0:
-			n.What = fmt.Sprintf("%s ends in %s, on %s", i, span(left), end)
+			n.What = fmt.Sprintf("%s ends in %s, on %s", i, Span(left), end)
 			if i.Kind == Leaf && left < clockTolerance {
 				n.What += "; peers whose clocks are ahead by as much refuse it already"
 			}

@@ -14,8 +14,8 @@ func Remaining(d time.Duration) string {
 	return fmt.Sprintf(" (%d more %s)", n, unit)
 }
 
-// span returns a duration for people.
-func span(d time.Duration) string {
+// Span returns a duration for people.
+func Span(d time.Duration) string {
 	n, unit := count(d)
 	return fmt.Sprintf("%d %s", n, unit)
 }

@@ -51,6 +51,7 @@ type State struct {
 	VerifiedFull, VerifiedCached         uint64
 	VerifiedFailed                       uint64
 	CacheEntries                         int
+	PassedOver                           int       // files in directories of lists
 	Denied                               int       // lines of what is denied before all rules
 	DeniedRefusedSince                   time.Time // of a change of it that stands refused, zero for none
 	Watched                              int       // connections that stand
@@ -234,6 +235,9 @@ func (s *Set) Write(w io.Writer, state State) error {
 	e.single("shared_altsd_clock_wrong", "gauge",
 		"1 if this machine's clock is plainly wrong: before the daemon was built, or before its CAs and lists were made.",
 		number(state.ClockWrong))
+
+	e.single("shared_altsd_crl_passed_over", "gauge", "Files in a directory of revocation lists of which no use is made.",
+		float64(state.PassedOver))
 
 	e.single("shared_altsd_statements_signed_total", "counter", "Statements signed with the machine's key.",
 		float64(state.Signatures))
