@@ -146,7 +146,10 @@ var oidDistributionPoints = asn1.ObjectIdentifier{2, 5, 29, 31}
 
 // listPlaces returns the names of the places where a certificate says that its revocation list is, of lists with all
 // reasons and of its own issuer; none if that does not parse.
-func listPlaces(cert *x509.Certificate) (names []string) {
+func listPlaces(cert *x509.Certificate) []string { return slices.Concat(listPoints(cert)...) }
+
+// listPoints is listPlaces by distribution point: the names of one are of the same list.
+func listPoints(cert *x509.Certificate) (all [][]string) {
 	value, ok := extension(cert, oidDistributionPoints)
 	if !ok {
 		return nil
@@ -161,9 +164,9 @@ func listPlaces(cert *x509.Certificate) (names []string) {
 		if err != nil || len(fields) != 1 || fields[0].Class != asn1.ClassContextSpecific || fields[0].Tag != 0 {
 			continue
 		}
-		if some, err := pointNames(fields[0]); err == nil {
-			names = append(names, some...)
+		if names, err := pointNames(fields[0]); err == nil {
+			all = append(all, names)
 		}
 	}
-	return names
+	return all
 }

@@ -15,13 +15,6 @@ import (
 // fileOptions returns the flags about certificates, which serve and check share, bound to f.
 func fileOptions(f *daemon.Files) []cli.Option {
 	const group = "Certificates:"
-	addCA := func(v string) error {
-		ca, err := daemon.ParseCAFile(v)
-		if err == nil {
-			f.CAs = append(f.CAs, ca)
-		}
-		return err
-	}
 	addCRL := func(v string) error {
 		crl, err := daemon.ParseCRLFile(v)
 		if err == nil {
@@ -52,10 +45,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "PEM file with the private key, if it is not in --credentials; or 'signer:/run/shared-altsd-signer/socket', the " +
 				"socket of shared-altsd-signer, which has the key in a TPM or token and signs for this daemon. Then --credentials " +
 				"has certificates alone."},
-		{Name: "ca", Group: group, Repeat: true, Value: cli.Func("[NAMES=]FILE", addCA).CompleteFiles(),
-			Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
-				"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
-				"system's pool, which can be used only with NAMES."},
+		caOption(f, group),
 		{Name: "crl", Group: group, Repeat: true, Value: cli.Func("[complete=]FILE", addCRL).CompleteFiles(),
 			Help: "Certificate revocation list, PEM or DER. A list that names its place (issuing distribution point) answers for " +
 				"the certificates that name the same one; 'complete=FILE' says that it has all that its CA revokes. A directory, " +
@@ -73,6 +63,21 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "Extended key usage that every peer's certificate has to name, such as 1.3.6.1.4.1.32473.1.1. " +
 				"Recommended: without it, whoever can read a host's TLS key speaks for every account there."},
 	}
+}
+
+// caOption is the flag about CAs, which fetch-crl has as well.
+func caOption(f *daemon.Files, group string) cli.Option {
+	add := func(v string) error {
+		ca, err := daemon.ParseCAFile(v)
+		if err == nil {
+			f.CAs = append(f.CAs, ca)
+		}
+		return err
+	}
+	return cli.Option{Name: "ca", Group: group, Repeat: true, Value: cli.Func("[NAMES=]FILE", add).CompleteFiles(),
+		Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
+			"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
+			"system's pool, which can be used only with NAMES."}
 }
 
 // configFile returns the config file, which serve and check read; group is where their help has --config.

@@ -5,6 +5,7 @@ package deploytest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,13 +16,14 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/expiry"
+	"github.com/shared-altsd/shared-altsd/internal/fetchcrl"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 )
 
 // TestUnits has systemd's own tools judge the unit files, without a running systemd.
 func TestUnits(t *testing.T) {
 	for unit, most := range map[string]float64{"shared-altsd.service": 1.5, "shared-altsd-listen@.service": 2.0,
-		"shared-altsd-resolve.service": 2.0, "shared-altsd-signer.service": 1.5} {
+		"shared-altsd-resolve.service": 2.0, "shared-altsd-signer.service": 1.5, "shared-altsd-fetch-crl.service": 2.0} {
 		out := must(t, "systemd-analyze", "security", "--offline=true", "deploy/systemd/"+unit)
 		m := regexp.MustCompile(`Overall exposure level for shared-altsd\S*: ([0-9.]+)`).FindStringSubmatch(out)
 		if m == nil {
@@ -40,7 +42,8 @@ func TestUnits(t *testing.T) {
 	units, _ := filepath.Glob(filepath.Join(root, "deploy/systemd/shared-altsd*.s*e*"))
 	var copies []string
 	for _, unit := range append(units, filepath.Join(root, "deploy/systemd/shared-altsd-renew.path"),
-		filepath.Join(root, "deploy/systemd/shared-altsd-renew.timer")) {
+		filepath.Join(root, "deploy/systemd/shared-altsd-renew.timer"),
+		filepath.Join(root, "deploy/systemd/shared-altsd-fetch-crl.timer")) {
 		b, err := os.ReadFile(unit)
 		if err != nil {
 			t.Fatal(err)
@@ -117,6 +120,18 @@ func TestPrometheus(t *testing.T) {
 	if err := set.Write(&shown, state); err != nil {
 		t.Fatal(err)
 	}
+	// fetch-crl writes its own into a file.
+	textfile := filepath.Join(t.TempDir(), "lists.prom")
+	fetch := fetchcrl.Config{Dir: t.TempDir(), Textfile: textfile, URLs: []string{"http://192.0.2.1:1/list"},
+		Timeout: time.Millisecond, MaxSize: 1024}
+	if _, err := fetchcrl.Run(t.Context(), fetch, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	fetched, err := os.ReadFile(textfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown.Write(fetched)
 	cmd := exec.Command("promtool", "check", "metrics")
 	cmd.Stdin = strings.NewReader(shown.String())
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {

@@ -256,3 +256,11 @@ func hostFQDN() string {
 	}
 	return name
 }
+
+// Trust returns what CAs and lists the files hold, for a command that has no credential.
+func (f *Files) Trust() (*certbind.Trust, error) {
+	if len(f.CAs) == 0 {
+		return nil, cli.Usagef("--ca is missing: give the PEM file with the CA whose lists are to come")
+	}
+	return f.loadTrust()
+}

@@ -240,7 +240,7 @@ func readListDir(d CRLFile, known map[string]bool, yield func(certbind.CRLFile) 
 		pass(d.File, err)
 	}
 	if len(files) == 0 {
-		pass(d.File, errors.New("it has no file *"+listEnding+" yet: have lists put there"))
+		pass(d.File, errors.New("it has no file *"+listEnding+" yet: 'shared-altsd fetch-crl' puts lists there"))
 	}
 	left := int64(maxListBytes)
 	for _, l := range files {

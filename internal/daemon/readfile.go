@@ -64,3 +64,8 @@ func ReadKeyFile(path string) (data []byte, warning string, err error) {
 	}
 	return data, warning, nil
 }
+
+// ReadCertificates returns the content of a file of certificates without a key, which only root and this account may write.
+func ReadCertificates(path string) ([]byte, error) {
+	return readOwnFile(path, maxCASize, "could name other places")
+}
