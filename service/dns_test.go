@@ -398,6 +398,27 @@ func TestRule58EndsWhileItWaits(t *testing.T) {
 			t.Errorf("recorded as %+v", r)
 		}
 	})
+	t.Run("the place was wanted before", func(t *testing.T) {
+		alpha, beta, z := pairOfZones(t, Config{HandshakeTimeout: time.Minute})
+		defer z.holdBack()()
+		h := beta.newSession(Caller{}, func() {}, func() {})
+		if _, err := h.take(t.Context(), serverStart(nil, nil)); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, alpha, "")
+		resp, err := h.take(t.Context(), next(c.must(t, clientStart(nil)).OutFrames))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m3 := c.must(t, next(resp.OutFrames)).OutFrames
+		h.sendAway()
+		_, err = h.take(t.Context(), next(m3))
+		if f := asFailure(err); f.name != "overloaded" || !strings.Contains(f.text, "gave its place") {
+			t.Errorf("it ends by %v", err)
+		}
+		h.end(asFailure(err))
+		free(t, beta)
+	})
 	t.Run("the daemon stops", func(t *testing.T) {
 		_, beta, z, _, _ := held(t, Config{HandshakeTimeout: time.Minute})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
