@@ -42,7 +42,7 @@ func resolver(t *testing.T, d *testdns.DNS, args ...string) *testprog.Process {
 
 // The companion answers a daemon from its own account, also after it was started again, and stops when it is told.
 func TestResolve(t *testing.T) {
-	d := testdns.New(t, testdns.Zone{Name: "good.example", Records: []string{"_shared-alts.alpha IN TLSA 3 1 1 0123"}},
+	d := testdns.New(t, testdns.Zone{Name: "good.example", Records: []string{"_shared-alts.alpha 300 IN TLSA 3 1 1 0123"}},
 		testdns.Zone{Name: "bad.example", Kind: testdns.Expired, Records: []string{"_shared-alts.alpha IN TLSA 3 1 1 0123"}})
 	run := filepath.Join(testprog.Dir(t), "run")
 	if err := errors.Join(os.Mkdir(run, 0o755), os.Chown(run, resolveUID, resolveUID)); err != nil {
@@ -110,7 +110,7 @@ func TestResolve(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"--resolver", "127.0.0.1", "alpha.good.example"}, 0, "s\n  TLSA 3 1 1 0123\n"},
+		{[]string{"--resolver", "127.0.0.1", "alpha.good.example"}, 0, "secure for "},
 		{[]string{"--resolver", "127.0.0.1", "beta.good.example"}, 1, "_shared-alts.beta.good.example. by 127.0.0.1:53: absent"},
 		{[]string{"--resolver", "127.0.0.1", "alpha.bad.example"}, 1, "bogus (SERVFAIL, "},
 		{[]string{"--resolver", "127.0.0.3", "alpha.good.example"}, 1, "unsigned"},

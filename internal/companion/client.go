@@ -133,24 +133,30 @@ type attempt struct {
 	err  error
 }
 
-// link returns the connection, made if there is none. Who waits for it waits for the one attempt of all.
+// link returns the connection, made if there is none. Who waits for it waits for the one attempt of all; one that began before this
+// call, and failed, says nothing of now, as when the companion was just started.
 func (c *Client) link(ctx context.Context) (*link, error) {
-	c.mu.Lock()
-	a := c.made
-	if a == nil || a.over() {
-		a = &attempt{done: make(chan struct{})}
-		c.made = a
-		go func() {
-			a.link, a.err = c.connect()
-			close(a.done)
-		}()
-	}
-	c.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.link, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	for again := false; ; again = true {
+		c.mu.Lock()
+		a := c.made
+		own := a == nil || a.over()
+		if own {
+			a = &attempt{done: make(chan struct{})}
+			c.made = a
+			go func() {
+				a.link, a.err = c.connect()
+				close(a.done)
+			}()
+		}
+		c.mu.Unlock()
+		select {
+		case <-a.done:
+			if a.err == nil || own || again {
+				return a.link, a.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 

@@ -182,6 +182,25 @@ func TestRestart(t *testing.T) {
 	must(t, c, "again")
 }
 
+// Who waits for another call's attempt to connect, which fails, tries by itself: the companion may have come meanwhile.
+func TestJoinedAttempt(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	c := client(t, path)
+	early := &attempt{done: make(chan struct{})} // of a call before
+	c.made = early
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if answer, err := c.Call(t.Context(), []byte("after it")); err != nil || string(answer) != "after it" {
+			t.Errorf("%q, %v", answer, err)
+		}
+	}()
+	serve(t, &Server{Handle: echo}, path)
+	early.err = unix.ECONNREFUSED
+	close(early.done)
+	<-answered
+}
+
 // While the companion has enough to do the next request waits, and no account has all of it. What was given up does not keep it from
 // what is wanted: of that it has no more than the client's window.
 func TestInFlight(t *testing.T) {

@@ -165,6 +165,9 @@ func TestRule59Answers(t *testing.T) {
 				opt(0, dnsmessage.Option{Code: 10, Data: []byte("cookie")}, dnsmessage.Option{Code: optionEDE, Data: []byte("\x00\x07over\n\x00")},
 					dnsmessage.Option{Code: optionEDE, Data: []byte("\x00\x16second")}))}
 		}, nil, Bogus, "SERVFAIL, signature expired: over?"},
+		{"what is over", alter(opt(0, dnsmessage.Option{Code: optionEDE, Data: []byte("\x00\x03")})), nil, Silent, "stale answer"},
+		{"what is over, said last", alter(opt(0, dnsmessage.Option{Code: optionEDE, Data: []byte("\x00\x16")},
+			dnsmessage.Option{Code: optionEDE, Data: []byte("\x00\x13")})), nil, Silent, "no authority reachable"},
 		{"an extended error of one byte", alter(opt(0, dnsmessage.Option{Code: optionEDE, Data: []byte{0}})), nil, Secure, ""},
 		{"two OPT records", alter(func(m *dnsmessage.Message) { opt(0)(m); opt(0)(m) }), nil, Malformed, "two OPT"},
 		{"records of another name", alter(func(m *dnsmessage.Message) { m.Answers[0].Header.Name = name("_shared-alts.beta.example.com.") }), nil, Absent, ""},

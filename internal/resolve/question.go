@@ -17,7 +17,9 @@ const (
 	// payload is what a resolver may send by UDP: what passes everywhere without fragments (DNS flag day 2020).
 	payload = 1232
 
-	optionEDE = 15 // RFC 8914
+	optionEDE     = 15 // RFC 8914
+	staleAnswer   = 3
+	staleNXDOMAIN = 19
 )
 
 // A question is what is asked of the resolver, once.
@@ -69,6 +71,7 @@ type reply struct {
 	ttl     time.Duration
 	records [][]byte // at the end of the aliases
 	why     string   // the resolver's own words of what is wrong, if it has any
+	stale   bool     // it says that this is no longer so, or that it could not ask
 }
 
 // records are what a section has, as far as it matters here.
@@ -227,18 +230,22 @@ func (r *reply) readOPT(p *dnsmessage.Parser) error {
 			return err
 		}
 		for _, o := range opt.Options {
-			if o.Code == optionEDE && len(o.Data) >= 2 {
-				r.why = extended(int(o.Data[0])<<8|int(o.Data[1]), string(o.Data[2:]))
-				break // the first is the cause
+			if o.Code != optionEDE || len(o.Data) < 2 {
+				continue
+			}
+			code := int(o.Data[0])<<8 | int(o.Data[1])
+			r.stale = r.stale || code == staleAnswer || code == staleNXDOMAIN
+			if r.why == "" { // the first is the cause
+				r.why = extended(code, string(o.Data[2:]))
 			}
 		}
 	}
 }
 
 // extendedErrors are the codes of RFC 8914 that tell why a resolver believes nothing.
-var extendedErrors = map[int]string{1: "unsupported DNSKEY algorithm", 2: "unsupported DS digest type", 3: "stale answer", 5: "DNSSEC indeterminate",
+var extendedErrors = map[int]string{1: "unsupported DNSKEY algorithm", 2: "unsupported DS digest type", staleAnswer: "stale answer", 5: "DNSSEC indeterminate",
 	6: "DNSSEC bogus", 7: "signature expired", 8: "signature not yet valid", 9: "DNSKEY missing", 10: "signatures missing",
-	11: "no zone key", 12: "proof of absence missing", 13: "cached error", 15: "blocked", 18: "prohibited", 22: "no authority reachable",
+	11: "no zone key", 12: "proof of absence missing", 13: "cached error", 15: "blocked", 18: "prohibited", staleNXDOMAIN: "stale absence", 22: "no authority reachable",
 	23: "network error"}
 
 // extended returns an extended error in words.

@@ -109,6 +109,8 @@ func judge(got *reply) *Answer {
 		}
 	case got.code != dnsmessage.RCodeSuccess && got.code != dnsmessage.RCodeNameError:
 		a.Outcome, a.Detail = Malformed, refusal(got)
+	case got.stale: // RFC 8767: to take out a record would revoke nothing while somebody keeps the resolver from the zone
+		a.Outcome = Silent
 	case got.code == dnsmessage.RCodeNameError && len(got.records) > 0:
 		a.Outcome, a.Detail = Malformed, "records at a name that does not exist"
 	case !got.ad:
