@@ -232,6 +232,26 @@ func TestRule59SystemdResolved(t *testing.T) {
 	}
 }
 
+// Who keeps the resolver from a zone cannot have its records go on, where the resolver says that they are over.
+func TestRule59Stale(t *testing.T) {
+	d := testdns.New(t, testdns.Zone{Name: "good.example", Records: []string{published("alpha", 1)}})
+	d.ServeExpired(t)
+	r := in(d, testdns.Resolver)
+	if a := r.Lookup(t.Context(), "alpha.good.example"); a.Outcome != Secure {
+		t.Fatalf("%+v", a)
+	}
+	d.StopServer()
+	for end := time.Now().Add(testprog.Patience); ; time.Sleep(50 * time.Millisecond) {
+		a := r.Lookup(t.Context(), "alpha.good.example")
+		if a.Outcome == Silent && strings.Contains(a.Detail, "stale answer") {
+			return
+		}
+		if a.Outcome != Secure || time.Now().After(end) { // as long as its TTL
+			t.Fatalf("%+v", a)
+		}
+	}
+}
+
 // A forwarder that does not validate and sets AD all the same, as dnsmasq passes on what it hears, is asked only if an administrator
 // has named it, or says by trust-ad that he believes it: that it stands in a resolv.conf at an address of loopback is not enough.
 func TestRule59ForgedAD(t *testing.T) {

@@ -158,6 +158,18 @@ func (d *DNS) StartResolver(t testing.TB) {
 	d.resolver = d.launch(t, Resolver, "unbound", "-d", "-c", d.path("resolver.conf"))
 }
 
+// ServeExpired has the resolver answer what is over when it cannot ask (RFC 8767), and say so. It forgets what it knows.
+func (d *DNS) ServeExpired(t testing.TB) {
+	t.Helper()
+	d.StopResolver()
+	conf, err := os.ReadFile(d.path("resolver.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, d.path("resolver.conf"), string(conf)+"server:\n    serve-expired: yes\n    ede-serve-expired: yes\n")
+	d.StartResolver(t)
+}
+
 // StopServer ends the server of the zones: the resolver gets no answer any more.
 func (d *DNS) StopServer() { d.knot.Kill() }
 
