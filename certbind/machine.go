@@ -52,6 +52,7 @@ type Machine struct {
 	// reloading is held by one Reload after the other.
 	reloading sync.Mutex
 	limits    limits
+	preparing atomic.Int32 // replacements whose statements are being signed
 
 	signatures, verified, hits, failed atomic.Uint64
 }

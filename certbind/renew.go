@@ -45,7 +45,9 @@ func (m *Machine) current(ctx context.Context, kept *keptStatement, b *binding, 
 		pause = signAgain
 	}
 	next := kept.signing
-	if next == nil && (kept.failure == nil || !c.Outside() || now.Sub(kept.failed).Abs() >= pause) {
+	// While a replacement is signed for, which makes it needless, and the statement in hand lasts that long.
+	later := holds && m.preparing.Load() > 0 && kept.notAfter.Sub(now) > MaxPreparation
+	if next == nil && (!c.Outside() || !later && (kept.failure == nil || now.Sub(kept.failed).Abs() >= pause)) {
 		next = m.begin(kept, b, c, now, !holds)
 	}
 	if !holds {
@@ -85,8 +87,13 @@ func (m *Machine) begin(kept *keptStatement, b *binding, c *Credential, now time
 	go func() {
 		turn <- struct{}{}
 		made := madeStatement{err: errWiped}
-		if !b.dropped.Load() {
+		for !b.dropped.Load() {
 			made = m.sign(kept, b, c, m.now())
+			now := m.state.Load()
+			if !errors.Is(made.err, errWiped) || now.binding != b || now.credential == c {
+				break
+			}
+			c = now.credential // of the same certificates, after a reload of something else
 		}
 		<-turn
 		kept.mu.Lock()

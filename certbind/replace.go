@@ -110,6 +110,8 @@ func (m *Machine) put(c *Credential, b *binding, t *Trust, cached *cache) {
 // What is not signed in time is left to the handshakes that need it. credential returns what to sign with, nil for nothing
 // any more.
 func (m *Machine) prepare(next *binding, credential func() *Credential) error {
+	m.preparing.Add(1)
+	defer m.preparing.Add(-1)
 	if err := m.prove(credential); err != nil {
 		return err
 	}

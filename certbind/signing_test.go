@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -218,6 +219,16 @@ func TestRule62FewAtATime(t *testing.T) {
 	if n := s.count.Load(); n > int64(usualLimits.signers) {
 		t.Errorf("%d signatures are asked for at once", n)
 	}
+	// Who waits for its turn keeps it when lists are read anew.
+	old := m.Credential()
+	again, err := ParseCertificates(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.Chain[0]}), s)
+	if err == nil {
+		err = m.Reload(again, m.Trust())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Wipe()
 	for range accounts {
 		seen[answer().Account] = true
 	}
@@ -234,7 +245,7 @@ func TestRule62FewAtATime(t *testing.T) {
 	for range usualLimits.signers {
 		<-s.asked
 	}
-	fresh := make(chan error)
+	fresh := make(chan error, 1)
 	go func() {
 		_, err := m.Attest(t.Context(), "new", nil)
 		fresh <- err
@@ -242,17 +253,58 @@ func TestRule62FewAtATime(t *testing.T) {
 	if st := <-s.asked; st.Account != "new" {
 		t.Errorf("what is made ahead, for %s, goes before what a handshake waits for", st.Account)
 	}
-	for range usualLimits.signers + 1 {
+	answered := 0
+	for fresh != nil {
+		select {
+		case s.answer <- nil: // to whoever waits
+			answered++
+		case err := <-fresh:
+			if err != nil {
+				t.Error(err)
+			}
+			fresh = nil
+		}
+	}
+	for ; answered < accounts+1; answered++ {
 		s.answer <- nil
-	}
-	if err := <-fresh; err != nil {
-		t.Error(err)
-	}
-	for range accounts - usualLimits.signers {
-		answer()
 	}
 	if n := s.count.Load(); n != 2*accounts+1 {
 		t.Errorf("%d signatures were asked for", n)
+	}
+}
+
+// TestRule62ReplacementFirst: while statements about the next static key are signed, those about the last one, which will soon be
+// needless, are not made anew; but those that would end meanwhile are.
+func TestRule62ReplacementFirst(t *testing.T) {
+	for after, renews := range map[time.Duration]bool{40 * time.Minute: false, 58 * time.Minute: true} {
+		clock := newMovedClock()
+		m, s := outside(t, clock)
+		first := attest(t, m, "alice")
+		s.asked = make(chan *Statement, 2)
+		clock.move(after)
+		rotated := make(chan error)
+		go func() { rotated <- m.RotateStatic() }()
+		if st := <-s.asked; st.StaticKey == first.Public {
+			t.Fatal("this is not the next static key")
+		}
+		if a := attest(t, m, "alice"); !bytes.Equal(a.Identity, first.Identity) {
+			t.Errorf("after %v: the statement in hand was not used", after)
+		}
+		if renews {
+			<-s.asked
+			s.answer <- nil
+		}
+		s.answer <- nil
+		if err := <-rotated; err != nil {
+			t.Fatal(err)
+		}
+		want := int64(2)
+		if renews {
+			want++
+		}
+		if n := s.count.Load(); n != want {
+			t.Errorf("after %v: %d signatures were asked for, want %d", after, n, want)
+		}
 	}
 }
 
