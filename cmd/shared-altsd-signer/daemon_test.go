@@ -129,10 +129,11 @@ func TestRule63Daemon(t *testing.T) {
 		part   string
 		device func(*testing.T) (m *machine, takeAway, bringBack func())
 		away   string
+		where  string
 	}{
-		{"tpm file", tpm, "there is no TPM at"},
-		{"tpm handle", tpm, "there is no TPM at"},
-		{"token", func(t *testing.T) (*machine, func(), func()) { m, k := onToken(t); return m, k.PullOut, k.PutBack }, "plug it in"},
+		{"tpm file", tpm, "there is no TPM at", "the TPM at"},
+		{"tpm handle", tpm, "there is no TPM at", "handle 0x81000100"},
+		{"token", func(t *testing.T) (*machine, func(), func()) { m, k := onToken(t); return m, k.PullOut, k.PutBack }, "plug it in", "the PKCS #11 token, by"},
 	} {
 		t.Run(test.part, func(t *testing.T) {
 			m, takeAway, bringBack := test.device(t)
@@ -140,7 +141,7 @@ func TestRule63Daemon(t *testing.T) {
 			s := m.serve()
 			d := m.serveDaemon()
 			d.works("the signer is there", 0)
-			d.status("the signer is there", 0, "signer")
+			d.status("the signer is there", 0, test.where)
 
 			s.Cmd.Process.Signal(syscall.SIGSTOP)
 			d.works("the signer is stopped", 0)
@@ -154,7 +155,7 @@ func TestRule63Daemon(t *testing.T) {
 			d.status("the device is away", 1, test.away)
 			bringBack()
 			d.comes("the device is back", 2)
-			d.status("the device is back", 0, "signer")
+			d.status("the device is back", 0, test.where)
 
 			s.Kill()
 			d.works("the signer is killed", 0)

@@ -119,7 +119,7 @@ func (k *keyFlags) opener() func(context.Context) (signer.Key, error) {
 		case wrapped && k.kind == "file":
 			return nil, device.Unfit("--key: %s holds a key that is wrapped for a TPM: name it as tpm:%[1]s", k.file)
 		case wrapped || k.kind == "tpm":
-			c.File = content
+			k.kind, c.File = "tpm", content
 			return opened(tpm.Open(ctx, c))
 		}
 		return signer.OpenFile(k.file)
@@ -134,15 +134,17 @@ func opened(k *device.Key, err error) (signer.Key, error) {
 	return k, nil
 }
 
-// where says in a word or two where the key is.
+// where says in a few words where the key is, once it was opened.
 func (k *keyFlags) where() string {
 	switch {
 	case k.uri != nil:
 		return "the PKCS #11 token, by " + k.uri.Module
 	case k.handle != 0:
 		return fmt.Sprintf("the TPM at %s, handle %#x", k.tpm, k.handle)
+	case k.kind == "tpm":
+		return fmt.Sprintf("the TPM at %s, wrapped in %s", k.tpm, k.file)
 	}
-	return k.file
+	return "the file " + k.file
 }
 
 // readOwn reads a file that names the key or holds it.

@@ -164,7 +164,7 @@ func (c *serveFlags) open(ctx context.Context, s *current, log *slog.Logger, tri
 	for pause := time.Second; ; pause = min(2*pause, longestPause) {
 		key, err := open(ctx)
 		if err == nil {
-			made, err := signer.New(signer.Config{Key: key, Certificates: c.certificates, Rate: c.rate, Log: log})
+			made, err := signer.New(signer.Config{Key: key, Where: c.where(), Certificates: c.certificates, Rate: c.rate, Log: log})
 			if err != nil {
 				key.Close()
 				return err
