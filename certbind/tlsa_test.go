@@ -164,3 +164,21 @@ func FuzzTLSA(f *testing.F) {
 		}
 	})
 }
+
+// What is published of a PEM has a key, and of a private key nothing but its public one is kept.
+func FuzzPublished(f *testing.F) {
+	host, ca := testdata(f, "host.pem"), testdata(f, "ca.pem")
+	f.Add(host)
+	f.Add(append(bytes.Clone(ca), host...))
+	f.Add(host[:bytes.Index(host, []byte("-----BEGIN CERT"))])
+	f.Add([]byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cert, err := ParsePublished(b)
+		if err != nil {
+			return
+		}
+		if _, err := NewTLSA(cert, SelectorSPKI, MatchingSHA256); err != nil || len(cert.RawSubjectPublicKeyInfo) == 0 {
+			t.Fatalf("%v of %q", err, b)
+		}
+	})
+}

@@ -207,14 +207,14 @@ func TestStartFailures(t *testing.T) {
 	}
 }
 
-// Each flag that internal/daemon names, in an error or as a cure, is one of serve or, where it says so, of reload or policy.
+// Each flag that internal/daemon names, in an error or as a cure, is one of serve or, where it says so, of reload, policy or tlsa.
 func TestFlagsThatTheDaemonNames(t *testing.T) {
 	files, err := filepath.Glob("../../internal/daemon/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no sources: %v", err)
 	}
 	flags := regexp.MustCompile(`--[a-z][a-z-]+`)
-	options := slices.Concat(allOptions(serveCommand), allOptions(reloadCommand), allOptions(policyCommand))
+	options := slices.Concat(allOptions(serveCommand), allOptions(reloadCommand), allOptions(policyCommand), allOptions(tlsaCommand))
 	seen := map[string]bool{}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -224,7 +224,7 @@ func TestFlagsThatTheDaemonNames(t *testing.T) {
 		for _, flag := range flags.FindAllString(string(data), -1) {
 			seen[flag] = true
 			if !slices.ContainsFunc(options, func(o cli.Option) bool { return "--"+o.Name == flag }) {
-				t.Errorf("%s names %s, which none of serve, reload and policy has", file, flag)
+				t.Errorf("%s names %s, which none of serve, reload, policy and tlsa has", file, flag)
 			}
 		}
 	}

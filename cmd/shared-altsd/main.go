@@ -37,7 +37,7 @@ On two machines, with a throwaway CA made on one of them:
   shared-altsd serve --credentials HOST.pem --ca ca.pem`,
 	}
 	p.Commands = []*cli.Command{
-		serveCommand, checkCommand, statusCommand, reloadCommand, fetchCRLCommand, denyCommand, policyCommand, whoamiCommand, pingCommand,
+		serveCommand, checkCommand, tlsaCommand, statusCommand, reloadCommand, fetchCRLCommand, denyCommand, policyCommand, whoamiCommand, pingCommand,
 		pongCommand, demoCommand, devCACommand,
 		execCommand, connectCommand, listenCommand, resolveCommand,
 		manCommand(p), completionCommand(p),
