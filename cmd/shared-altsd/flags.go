@@ -45,7 +45,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "PEM file with the private key, if it is not in --credentials; or 'signer:/run/shared-altsd-signer/socket', the " +
 				"socket of shared-altsd-signer, which has the key in a TPM or token and signs for this daemon. Then --credentials " +
 				"has certificates alone."},
-		caOption(f, group),
+		caOption(f, group), resolverOption(f),
 		{Name: "crl", Group: group, Repeat: true, Value: cli.Func("[complete=]FILE", addCRL).CompleteFiles(),
 			Help: "Certificate revocation list, PEM or DER. A list that names its place (issuing distribution point) answers for " +
 				"the certificates that name the same one; 'complete=FILE' says that it has all that its CA revokes. A directory, " +
@@ -77,7 +77,19 @@ func caOption(f *daemon.Files, group string) cli.Option {
 	return cli.Option{Name: "ca", Group: group, Repeat: true, Value: cli.Func("[NAMES=]FILE", add).CompleteFiles(),
 		Help: "PEM file with CA certificates whose machines are trusted. With NAMES, separated by commas, they vouch only " +
 			"for machines of these names and below: 'example.com,hpc.example.com=FILE'. The FILE 'system' is the " +
-			"system's pool, which can be used only with NAMES."}
+			"system's pool, which can be used only with NAMES. NAMES=dane: for these machines no CA vouches, but signed DNS " +
+			"(docs/dns.md)."}
+}
+
+// resolverOption returns the flag about who asks DNS.
+func resolverOption(f *daemon.Files) cli.Option {
+	set := func(v string) error {
+		f.Resolver = v
+		return localsock.CheckPath(v)
+	}
+	return cli.Option{Name: "resolver-socket", Group: "Certificates:", Value: cli.Func("PATH", set).CompleteFiles(),
+		Help: "Socket of the companion that asks DNS (shared-altsd resolve), " + daemon.DefaultResolver + " if none is given. Used " +
+			"only with --ca NAMES=dane."}
 }
 
 // configFile returns the config file, which serve and check read; group is where their help has --config.

@@ -87,6 +87,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	if p := s.Policy; p.GetDeniedDir() != "" {
 		line("denied", "%d before all rules, by %s", p.Denied, p.DeniedDir)
 	}
+	writeDNS(line, s.Dns)
 	r := s.Reloads
 	line("reloads", "%d done, %d refused; in force since %s", r.GetSucceeded(), r.GetFailed(),
 		stamp(r.GetLastSuccessUnix()))

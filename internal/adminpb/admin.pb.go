@@ -7,7 +7,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: admin.proto
+// source: internal/adminpb/admin.proto
 
 package adminpb
 
@@ -34,7 +34,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_admin_proto_msgTypes[0]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +46,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[0]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +59,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{0}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{0}
 }
 
 type StatusResponse struct {
@@ -92,13 +92,15 @@ type StatusResponse struct {
 	WouldRefuseMore uint64         `protobuf:"varint,32,opt,name=would_refuse_more,json=wouldRefuseMore,proto3" json:"would_refuse_more,omitempty"`
 	Standing        *Standing      `protobuf:"bytes,33,opt,name=standing,proto3" json:"standing,omitempty"`
 	Revocation      *Revocation    `protobuf:"bytes,34,opt,name=revocation,proto3" json:"revocation,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Absent where DNS vouches for no machine.
+	Dns           *DNS `protobuf:"bytes,36,opt,name=dns,proto3" json:"dns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_admin_proto_msgTypes[1]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -110,7 +112,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[1]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -123,7 +125,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{1}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -280,6 +282,13 @@ func (x *StatusResponse) GetRevocation() *Revocation {
 	return nil
 }
 
+func (x *StatusResponse) GetDns() *DNS {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 // What is known of certificates that are revoked.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -295,7 +304,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +316,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +329,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{2}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Revocation) GetLists() []*RevocationList {
@@ -367,7 +376,7 @@ type RevocationList struct {
 
 func (x *RevocationList) Reset() {
 	*x = RevocationList{}
-	mi := &file_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +388,7 @@ func (x *RevocationList) String() string {
 func (*RevocationList) ProtoMessage() {}
 
 func (x *RevocationList) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +401,7 @@ func (x *RevocationList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevocationList.ProtoReflect.Descriptor instead.
 func (*RevocationList) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{3}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RevocationList) GetCa() string {
@@ -447,7 +456,7 @@ type PassedOver struct {
 
 func (x *PassedOver) Reset() {
 	*x = PassedOver{}
-	mi := &file_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +468,7 @@ func (x *PassedOver) String() string {
 func (*PassedOver) ProtoMessage() {}
 
 func (x *PassedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +481,7 @@ func (x *PassedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassedOver.ProtoReflect.Descriptor instead.
 func (*PassedOver) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{4}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PassedOver) GetSource() string {
@@ -487,6 +496,195 @@ func (x *PassedOver) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+// Trust by DNS.
+type DNS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Within which names DNS vouches for machines.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// The resolver validates. If not, fault is what is wrong, which may be the companion; probed_unix is 0 if nobody has asked yet.
+	Validates  bool   `protobuf:"varint,2,opt,name=validates,proto3" json:"validates,omitempty"`
+	Fault      string `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
+	Resolver   string `protobuf:"bytes,4,opt,name=resolver,proto3" json:"resolver,omitempty"`
+	SinceUnix  int64  `protobuf:"varint,5,opt,name=since_unix,json=sinceUnix,proto3" json:"since_unix,omitempty"`
+	ProbedUnix int64  `protobuf:"varint,6,opt,name=probed_unix,json=probedUnix,proto3" json:"probed_unix,omitempty"`
+	// Lookups that ended, by outcome, and answers that cost none.
+	Lookups  []*Lookups `protobuf:"bytes,7,rep,name=lookups,proto3" json:"lookups,omitempty"`
+	Cached   uint64     `protobuf:"varint,8,opt,name=cached,proto3" json:"cached,omitempty"`
+	InFlight uint32     `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Waiting  uint32     `protobuf:"varint,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Names of machines that are kept: those that were ever good, and others.
+	Known         uint32 `protobuf:"varint,11,opt,name=known,proto3" json:"known,omitempty"`
+	Missed        uint32 `protobuf:"varint,12,opt,name=missed,proto3" json:"missed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNS) Reset() {
+	*x = DNS{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNS) ProtoMessage() {}
+
+func (x *DNS) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNS.ProtoReflect.Descriptor instead.
+func (*DNS) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DNS) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *DNS) GetValidates() bool {
+	if x != nil {
+		return x.Validates
+	}
+	return false
+}
+
+func (x *DNS) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *DNS) GetResolver() string {
+	if x != nil {
+		return x.Resolver
+	}
+	return ""
+}
+
+func (x *DNS) GetSinceUnix() int64 {
+	if x != nil {
+		return x.SinceUnix
+	}
+	return 0
+}
+
+func (x *DNS) GetProbedUnix() int64 {
+	if x != nil {
+		return x.ProbedUnix
+	}
+	return 0
+}
+
+func (x *DNS) GetLookups() []*Lookups {
+	if x != nil {
+		return x.Lookups
+	}
+	return nil
+}
+
+func (x *DNS) GetCached() uint64 {
+	if x != nil {
+		return x.Cached
+	}
+	return 0
+}
+
+func (x *DNS) GetInFlight() uint32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *DNS) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *DNS) GetKnown() uint32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *DNS) GetMissed() uint32 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+type Lookups struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       string                 `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lookups) Reset() {
+	*x = Lookups{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lookups) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lookups) ProtoMessage() {}
+
+func (x *Lookups) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lookups.ProtoReflect.Descriptor instead.
+func (*Lookups) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Lookups) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Lookups) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 // Connections that stand.
@@ -505,7 +703,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +715,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +728,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{5}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Standing) GetWatched() uint32 {
@@ -585,7 +783,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +795,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +808,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Policy) GetMode() string {
@@ -670,7 +868,7 @@ type WouldRefuse struct {
 
 func (x *WouldRefuse) Reset() {
 	*x = WouldRefuse{}
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +880,7 @@ func (x *WouldRefuse) String() string {
 func (*WouldRefuse) ProtoMessage() {}
 
 func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +893,7 @@ func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldRefuse.ProtoReflect.Descriptor instead.
 func (*WouldRefuse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WouldRefuse) GetRule() string {
@@ -759,7 +957,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +969,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +982,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{8}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -863,7 +1061,7 @@ type Expiry struct {
 
 func (x *Expiry) Reset() {
 	*x = Expiry{}
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1073,7 @@ func (x *Expiry) String() string {
 func (*Expiry) ProtoMessage() {}
 
 func (x *Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1086,7 @@ func (x *Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expiry.ProtoReflect.Descriptor instead.
 func (*Expiry) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{9}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Expiry) GetKind() string {
@@ -930,7 +1128,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1140,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1153,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{10}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Fault) GetWhat() string {
@@ -991,7 +1189,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1201,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1214,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{11}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Counters) GetAccepted() uint64 {
@@ -1065,7 +1263,7 @@ type Reloads struct {
 
 func (x *Reloads) Reset() {
 	*x = Reloads{}
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1275,7 @@ func (x *Reloads) String() string {
 func (*Reloads) ProtoMessage() {}
 
 func (x *Reloads) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1288,7 @@ func (x *Reloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reloads.ProtoReflect.Descriptor instead.
 func (*Reloads) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{12}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Reloads) GetSucceeded() uint64 {
@@ -1157,7 +1355,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1367,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1380,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{13}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failure) GetUnix() int64 {
@@ -1251,7 +1449,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1461,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1474,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{14}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReloadRequest) GetCredentials() []byte {
@@ -1322,7 +1520,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1532,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1545,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{15}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReloadResponse) GetMachine() string {
@@ -1385,12 +1583,12 @@ func (x *ReloadResponse) GetNote() string {
 	return ""
 }
 
-var File_admin_proto protoreflect.FileDescriptor
+var File_internal_adminpb_admin_proto protoreflect.FileDescriptor
 
-const file_admin_proto_rawDesc = "" +
+const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
-	"\vadmin.proto\x12\x15shared_altsd.admin.v1\"\x0f\n" +
-	"\rStatusRequest\"\xad\b\n" +
+	"\x1cinternal/adminpb/admin.proto\x12\x15shared_altsd.admin.v1\"\x0f\n" +
+	"\rStatusRequest\"\xdb\b\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12!\n" +
@@ -1418,7 +1616,8 @@ const file_admin_proto_rawDesc = "" +
 	"\bstanding\x18! \x01(\v2\x1f.shared_altsd.admin.v1.StandingR\bstanding\x12A\n" +
 	"\n" +
 	"revocation\x18\" \x01(\v2!.shared_altsd.admin.v1.RevocationR\n" +
-	"revocation\"\xd3\x01\n" +
+	"revocation\x12,\n" +
+	"\x03dns\x18$ \x01(\v2\x1a.shared_altsd.admin.v1.DNSR\x03dns\"\xd3\x01\n" +
 	"\n" +
 	"Revocation\x12;\n" +
 	"\x05lists\x18\x01 \x03(\v2%.shared_altsd.admin.v1.RevocationListR\x05lists\x12\x18\n" +
@@ -1436,7 +1635,26 @@ const file_admin_proto_rawDesc = "" +
 	"\n" +
 	"PassedOver\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\"\x80\x01\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\xe2\x02\n" +
+	"\x03DNS\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1c\n" +
+	"\tvalidates\x18\x02 \x01(\bR\tvalidates\x12\x14\n" +
+	"\x05fault\x18\x03 \x01(\tR\x05fault\x12\x1a\n" +
+	"\bresolver\x18\x04 \x01(\tR\bresolver\x12\x1d\n" +
+	"\n" +
+	"since_unix\x18\x05 \x01(\x03R\tsinceUnix\x12\x1f\n" +
+	"\vprobed_unix\x18\x06 \x01(\x03R\n" +
+	"probedUnix\x128\n" +
+	"\alookups\x18\a \x03(\v2\x1e.shared_altsd.admin.v1.LookupsR\alookups\x12\x16\n" +
+	"\x06cached\x18\b \x01(\x04R\x06cached\x12\x1b\n" +
+	"\tin_flight\x18\t \x01(\rR\binFlight\x12\x18\n" +
+	"\awaiting\x18\n" +
+	" \x01(\rR\awaiting\x12\x14\n" +
+	"\x05known\x18\v \x01(\rR\x05known\x12\x16\n" +
+	"\x06missed\x18\f \x01(\rR\x06missed\"9\n" +
+	"\aLookups\x12\x18\n" +
+	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\x80\x01\n" +
 	"\bStanding\x12\x18\n" +
 	"\awatched\x18\x01 \x01(\rR\awatched\x12\x14\n" +
 	"\x05ended\x18\x02 \x01(\x04R\x05ended\x12\x12\n" +
@@ -1515,81 +1733,85 @@ const file_admin_proto_rawDesc = "" +
 	"\x06Reload\x12$.shared_altsd.admin.v1.ReloadRequest\x1a%.shared_altsd.admin.v1.ReloadResponseB7Z5github.com/shared-altsd/shared-altsd/internal/adminpbb\x06proto3"
 
 var (
-	file_admin_proto_rawDescOnce sync.Once
-	file_admin_proto_rawDescData []byte
+	file_internal_adminpb_admin_proto_rawDescOnce sync.Once
+	file_internal_adminpb_admin_proto_rawDescData []byte
 )
 
-func file_admin_proto_rawDescGZIP() []byte {
-	file_admin_proto_rawDescOnce.Do(func() {
-		file_admin_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)))
+func file_internal_adminpb_admin_proto_rawDescGZIP() []byte {
+	file_internal_adminpb_admin_proto_rawDescOnce.Do(func() {
+		file_internal_adminpb_admin_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)))
 	})
-	return file_admin_proto_rawDescData
+	return file_internal_adminpb_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
-var file_admin_proto_goTypes = []any{
+var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_internal_adminpb_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),  // 0: shared_altsd.admin.v1.StatusRequest
 	(*StatusResponse)(nil), // 1: shared_altsd.admin.v1.StatusResponse
 	(*Revocation)(nil),     // 2: shared_altsd.admin.v1.Revocation
 	(*RevocationList)(nil), // 3: shared_altsd.admin.v1.RevocationList
 	(*PassedOver)(nil),     // 4: shared_altsd.admin.v1.PassedOver
-	(*Standing)(nil),       // 5: shared_altsd.admin.v1.Standing
-	(*Policy)(nil),         // 6: shared_altsd.admin.v1.Policy
-	(*WouldRefuse)(nil),    // 7: shared_altsd.admin.v1.WouldRefuse
-	(*Certificate)(nil),    // 8: shared_altsd.admin.v1.Certificate
-	(*Expiry)(nil),         // 9: shared_altsd.admin.v1.Expiry
-	(*Fault)(nil),          // 10: shared_altsd.admin.v1.Fault
-	(*Counters)(nil),       // 11: shared_altsd.admin.v1.Counters
-	(*Reloads)(nil),        // 12: shared_altsd.admin.v1.Reloads
-	(*Failure)(nil),        // 13: shared_altsd.admin.v1.Failure
-	(*ReloadRequest)(nil),  // 14: shared_altsd.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 15: shared_altsd.admin.v1.ReloadResponse
+	(*DNS)(nil),            // 5: shared_altsd.admin.v1.DNS
+	(*Lookups)(nil),        // 6: shared_altsd.admin.v1.Lookups
+	(*Standing)(nil),       // 7: shared_altsd.admin.v1.Standing
+	(*Policy)(nil),         // 8: shared_altsd.admin.v1.Policy
+	(*WouldRefuse)(nil),    // 9: shared_altsd.admin.v1.WouldRefuse
+	(*Certificate)(nil),    // 10: shared_altsd.admin.v1.Certificate
+	(*Expiry)(nil),         // 11: shared_altsd.admin.v1.Expiry
+	(*Fault)(nil),          // 12: shared_altsd.admin.v1.Fault
+	(*Counters)(nil),       // 13: shared_altsd.admin.v1.Counters
+	(*Reloads)(nil),        // 14: shared_altsd.admin.v1.Reloads
+	(*Failure)(nil),        // 15: shared_altsd.admin.v1.Failure
+	(*ReloadRequest)(nil),  // 16: shared_altsd.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil), // 17: shared_altsd.admin.v1.ReloadResponse
 }
-var file_admin_proto_depIdxs = []int32{
-	8,  // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
-	9,  // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
-	10, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
-	11, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
-	11, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
-	12, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
-	13, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
-	6,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
-	7,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
-	5,  // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
+var file_internal_adminpb_admin_proto_depIdxs = []int32{
+	10, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
+	11, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
+	12, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
+	13, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
+	13, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
+	14, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
+	15, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
+	8,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
+	9,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
+	7,  // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
 	2,  // 10: shared_altsd.admin.v1.StatusResponse.revocation:type_name -> shared_altsd.admin.v1.Revocation
-	3,  // 11: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
-	4,  // 12: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
-	0,  // 13: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
-	14, // 14: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
-	1,  // 15: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
-	15, // 16: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	5,  // 11: shared_altsd.admin.v1.StatusResponse.dns:type_name -> shared_altsd.admin.v1.DNS
+	3,  // 12: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
+	4,  // 13: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
+	6,  // 14: shared_altsd.admin.v1.DNS.lookups:type_name -> shared_altsd.admin.v1.Lookups
+	0,  // 15: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
+	16, // 16: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
+	1,  // 17: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
+	17, // 18: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
+	17, // [17:19] is the sub-list for method output_type
+	15, // [15:17] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
-func init() { file_admin_proto_init() }
-func file_admin_proto_init() {
-	if File_admin_proto != nil {
+func init() { file_internal_adminpb_admin_proto_init() }
+func file_internal_adminpb_admin_proto_init() {
+	if File_internal_adminpb_admin_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_admin_proto_goTypes,
-		DependencyIndexes: file_admin_proto_depIdxs,
-		MessageInfos:      file_admin_proto_msgTypes,
+		GoTypes:           file_internal_adminpb_admin_proto_goTypes,
+		DependencyIndexes: file_internal_adminpb_admin_proto_depIdxs,
+		MessageInfos:      file_internal_adminpb_admin_proto_msgTypes,
 	}.Build()
-	File_admin_proto = out.File
-	file_admin_proto_goTypes = nil
-	file_admin_proto_depIdxs = nil
+	File_internal_adminpb_admin_proto = out.File
+	file_internal_adminpb_admin_proto_goTypes = nil
+	file_internal_adminpb_admin_proto_depIdxs = nil
 }

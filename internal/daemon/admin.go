@@ -19,6 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/dane"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/version"
 	"github.com/shared-altsd/shared-altsd/service"
@@ -34,6 +35,7 @@ const MaxHandedCredentials = 100 << 10
 type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
+	dns      *dane.Resolver
 	reloader *reloader
 	policy   *standard
 	denied   *deniedStore
@@ -44,9 +46,9 @@ type admin struct {
 }
 
 // addAdmin adds the services to server, which does not serve yet.
-func addAdmin(server *service.Server, machine *certbind.Machine, r *reloader, p *standard, d *deniedStore,
+func addAdmin(server *service.Server, machine *certbind.Machine, dns *dane.Resolver, r *reloader, p *standard, d *deniedStore,
 	set *metrics.Set) *admin {
-	a := &admin{machine: machine, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
+	a := &admin{machine: machine, dns: dns, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	adminpb.RegisterDenialServer(server, &denial{store: d})
@@ -130,6 +132,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	}
 	resp.Revocation = revocation(trust, a.reloader.Passed())
 	a.addPolicy(resp)
+	resp.Dns = dnsStatus(a.dns, trust)
 	stats := a.server.Snapshot()
 	resp.Connections = uint32(stats.Connections)
 	resp.Standing = &adminpb.Standing{Watched: uint32(stats.Standing.Watched), Ended: sum(stats.Standing.Ended),

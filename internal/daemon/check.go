@@ -70,6 +70,7 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 		faults = append(faults, *f)
 	}
 	faults = append(faults, shortLife(leaf)...)
+	faults = append(faults, checkDNS(w, f.resolver(), l)...)
 	if f.MachineName == "" {
 		faults = append(faults, anotherHosts(leaf, hostFQDN())...)
 	}
@@ -82,11 +83,15 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 		}
 		fmt.Fprintf(w, "%-9s %s\n          cure: %s\n", kind, cli.OneLine(fault.What), cli.OneLine(fault.Cure))
 	}
+	who := "CAs"
+	if l.trust.UnderDNS(l.name) {
+		who = "--ca"
+	}
 	if !accepted {
 		fmt.Fprintf(w, "result    peers would refuse this machine\n")
 		return false, nil
 	}
-	fmt.Fprintf(w, "result    a peer with the same CAs would accept this machine as %s\n", l.name)
+	fmt.Fprintf(w, "result    a peer with the same %s would accept this machine as %s\n", who, l.name)
 	return true, nil
 }
 

@@ -51,7 +51,7 @@ func (d *Daemon) state() metrics.State {
 		PassedOver: len(d.reloader.Passed()),
 		Expiries:   items, ClockWrong: expiry.ClockFault(items, time.Now(), version.Built()) != "",
 		Signatures: m.Signatures, VerifiedFull: m.Verified, VerifiedCached: m.Cached, VerifiedFailed: m.Failed,
-		CacheEntries: m.CacheSize,
-		Watched:      s.Standing.Watched, Unwatched: s.Standing.Unwatched, Ended: s.Standing.Ended, Kept: s.Standing.Kept,
+		CacheEntries: m.CacheSize, DNS: dnsState(d.dns),
+		Watched: s.Standing.Watched, Unwatched: s.Standing.Unwatched, Ended: s.Standing.Ended, Kept: s.Standing.Kept,
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/dane"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/timerslack"
@@ -30,6 +31,7 @@ type Daemon struct {
 	metrics   *metrics.Set
 	machine   *certbind.Machine
 	announcer *announcer
+	dns       *dane.Resolver // nil where DNS vouches for no machine
 	policy    *standard
 	denied    *deniedStore
 	reloader  *reloader
@@ -94,8 +96,10 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	d.metrics.SetCAs(countedCAs(l.trust))
 	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
 		Groups: c.PublishGroups})
+	d.dns = newDNS(&c.Files, d.machine, log)
 	d.server, err = service.New(service.Config{
 		Machine:             d.machine,
+		Resolver:            asResolver(d.dns),
 		Accounts:            accounts,
 		PublishGroups:       c.PublishGroups,
 		AllowDomainAccounts: c.Files.AllowDomainAccounts,
@@ -127,7 +131,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 		d.announcer.announce()
 	})
 	d.reloader.beginLists(listsState, passed)
-	d.admin = addAdmin(d.server, d.machine, d.reloader, d.policy, d.denied, d.metrics)
+	d.admin = addAdmin(d.server, d.machine, d.dns, d.reloader, d.policy, d.denied, d.metrics)
 	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
@@ -174,6 +178,9 @@ func (d *Daemon) Run(signals <-chan os.Signal) error {
 		go s.announceFault(ctx, d.log)
 	}
 	go d.denied.watch(ctx.Done())
+	if d.dns != nil {
+		go d.dns.Watch(ctx.Done())
+	}
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
 	poll := time.NewTicker(pollInterval)

@@ -26,6 +26,8 @@ type Files struct {
 	RequireEKU          asn1.ObjectIdentifier
 	AllowDomainAccounts bool
 	CRLStaleOK          bool
+	// Resolver is the socket of the companion that asks DNS about machines for which it vouches, "" for DefaultResolver.
+	Resolver string
 	// Policy is the directory of the rules by which accounts may talk to each other, "" for none: all may.
 	Policy string
 	// StateDir is where the daemon remembers how new the lists were, "" for nowhere.
@@ -40,7 +42,7 @@ type Files struct {
 // A CAFile is a file of CA certificates, and the names that they may vouch for, none for any.
 type CAFile struct {
 	Names []string
-	File  string // "system" for the system's pool
+	File  string // "system" for the system's pool, dnsVouches for DNS in the place of CAs
 }
 
 // A CRLFile is a file of revocation lists, or a directory of such files.
@@ -157,8 +159,8 @@ func (f *Files) loadTrust() (*certbind.Trust, error) {
 	config := certbind.TrustConfig{RequireEKU: f.RequireEKU, AllowDomainAccounts: f.AllowDomainAccounts,
 		CRLStaleOK: f.CRLStaleOK}
 	for _, ca := range f.CAs {
-		c := certbind.CA{Names: ca.Names, Source: ca.File, System: ca.File == "system"}
-		if !c.System {
+		c := certbind.CA{Names: ca.Names, Source: ca.File, System: ca.File == "system", DANE: ca.File == dnsVouches}
+		if !c.System && !c.DANE {
 			var err error
 			if c.PEM, err = readTrustFile(ca.File, maxCASize); err != nil {
 				return nil, fmt.Errorf("--ca: %w", err)
@@ -217,7 +219,7 @@ func (f *Files) state() filesState {
 	}
 	trust := f.listFiles()
 	for _, ca := range f.CAs {
-		if ca.File != "system" {
+		if ca.File != "system" && ca.File != dnsVouches {
 			trust = append(trust, ca.File)
 		}
 	}

@@ -38,7 +38,11 @@ func (d *Daemon) logStart(l *loaded) {
 		}
 	}
 	for _, ca := range d.config.Files.CAs {
-		cas = append(cas, strings.Join(append(ca.Names, ca.File), "="))
+		names := ""
+		if len(ca.Names) > 0 {
+			names = strings.Join(ca.Names, ",") + "="
+		}
+		cas = append(cas, names+ca.File)
 	}
 	d.log.Info("shared-altsd starts", append([]any{"version", version.Number()}, append(credentialAttrs(l),
 		"sockets", strings.Join(paths, " "), "cas", strings.Join(cas, " "), "users", service.AccountSource)...)...)

@@ -19,8 +19,8 @@ import (
 )
 
 // ParseCAFile reads the value of --ca: FILE, or names joined by commas, '=' and FILE. FILE may be the word "system",
-// the system's pool, which must be limited to names. Names are put in lower case. What stands before '=' and holds a
-// '/' is part of a file's name.
+// the system's pool, or "dane", trust by DNS, both of which must be limited to names. Names are put in lower case. What stands
+// before '=' and holds a '/' is part of a file's name.
 func ParseCAFile(v string) (CAFile, error) {
 	limit, file, found := strings.Cut(v, "=")
 	if !found || strings.Contains(limit, "/") {
@@ -42,6 +42,10 @@ func ParseCAFile(v string) (CAFile, error) {
 	if file == "system" && len(names) == 0 {
 		return CAFile{}, errors.New("--ca system would let any public CA vouch for any machine; " +
 			"limit it, as in --ca example.com=system")
+	}
+	if file == dnsVouches && len(names) == 0 {
+		return CAFile{}, errors.New("--ca dane would let in any machine of any signed domain; " +
+			"limit it, as in --ca example.com=dane (a file of that name is ./dane)")
 	}
 	return CAFile{Names: names, File: file}, nil
 }

@@ -17,13 +17,15 @@ func TestRule13ParseCAFile(t *testing.T) {
 		{"example.com=ca.pem", "example.com", "ca.pem"},
 		{"Example.com,hpc.example.org=/etc/a=b.pem", "example.com,hpc.example.org", "/etc/a=b.pem"},
 		{"example.com=system", "example.com", "system"},
+		{"Example.com,example.org=dane", "example.com,example.org", "dane"},
+		{"./dane", "", "./dane"},
 	} {
 		ca, err := ParseCAFile(tc.in)
 		if err != nil || strings.Join(ca.Names, ",") != tc.names || ca.File != tc.file {
 			t.Errorf("%q: got %v, %v", tc.in, ca, err)
 		}
 	}
-	for _, bad := range []string{"", "system", "=ca.pem", "example.com=", ",=f", "a,=f", "*.example.com=f",
+	for _, bad := range []string{"", "system", "dane", "=dane", "=ca.pem", "example.com=", ",=f", "a,=f", "*.example.com=f",
 		".example.com=f", "10.0.0.1=f", "localhost=f"} {
 		if ca, err := ParseCAFile(bad); err == nil || !strings.Contains(err.Error(), "--ca") {
 			t.Errorf("%q: got %v, %v", bad, ca, err)
@@ -32,7 +34,7 @@ func TestRule13ParseCAFile(t *testing.T) {
 }
 
 func FuzzCAFile(f *testing.F) {
-	for _, s := range []string{"ca.pem", "example.com=ca.pem", "A.b,c.d=/x=y", "system", "a=system", "/a=b", "=",
+	for _, s := range []string{"ca.pem", "example.com=ca.pem", "A.b,c.d=/x=y", "system", "a=system", "dane", "a=dane", "/a=b", "=",
 		",=", "*.a=b"} {
 		f.Add(s)
 	}
@@ -45,7 +47,7 @@ func FuzzCAFile(f *testing.F) {
 			return
 		}
 		names, file := ca.Names, ca.File
-		if file == "" || file == "system" && len(names) == 0 || len(file) > len(v) {
+		if file == "" || (file == "system" || file == "dane") && len(names) == 0 || len(file) > len(v) {
 			t.Fatalf("%q gave the file %q", v, file)
 		}
 		for _, n := range names {

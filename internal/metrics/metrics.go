@@ -57,6 +57,7 @@ type State struct {
 	Watched                              int       // connections that stand
 	Unwatched                            uint64    // that could not be watched
 	Ended, Kept                          map[string]uint64
+	DNS                                  *DNS // nil where DNS vouches for no machine
 }
 
 // A Set is all that the daemon counts. Its methods may be called at the same time.
@@ -253,6 +254,7 @@ func (s *Set) Write(w io.Writer, state State) error {
 	e.single("shared_altsd_denied_refused_since_seconds", "gauge",
 		"Since when a change of what is denied stands refused, seconds since 1970; 0 if none does.", since(state.DeniedRefusedSince))
 	writeStanding(e, &state)
+	writeDNS(e, state.DNS)
 	s.writeProcess(e)
 	return e.Flush()
 }

@@ -112,6 +112,7 @@ func TestSet(t *testing.T) {
 	expect(t, scrape(t, s, State{
 		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7, KeyFailsSince: end,
 		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true, Denied: 12, DeniedRefusedSince: end,
+		DNS: &DNS{Validates: true, Lookups: map[string]uint64{"secure": 13, "bogus": 14}, Cached: 15, InFlight: 16, Waiting: 17, Known: 18, Missed: 19},
 		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotBefore: end.Add(-time.Hour), NotAfter: end},
 			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotBefore: end, NotAfter: end}},
 	}), map[string]float64{
@@ -154,6 +155,14 @@ func TestSet(t *testing.T) {
 		`shared_altsd_peer_verifications_total{kind="failed"}`:                            10,
 		`shared_altsd_peer_cache_entries`:                                                 11,
 		`shared_altsd_clock_wrong`:                                                        1,
+		`shared_altsd_dns_resolver_validates`:                                             1,
+		`shared_altsd_dns_lookups_total{outcome="secure"}`:                                13,
+		`shared_altsd_dns_lookups_total{outcome="bogus"}`:                                 14,
+		`shared_altsd_dns_lookups_total{outcome="cached"}`:                                15,
+		`shared_altsd_dns_lookups_in_flight`:                                              16,
+		`shared_altsd_dns_lookups_waiting`:                                                17,
+		`shared_altsd_dns_names{kind="known"}`:                                            18,
+		`shared_altsd_dns_names{kind="missed"}`:                                           19,
 		`shared_altsd_not_after_seconds{kind="leaf",name="CN=a.example.com"}`:             float64(end.Unix()),
 		`shared_altsd_not_after_seconds{kind="crl",name="/etc/x\"y\\z\n"}`:                float64(end.Unix()),
 		`shared_altsd_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: 1,
