@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -27,7 +28,8 @@ func (n *Network) open() error {
 	return <-opened
 }
 
-// run makes the namespace and runs what is called in it, in a thread that ends with it, and with it what it has started.
+// run makes the namespace and runs what is called in it, in one thread. That goes back to where it came from in the end: were it to
+// end itself, so would every process that it has ever started for another test (PR_SET_PDEATHSIG is about threads).
 func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
@@ -39,6 +41,12 @@ func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
 		return
 	}
 	close(locked)
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		opened <- err
+		return
+	}
+	defer own.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		opened <- fmt.Errorf("a network of its own: %w", err)
 		return
@@ -46,6 +54,9 @@ func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
 	opened <- loopbackUp()
 	for f := range n.calls {
 		f()
+	}
+	if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
 	}
 }
 
@@ -96,7 +107,7 @@ func (n *Network) Listen(network, address string) (p net.PacketConn, l net.Liste
 	return p, l, err
 }
 
-// Start starts a command that has the network. It ends with the network, if not before.
+// Start starts a command that has the network. It ends with this process, if not before.
 func (n *Network) Start(cmd *exec.Cmd) (p *testprog.Process, err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

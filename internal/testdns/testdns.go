@@ -244,6 +244,10 @@ func run(dir string, argv ...string) (string, error) {
 	return string(out), nil
 }
 
+// Hints is the file by which a resolver in the network finds the root, Anchor that by which it trusts it.
+func (d *DNS) Hints() string  { return d.path("hints") }
+func (d *DNS) Anchor() string { return d.zones[0].keyFile() }
+
 // configure writes what the servers read.
 func (d *DNS) configure(t testing.TB) {
 	t.Helper()
@@ -270,7 +274,7 @@ zone:
 		fmt.Fprintf(&knot, "  - domain: %s\n    file: %s\n", z.Name, z.served())
 	}
 	write(t, d.path("knot.conf"), knot.String())
-	write(t, d.path("hints"), ". 3600 IN NS ns.root.\nns.root. 3600 IN A "+host(authoritative)+"\n")
+	write(t, d.Hints(), ". 3600 IN NS ns.root.\nns.root. 3600 IN A "+host(authoritative)+"\n")
 	for name, address := range map[string]string{"resolver": Resolver, "careless": Careless} {
 		modules := "iterator"
 		if name == "resolver" {

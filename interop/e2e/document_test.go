@@ -114,6 +114,11 @@ Each is refused by the daemon of the side named, before its application learns a
 				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, r.name, who[r.side], strings.TrimSpace(r.says))
 			}
 		}
+		for _, r := range dnsRefusals {
+			if r.code == c {
+				fmt.Fprintf(&b, "| `%s` | under DNS: %s | %s | %s |\n", c, r.what, who[both], r.says)
+			}
+		}
 	}
 	b.WriteString(`
 ## What is refused to an application by its own machine's daemon

@@ -246,12 +246,17 @@ func (w *world) machine(name string, ca *testca.CA, leaf testca.Leaf, flags ...s
 }
 
 func (w *world) machineWith(name string, issued *testca.Issued, flags ...string) (*daemon, error) {
+	return w.machineNamed(name, name+".test", issued, flags...)
+}
+
+// machineNamed is machineWith for a machine of any name.
+func (w *world) machineNamed(name, machine string, issued *testca.Issued, flags ...string) (*daemon, error) {
 	w.keepSecret("the private key of "+name, issued.KeyPEM)
 	credentials, err := w.file(name+".pem", issued.PEM())
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{world: w, etc: w.dir, machine: name + ".test", socket: filepath.Join(w.dir, name+".socket"), program: w.program}
+	d := &daemon{world: w, etc: w.dir, machine: machine, socket: filepath.Join(w.dir, name+".socket"), program: w.program}
 	d.args = append([]string{"serve", "--socket", d.socket, "--credentials", credentials,
 		"--log-level", "debug", "--log-format", "json"}, flags...)
 	w.mu.Lock()
@@ -440,6 +445,7 @@ type daemon struct {
 	run     *testprog.Process
 	earlier string // the log of what ran before it
 	killed  bool   // by a test, so that its exit status says nothing
+	alone   bool   // it has a network namespace with nothing in it, as the unit's PrivateNetwork=yes makes one
 }
 
 // start returns when the daemon says that it is ready.
@@ -449,6 +455,9 @@ func (d *daemon) start() (err error) {
 	cmd := exec.Command(d.world.self, append([]string{d.etc, d.program}, d.args...)...)
 	cmd.Env = append(os.Environ(), roleVariable+"=daemon", "LISTEN_FDS=", "WATCHDOG_USEC=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if d.alone {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	}
 	if d.run, err = testprog.Start(cmd); err != nil {
 		return fmt.Errorf("the daemon of %s, in a mount namespace of its own: %w", d.machine, err)
 	}
