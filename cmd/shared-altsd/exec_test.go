@@ -39,7 +39,7 @@ const beMain = "SHARED_ALTSD_EXEC_TEST"
 // roles are what the test binary can be, beside shared-altsd, by its one argument.
 var roles = map[string]func(){"dial-handshaker": dialHandshaker, "be-stranger": beStranger, "shake-hands": shakeHands,
 	"call-by-alts": callByALTS, "reach-nowhere": reachNowhere,
-	"other-network": otherNetwork, "take-port": portTaker}
+	"other-network": otherNetwork, "take-port": portTaker, "slow-signer": slowSigner, "make-load": makeLoad}
 
 // Under the race detector a process sleeps for a second at its end, unless told not to.
 const noRaceSleep = "GORACE=atexit_sleep_ms=0"
