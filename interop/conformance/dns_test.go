@@ -66,7 +66,10 @@ func (g *generator) dnsQuestion() *question {
 			*q.TLSA = append(*q.TLSA, hex.EncodeToString(r.Marshal()))
 		}
 	}
-	_, q.why = m.Verify(c.identity, c.used)
+	p, err := m.Verify(c.identity, c.used)
+	if q.why = err; err == nil && p.Cached {
+		return g.dnsQuestion() // the same identity came before, with other records
+	}
 	if u, ok := q.why.(*certbind.Unresolved); ok && known {
 		_, q.why = m.VerifyAnswered(c.identity, c.used, &certbind.Answer{Machine: u.Claimed.Machine, Records: records, Until: g.now})
 	}
