@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -29,7 +30,8 @@ const (
 
 // An asker asks about the machines of one account's connections.
 type asker struct {
-	queue   []string // machines, each once
+	queues  map[string][]string // machines, each once, by branch
+	rounds  []string            // the branches, as they take turns: whoever runs a zone delays its own names alone
 	about   map[string]map[asked]struct{}
 	entries int
 	busy    int // goroutines
@@ -66,21 +68,25 @@ func (s *Server) askAbout(of share, which asked, r *standing.Record) {
 	if s.cfg.Resolver == nil {
 		return
 	}
+	machine := r.Path.Machine
+	branch := branchOf(machine, s.cfg.Machine.Trust().DNSNames())
 	w := &s.watches
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a := w.askers[of]
 	if a == nil {
-		a = &asker{about: make(map[string]map[asked]struct{})}
+		a = &asker{about: make(map[string]map[asked]struct{}), queues: make(map[string][]string)}
 		w.askers[of] = a
 	}
-	machine := r.Path.Machine
 	if _, waits := a.about[machine][which]; waits || a.entries >= standingPerAccount {
 		return
 	}
 	if a.about[machine] == nil {
 		a.about[machine] = make(map[asked]struct{})
-		a.queue = append(a.queue, machine)
+		if len(a.queues[branch]) == 0 {
+			a.rounds = append(a.rounds, branch)
+		}
+		a.queues[branch] = append(a.queues[branch], machine)
 	}
 	a.about[machine][which] = struct{}{}
 	a.entries++
@@ -95,15 +101,14 @@ func (s *Server) keepAsking(of share, a *asker, initiator bool) {
 	w := &s.watches
 	for {
 		w.mu.Lock()
-		if len(a.queue) == 0 || s.draining.Err() != nil {
+		if len(a.rounds) == 0 || s.draining.Err() != nil {
 			if a.busy--; a.busy == 0 {
 				delete(w.askers, of)
 			}
 			w.mu.Unlock()
 			return
 		}
-		machine := a.queue[0]
-		a.queue = a.queue[1:]
+		machine := a.next()
 		w.mu.Unlock()
 		answer := s.askOnce(of, a, machine, initiator)
 		for c, ids := range s.take(a, machine) {
@@ -112,6 +117,35 @@ func (s *Server) keepAsking(of share, a *asker, initiator bool) {
 			}
 		}
 	}
+}
+
+// next takes a machine out of the queue of the branch whose turn it is.
+func (a *asker) next() string {
+	branch := a.rounds[0]
+	a.rounds = a.rounds[1:]
+	machine := a.queues[branch][0]
+	if a.queues[branch] = a.queues[branch][1:]; len(a.queues[branch]) > 0 {
+		a.rounds = append(a.rounds, branch)
+	} else {
+		delete(a.queues, branch)
+	}
+	return machine
+}
+
+// branchOf returns of a machine's name the part down to one label below the longest of the limits that it is under: what is
+// below that may all be one zone.
+func branchOf(machine string, limits []string) string {
+	longest := ""
+	for _, l := range limits {
+		if strings.HasSuffix(machine, "."+l) && len(l) > len(longest) {
+			longest = l
+		}
+	}
+	if longest == "" {
+		return machine
+	}
+	above := strings.TrimSuffix(machine, "."+longest)
+	return above[strings.LastIndexByte(above, '.')+1:] + "." + longest
 }
 
 // askOnce asks about a machine, unless all of its connections are closed meanwhile. It returns nil if nothing is said.

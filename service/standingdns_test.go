@@ -217,12 +217,46 @@ func TestRule49DNSBounds(t *testing.T) {
 		d.askAbout(of, asked{c, uint64(i)}, &r)
 	}
 	d.watches.mu.Lock()
-	if a := d.watches.askers[of]; a.entries > standingPerAccount || len(a.queue) > standingPerAccount || a.busy != askedAtOnce {
-		t.Errorf("%d connections, %d machines wait, %d are asked about", a.entries, len(a.queue), a.busy)
+	if a := d.watches.askers[of]; a.entries > standingPerAccount || len(a.about) > standingPerAccount || a.busy != askedAtOnce {
+		t.Errorf("%d connections, %d machines wait, %d are asked about", a.entries, len(a.about), a.busy)
 	}
 	d.watches.mu.Unlock()
 	z.set(func() { z.err = reason.Errorf(reason.DNSUnknown, "nothing") })
 	gone()
 	release()
 	awaitNobodyAsks(d)
+}
+
+// Rule 49: who runs a zone in which all questions hang delays those about its own names alone.
+func TestRule49DNSBranches(t *testing.T) {
+	for machine, want := range map[string]string{"example.com": "example.com", "a.example.com": "a.example.com",
+		"x.y.a.example.com": "a.example.com", "sub.example.com": "sub.example.com", "x.a.sub.example.com": "a.sub.example.com",
+		"elsewhere.test": "elsewhere.test"} {
+		if got := branchOf(machine, []string{"example.com", "sub.example.com"}); got != want {
+			t.Errorf("%s is of branch %s, want %s", machine, got, want)
+		}
+	}
+	z := newZone()
+	d := dnsDaemon(t, "alpha.test", z, Config{Accounts: named("alice")})
+	d.reload(t, dnsTrust(t, "alpha.test", "beta.test"))
+	release := z.holdBack()
+	defer release()
+	w := watch(t, d.socket)
+	past := time.Now().Add(-time.Hour)
+	for i := range uint64(200) {
+		w.add(i, dnsRecord(t, fmt.Sprintf("m%d.evil.beta.test", i), past))
+	}
+	w.add(1000, dnsRecord(t, "victim.beta.test", past))
+	for range askedAtOnce {
+		<-z.at
+	}
+	z.set(func() { z.hold = nil }) // what comes after the two that hang is answered
+	d.watches.mu.Lock()
+	for _, a := range d.watches.askers {
+		a.next() // one more of the zone that hangs, at most
+		if got := a.next(); got != "victim.beta.test" {
+			t.Errorf("%s comes before another zone's", got)
+		}
+	}
+	d.watches.mu.Unlock()
 }
