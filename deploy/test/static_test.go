@@ -59,8 +59,8 @@ func TestUnits(t *testing.T) {
 		}
 		copies = append(copies, name)
 	}
-	if len(copies) != 11 {
-		t.Errorf("%d units, want 11: %v", len(copies), copies)
+	if len(copies) != 13 {
+		t.Errorf("%d units, want 13: %v", len(copies), copies)
 	}
 	cmd := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, copies...)...)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
