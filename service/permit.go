@@ -161,13 +161,14 @@ func policyPeer(p *certbind.Peer) (policy.Peer, error) {
 	if p.Leaf == nil {
 		return out, nil
 	}
-	for _, n := range p.Leaf.DNSNames {
-		out.Names = append(out.Names, ascii.Lower(n))
-	}
 	out.Key = sha256.Sum256(p.Leaf.RawSubjectPublicKeyInfo)
-	if p.DNS { // its certificate says what it likes, which may deny it something, and let it nothing
+	if p.DNS { // DNS vouches for one name: with others, as many as it likes, its record would be too large to be judged again
+		out.Names = []string{p.Machine}
 		out.Certificates = []policy.Certificate{policyCertificate(p.Leaf)}
 		return out, nil
+	}
+	for _, n := range p.Leaf.DNSNames {
+		out.Names = append(out.Names, ascii.Lower(n))
 	}
 	for _, u := range p.Leaf.ExtKeyUsage {
 		out.EKUs = append(out.EKUs, u.OID().String())
