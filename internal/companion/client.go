@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,14 +30,23 @@ type Client struct {
 	ctx            context.Context
 	stop           context.CancelFunc
 
+	stuck time.Duration
+
 	mu   sync.Mutex
 	made *attempt // the connection, or the attempt to make it; nil for none
+	left int      // connections that were left and are not closed yet
 }
+
+const (
+	// stuckAfter is how long nothing may come by a connection while something is waited for, until another one is made.
+	stuckAfter = time.Minute
+	maxLeft    = 4
+)
 
 // NewClient returns the Client of the companion at a socket, which speaks protocol, such as "shared-altsd resolve 1". It connects
 // when it is asked.
 func NewClient(path, protocol string) *Client {
-	c := &Client{Window: 64, path: path, protocol: protocol}
+	c := &Client{Window: 64, path: path, protocol: protocol, stuck: stuckAfter}
 	name, _, _ := strings.Cut(strings.TrimPrefix(protocol, "shared-altsd "), " ")
 	c.unit = "shared-altsd-" + name
 	c.ctx, c.stop = context.WithCancel(context.Background())
@@ -95,11 +105,16 @@ func (c *Client) Call(ctx context.Context, req []byte) ([]byte, error) {
 }
 
 // try is Call by one connection.
-func (c *Client) try(ctx context.Context, req []byte) ([]byte, error) {
+func (c *Client) try(ctx context.Context, req []byte) (answer []byte, err error) {
 	l, err := c.link(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if ctx.Err() != nil {
+			c.suspect(l)
+		}
+	}()
 	select {
 	case l.window <- struct{}{}:
 	case <-l.ended:
@@ -124,6 +139,29 @@ func (c *Client) try(ctx context.Context, req []byte) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// suspect leaves a connection by which nothing comes any more, so that the next call makes another one: whoever was at its other
+// end may have hung, or hold the thread that reads by a socket that lingers (handed.TakeDescriptors). Then it is not closed for
+// long, and of such there are few.
+func (c *Client) suspect(l *link) {
+	if l.silence() < c.stuck {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left == maxLeft || c.made == nil || !c.made.made(l) {
+		return
+	}
+	c.made = nil
+	c.left++
+	l.end()
+	go func() {
+		l.conn.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.left--
+	}()
 }
 
 // An attempt becomes a connection or an error.
@@ -178,6 +216,16 @@ func (a *attempt) over() bool {
 	}
 }
 
+// made reports whether the attempt has become l.
+func (a *attempt) made(l *link) bool {
+	select {
+	case <-a.done:
+		return a.link == l
+	default:
+		return false
+	}
+}
+
 // connect makes a connection to who may be believed.
 func (c *Client) connect() (*link, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, pause)
@@ -188,6 +236,10 @@ func (c *Client) connect() (*link, error) {
 	}
 	conn, err := localsock.Dial(ctx, path, owner)
 	if err != nil {
+		return nil, err
+	}
+	if err := takeNone(conn); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	r := bufio.NewReader(conn)
@@ -202,7 +254,7 @@ func (c *Client) connect() (*link, error) {
 		return nil, err
 	}
 	l := &link{conn: conn, out: make(chan outgoing), ended: make(chan struct{}), window: make(chan struct{}, c.Window),
-		asked: map[uint32]chan<- []byte{}}
+		asked: map[uint32]chan<- []byte{}, heard: time.Now()}
 	forget := context.AfterFunc(c.ctx, func() { conn.Close() })
 	go func() {
 		defer forget()
@@ -246,7 +298,9 @@ type link struct {
 	ended  chan struct{} // closed when nothing more comes
 	window chan struct{} // a place for each of asked
 
+	once  sync.Once
 	mu    sync.Mutex
+	heard time.Time                // when an answer came last, or something was asked first since
 	last  uint32                   // the id given last
 	asked map[uint32]chan<- []byte // what has no answer yet, whether somebody waits for it or not
 }
@@ -269,6 +323,9 @@ func (l *link) add() (uint32, <-chan []byte) {
 		}
 	}
 	wait := make(chan []byte, 1)
+	if len(l.asked) == 0 {
+		l.heard = time.Now()
+	}
 	l.asked[l.last] = wait
 	return l.last, wait
 }
@@ -285,10 +342,23 @@ func (l *link) done(id uint32) chan<- []byte {
 	return wait
 }
 
+// end lets nobody wait for anything any more.
+func (l *link) end() { l.once.Do(func() { close(l.ended) }) }
+
+// silence returns for how long something was asked and nothing has come.
+func (l *link) silence() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.asked) == 0 {
+		return 0
+	}
+	return time.Since(l.heard)
+}
+
 // read hands out the answers until the connection ends, or one comes to nothing that was asked.
 func (l *link) read(r *bufio.Reader) {
-	defer close(l.ended)
 	defer l.conn.Close()
+	defer l.end()
 	for {
 		id, answer, err := readFrame(l.conn, r)
 		if err != nil {
@@ -298,6 +368,9 @@ func (l *link) read(r *bufio.Reader) {
 		if wait == nil {
 			return
 		}
+		l.mu.Lock()
+		l.heard = time.Now()
+		l.mu.Unlock()
 		wait <- answer
 	}
 }

@@ -1,6 +1,7 @@
 package companion
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -19,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -180,6 +182,95 @@ func TestRestart(t *testing.T) {
 	}
 	<-answered
 	must(t, c, "again")
+}
+
+// A connection by which nothing comes for long is left for another one; one that is only slow is not.
+func TestSilentConnection(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var conns atomic.Int32
+	go testnet.ServeEach(l, func(c net.Conn) {
+		n := conns.Add(1)
+		r := bufio.NewReader(c)
+		greet(c, r, protocol)
+		for {
+			id, req, err := readFrame(c, r)
+			if err != nil {
+				return
+			}
+			if n > 2 {
+				c.Write(appendFrame(nil, id, req))
+			}
+		}
+	})
+	c := client(t, path)
+	give := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := c.Call(ctx, []byte("x")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	give()
+	give()
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections before its time is over", n)
+	}
+	c.stuck = 0
+	give() // leaves it
+	give() // and the next one
+	must(t, c, "by the third one")
+	if n := conns.Load(); n != 3 {
+		t.Errorf("%d connections, want 3", n)
+	}
+}
+
+// No end takes descriptors, where the kernel can keep them out: the closing of one could hold it.
+func TestRule59NoDescriptors(t *testing.T) {
+	path := filepath.Join(testprog.Dir(t), "socket")
+	send := func(conn net.Conn) error {
+		_, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte{0}, unix.UnixRights(1), nil)
+		return err
+	}
+	serve(t, &Server{Handle: echo}, path)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if errors.Is(handed.TakeDescriptors(conn.(*net.UnixConn), true), errors.ErrUnsupported) {
+		return // Linux before 6.16
+	}
+	conn.SetDeadline(time.Now().Add(testprog.Patience))
+	if _, err := io.ReadFull(conn, make([]byte, lengthSize+idSize+len(protocol))); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(conn); !errors.Is(err, unix.EPERM) {
+		t.Errorf("to the companion: %v", err)
+	}
+	other := filepath.Join(testprog.Dir(t), "socket")
+	l, err := net.Listen("unix", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sent := make(chan error, 2) // the call is made again once
+	go testnet.ServeEach(l, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		if greet(c, r, protocol) == nil {
+			readFrame(c, r)
+			sent <- send(c)
+		}
+	})
+	client(t, other).Call(t.Context(), []byte("x")) // whose connection ends
+	if err := <-sent; !errors.Is(err, unix.EPERM) {
+		t.Errorf("to the daemon: %v", err)
+	}
 }
 
 // Who waits for another call's attempt to connect, which fails, tries by itself: the companion may have come meanwhile.

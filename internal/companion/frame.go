@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/handed"
 )
 
 const (
@@ -92,4 +95,13 @@ type helloError struct{ said, want string }
 func (e *helloError) Error() string {
 	return fmt.Sprintf("the other end speaks %.64q, not %q: name the socket of that companion, of the same release as this program",
 		e.said, e.want)
+}
+
+// takeNone keeps descriptors out of a connection, or of those of a listener: none is expected, and the closing of one that lingers
+// would hold whoever reads. Before Linux 6.16 they cannot be kept out.
+func takeNone(c syscall.Conn) error {
+	if err := handed.TakeDescriptors(c, false); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
 }

@@ -20,6 +20,8 @@ import (
 const (
 	// maxConns bounds the connections of one account. A daemon needs one, and one more while it is restarted.
 	maxConns = 4
+	// maxClosing bounds the refused connections that are not closed yet.
+	maxClosing = 64
 	// quiet is how long nothing more is said of connections that are refused.
 	quiet = time.Minute
 )
@@ -54,6 +56,10 @@ type account struct {
 // Serve takes connections until ctx ends, and returns nil when all are closed; or why it cannot take any.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	s.places, s.accounts, s.refused = make(chan struct{}, s.InFlight), map[uint32]*account{}, reports.NewEvery(quiet)
+	if err := takeNone(l); err != nil {
+		return err
+	}
+	closing := make(chan struct{}, maxClosing)
 	ctx, stop := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -80,7 +86,11 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		}
 		uid, places, err := s.admit(conn)
 		if err != nil {
-			conn.Close()
+			closing <- struct{}{}
+			go func() { // a socket that lies in it, and lingers, holds whoever closes it
+				conn.Close()
+				<-closing
+			}()
 			s.refused.Say("refused", func(unsaid int) { s.Log.Warn("a connection was refused", "error", err, "unsaid_before", unsaid) })
 			continue
 		}
@@ -94,6 +104,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 // admit returns the account of a connection, which has a place from then on, and its part of the places of requests; or why it is
 // refused.
 func (s *Server) admit(conn *net.UnixConn) (uid uint32, places chan struct{}, err error) {
+	if err := takeNone(conn); err != nil { // it may be older than the listener's setting
+		return 0, nil, err
+	}
 	cred, err := peercred.FromConn(conn)
 	if err != nil {
 		return 0, nil, err
