@@ -170,7 +170,9 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32, plac
 				return
 			}
 			if answer == nil || len(answer) > MaxBody {
-				s.Log.Warn("a connection was closed: a request that cannot be answered", "uid", uid, "bytes", len(req))
+				s.refused.Say("request", func(unsaid int) {
+					s.Log.Warn("a connection was closed: a request that cannot be answered", "uid", uid, "bytes", len(req), "unsaid_before", unsaid)
+				})
 				stop()
 				return
 			}
@@ -183,7 +185,9 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, uid uint32, plac
 		})
 	}
 	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		s.Log.Warn("a connection was closed", "uid", uid, "error", err)
+		s.refused.Say("closed", func(unsaid int) {
+			s.Log.Warn("a connection was closed", "uid", uid, "error", err, "unsaid_before", unsaid)
+		})
 	}
 }
 
