@@ -99,6 +99,22 @@ func (t *Trust) DNSNames() (names []string) {
 	return names
 }
 
+// Branch returns of a machine's name the part down to one label below the longest of the limits that it is under: what is below
+// that may all be one zone, and one stranger's.
+func Branch(machine string, limits []string) string {
+	longest := ""
+	for _, l := range limits {
+		if strings.HasSuffix(machine, "."+l) && len(l) > len(longest) {
+			longest = l
+		}
+	}
+	if longest == "" {
+		return machine
+	}
+	above := strings.TrimSuffix(machine, "."+longest)
+	return above[strings.LastIndexByte(above, '.')+1:] + "." + longest
+}
+
 // vouches reports whether the CAs of a group may vouch for a machine.
 func (t *Trust) vouches(g *caGroup, machine string) bool {
 	return !g.dns && g.vouchesFor(machine) && !t.UnderDNS(machine)

@@ -468,3 +468,16 @@ func TestOwnCredentialUnderDNS(t *testing.T) {
 		t.Errorf("a reload by which the name is nobody's: %v", err)
 	}
 }
+
+func TestBranch(t *testing.T) {
+	limits := []string{"example.com", "hpc.example.com", "example.org"}
+	for machine, want := range map[string]string{
+		"a.example.com": "a.example.com", "b.a.example.com": "a.example.com", "c.b.a.example.com": "a.example.com",
+		"example.com": "example.com", "hpc.example.com": "hpc.example.com", "a.hpc.example.com": "a.hpc.example.com",
+		"b.a.hpc.example.com": "a.hpc.example.com", "a.elsewhere.test": "a.elsewhere.test", "notexample.org": "notexample.org",
+	} {
+		if got := Branch(machine, limits); got != want {
+			t.Errorf("%s: got %s, want %s", machine, got, want)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -69,7 +68,7 @@ func (s *Server) askAbout(of share, which asked, r *standing.Record) {
 		return
 	}
 	machine := r.Path.Machine
-	branch := branchOf(machine, s.cfg.Machine.Trust().DNSNames())
+	branch := certbind.Branch(machine, s.cfg.Machine.Trust().DNSNames())
 	w := &s.watches
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -130,22 +129,6 @@ func (a *asker) next() string {
 		delete(a.queues, branch)
 	}
 	return machine
-}
-
-// branchOf returns of a machine's name the part down to one label below the longest of the limits that it is under: what is
-// below that may all be one zone.
-func branchOf(machine string, limits []string) string {
-	longest := ""
-	for _, l := range limits {
-		if strings.HasSuffix(machine, "."+l) && len(l) > len(longest) {
-			longest = l
-		}
-	}
-	if longest == "" {
-		return machine
-	}
-	above := strings.TrimSuffix(machine, "."+longest)
-	return above[strings.LastIndexByte(above, '.')+1:] + "." + longest
 }
 
 // askOnce asks about a machine, unless all of its connections are closed meanwhile. It returns nil if nothing is said.

@@ -129,7 +129,7 @@ func (r *Resolver) Resolve(ctx context.Context, q service.Query) (*certbind.Answ
 	}
 	i := r.asked[q.Machine]
 	if i == nil {
-		i = &inquiry{machine: q.Machine, branch: branchOf(q.Machine, r.names()), wants: make(map[share]*want), done: make(chan struct{})}
+		i = &inquiry{machine: q.Machine, branch: certbind.Branch(q.Machine, r.names()), wants: make(map[share]*want), done: make(chan struct{})}
 		r.asked[q.Machine] = i
 	}
 	if !i.running {

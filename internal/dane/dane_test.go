@@ -487,16 +487,3 @@ func TestRule60SlowZone(t *testing.T) {
 		wantEmpty(t, r)
 	})
 }
-
-func TestBranchOf(t *testing.T) {
-	names := []string{"example.com", "hpc.example.com", "example.org"}
-	for machine, want := range map[string]string{
-		"a.example.com": "a.example.com", "b.a.example.com": "a.example.com", "c.b.a.example.com": "a.example.com",
-		"example.com": "example.com", "hpc.example.com": "hpc.example.com", "a.hpc.example.com": "a.hpc.example.com",
-		"b.a.hpc.example.com": "a.hpc.example.com", "a.elsewhere.test": "a.elsewhere.test", "notexample.org": "notexample.org",
-	} {
-		if got := branchOf(machine, names); got != want {
-			t.Errorf("%s: got %s, want %s", machine, got, want)
-		}
-	}
-}

@@ -2,7 +2,6 @@ package dane
 
 import (
 	"container/list"
-	"strings"
 )
 
 // A share is whose a lookup is: of an account, or what else the service counts by, in one direction.
@@ -58,21 +57,6 @@ type place struct{ branch *branch }
 
 func newLane(b bound) *lane {
 	return &lane{bound: b, lines: make(map[share]*line), branches: make(map[string]int)}
-}
-
-// branchOf returns the branch of a machine: the longest of the names that it is under, with one label more.
-func branchOf(machine string, names []string) string {
-	longest := ""
-	for _, n := range names {
-		if len(n) > len(longest) && strings.HasSuffix(machine, "."+n) {
-			longest = n
-		}
-	}
-	if longest == "" {
-		return machine
-	}
-	above := strings.TrimSuffix(machine, "."+longest)
-	return above[strings.LastIndexByte(above, '.')+1:] + "." + longest
 }
 
 // enter has one more handshake of a share wait for a lookup that has not begun.
