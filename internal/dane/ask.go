@@ -68,7 +68,8 @@ func ask(ctx context.Context, client Caller, machine string, now func() time.Tim
 
 // answered returns the verdict of an answer that stands from when it was asked for, at least for a handshake's time.
 func answered(machine string, records []certbind.TLSA, asked time.Time, ttl, longest time.Duration) verdict {
-	until := asked.Add(min(max(ttl, minKept), longest))
+	// By the wall's clock: Go's other one stands while the machine sleeps.
+	until := asked.Add(min(max(ttl, minKept), longest)).Round(0)
 	return verdict{answer: &certbind.Answer{Machine: machine, Records: records, Until: until}, until: until}
 }
 
