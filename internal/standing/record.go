@@ -31,8 +31,9 @@ type Record struct {
 }
 
 const (
-	// MaxSize is the most that an encoded record may have, in bytes.
-	MaxSize = 1024
+	// MaxSize is the most that an encoded record may have, in bytes: with as many groups as a statement can hold, so that no peer
+	// gets out of being judged again by the groups that it says.
+	MaxSize = 4096
 
 	version    = 1
 	versionDNS = 2 // of a peer for whom DNS vouched
@@ -42,6 +43,7 @@ const (
 	endSize    = 8
 	maxEnd     = 253402300799 // 9999-12-31T23:59:59Z
 	maxAccount = 128
+	maxGroups  = 2048 // docs/protocol.md, section 5.4
 	maxMachine = 253
 	maxText    = 255
 	maxSerial  = 64
@@ -49,7 +51,7 @@ const (
 	maxList    = 64
 )
 
-// ErrTooLarge says that a connection has too many names or groups to be recorded.
+// ErrTooLarge says that a connection has too many names to be recorded.
 var ErrTooLarge = fmt.Errorf("the record would have more than %d bytes", MaxSize)
 
 // Encode returns the record as it travels.
@@ -60,7 +62,7 @@ func (r *Record) Encode() ([]byte, error) {
 	}
 	c, p := &r.Connection, &r.Connection.Peer
 	groups := names.EncodeGroups(p.Groups)
-	if len(groups) > MaxSize || len(p.Names) > maxList || len(p.EKUs) > maxList {
+	if len(groups) > maxGroups || len(p.Names) > maxList || len(p.EKUs) > maxList {
 		return nil, ErrTooLarge
 	}
 	byDNS, certs := r.Path.DNS != nil, len(r.Path.Certs)
@@ -82,7 +84,7 @@ func (r *Record) Encode() ([]byte, error) {
 	w.Opaque8("account", []byte(p.Account), 1, maxAccount)
 	w.Opaque8("machine", []byte(p.Machine), 1, maxMachine)
 	w.Opaque8("service", []byte(c.Service), 0, maxText)
-	w.Opaque16("groups", []byte(groups), 0, MaxSize)
+	w.Opaque16("groups", []byte(groups), 0, maxGroups)
 	for _, l := range []struct {
 		name string
 		list []string
@@ -140,7 +142,7 @@ func Decode(b []byte) (*Record, error) {
 	p.Account = string(r.Opaque8("account", 1, maxAccount))
 	p.Machine = string(r.Opaque8("machine", 1, maxMachine))
 	c.Service = text(r, "service", 0)
-	groups := string(r.Opaque16("groups", 0, MaxSize))
+	groups := string(r.Opaque16("groups", 0, maxGroups))
 	p.Names, p.EKUs = list(r, "names"), list(r, "purposes")
 	copy(rec.Leaf[:], r.Take("leaf", hashSize))
 	copy(p.Key[:], r.Take("key", hashSize))

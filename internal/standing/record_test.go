@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/names"
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 )
 
@@ -74,6 +75,26 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// Rule 49: whatever groups a peer's statement holds, its connection can be judged again.
+func TestRule49MostGroups(t *testing.T) {
+	for _, r := range []*Record{record(4), recordDNS()} {
+		p := &r.Connection.Peer
+		p.Groups = nil
+		for len(names.EncodeGroups(p.Groups)) < maxGroups-8 {
+			p.Groups = append(p.Groups, fmt.Sprintf("%07d", len(p.Groups)))
+		}
+		p.Account, r.Connection.Account = strings.Repeat("a", maxAccount), strings.Repeat("b", maxAccount)
+		b, err := r.Encode()
+		if err != nil {
+			t.Fatalf("%d groups: %v", len(p.Groups), err)
+		}
+		if got, err := Decode(b); err != nil || !reflect.DeepEqual(got.Connection.Peer.Groups, p.Groups) {
+			t.Errorf("decoded %+v, %v", got, err)
+		}
+		t.Logf("%d groups: %d bytes", len(p.Groups), len(b))
+	}
+}
+
 func TestRecordBounds(t *testing.T) {
 	long := strings.Repeat("a", 60)
 	for name, change := range map[string]func(*Record){
@@ -83,7 +104,7 @@ func TestRecordBounds(t *testing.T) {
 			}
 		},
 		"too many names":            func(r *Record) { r.Connection.Peer.Names = make([]string, maxList+1) },
-		"too long names":            func(r *Record) { r.Connection.Peer.Names = slices.Repeat([]string{long}, 16) },
+		"too long names":            func(r *Record) { r.Connection.Peer.Names = slices.Repeat([]string{long}, maxList) },
 		"a name with a line's end":  func(r *Record) { r.Connection.Peer.Names = []string{"a\nb"} },
 		"an account that is none":   func(r *Record) { r.Connection.Peer.Account = "Bob" },
 		"a local account of none":   func(r *Record) { r.Connection.Account = "a b" },
