@@ -116,7 +116,7 @@ func TestPrometheus(t *testing.T) {
 	set := metrics.New("v1", "alpha.test")
 	set.Handshake(metrics.Handshake{Reason: "unknown_ca"})
 	var shown strings.Builder
-	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}}
+	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}, DNS: new(metrics.DNS)}
 	if err := set.Write(&shown, state); err != nil {
 		t.Fatal(err)
 	}
