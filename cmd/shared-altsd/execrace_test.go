@@ -20,7 +20,7 @@ import (
 
 // raceRounds is how often TestRule42Race kills; the variable sets another number (make exec-race).
 const (
-	raceRounds         = 200
+	raceRounds         = 50
 	raceRoundsVariable = "SHARED_ALTSD_EXEC_RACE_ROUNDS"
 )
 
