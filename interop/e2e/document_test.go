@@ -29,7 +29,7 @@ var reasons = map[reason.Code]struct {
 	reason.UnsupportedVersion:      {codes.Unauthenticated, codes.PermissionDenied, "Bring both machines to releases that share a version of the protocol."},
 	reason.Malformed:               {codes.Unauthenticated, codes.PermissionDenied, "If the text names another protocol: use ALTS credentials at both ends, and check port and proxies. Else the other machine's daemon is at fault: upgrade it, and report it."},
 	reason.DecryptionFailed:        {codes.Unauthenticated, codes.PermissionDenied, "Something between the two machines changes bytes or joins connections: look for proxies and load balancers that do."},
-	reason.UnknownCA:               {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, put the intermediate certificates into `--credentials`. A certificate signed by itself is never accepted."},
+	reason.UnknownCA:               {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, put the intermediate certificates into `--credentials`. A certificate signed by itself is accepted where DNS vouches for it, and nowhere else: [dns.md](dns.md)."},
 	reason.CertificateExpired:      {codes.Unauthenticated, codes.PermissionDenied, "Renew the certificate (`shared-altsd check` shows which); check both clocks."},
 	reason.CertificateNotYetValid:  {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks; wait until the certificate is valid."},
 	reason.CertificateRevoked:      {codes.Unauthenticated, codes.PermissionDenied, "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA has to publish a new list."},
@@ -50,7 +50,7 @@ var reasons = map[reason.Code]struct {
 	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted."},
 	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused."},
 	reason.DeniedByPolicy:          {codes.PermissionDenied, codes.PermissionDenied, "Ask the administrator of the machine that refused: the log there names the rule (`rule`)."},
-	reason.DNSUnknown:              {codes.Unauthenticated, codes.PermissionDenied, "Try again; see that the machine's name resolves where it was refused. (To come.)"},
+	reason.DNSUnknown:              {codes.Unauthenticated, codes.PermissionDenied, "See that the records of this machine are published and signed, and that resolver and companion work where it was refused ([dns.md](dns.md), section 6)."},
 	reason.OwnCertificate:          {codes.Unauthenticated, codes.Unavailable, "On the machine that refused, renew the certificate, or set the clock: `shared-altsd status` there shows both. The certificate of the other machine is not at fault."},
 	unheardOf:                      {peers: codes.PermissionDenied},
 }
