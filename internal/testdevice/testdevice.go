@@ -7,6 +7,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,15 +134,19 @@ func (p *TPM) Start() {
 	}()
 	for until := time.Now().Add(testprog.Patience); ; time.Sleep(10 * time.Millisecond) {
 		_, err := os.Stat(p.Socket + ".ctrl")
+		if err == nil { // a socket has a name before it is listened to
+			var conn net.Conn
+			if conn, err = net.Dial("unix", p.Socket); err == nil {
+				conn.Close()
+				return
+			}
+		}
 		select {
 		case <-p.ended:
-			err = errors.New("swtpm has ended")
+			p.t.Fatal("swtpm has ended")
 		default:
 		}
-		if err == nil {
-			return
-		}
-		if time.Now().After(until) || !errors.Is(err, os.ErrNotExist) {
+		if time.Now().After(until) {
 			p.t.Fatalf("swtpm does not start: %v", err)
 		}
 	}
