@@ -1,5 +1,6 @@
 # make build        bin/shared-altsd and bin/shared-altsd-signer
 # make test         what a change must pass: style, static checks, all tests under the race detector
+# make long         tests that take minutes each: races of a thousand rounds, and what DNS says later of connections that stand
 # make fuzz         each fuzz target for some seconds; FUZZ_SECONDS=1800 for longer, seconds in all
 SHELL := /bin/bash
 
@@ -11,7 +12,7 @@ DEBIAN_PACKAGES := gcc libc6-dev openssl procps
 DEBIAN_PACKAGES += swtpm tpm2-tools tpm2-openssl softhsm2 opensc
 FUZZ_SECONDS ?= 75
 
-.PHONY: build static test debian-packages lint unit fuzz exec-race clean
+.PHONY: build static test debian-packages lint unit fuzz exec-race long clean
 
 build:
 	$(GO) build -trimpath -o bin/shared-altsd ./cmd/shared-altsd
@@ -48,6 +49,10 @@ fuzz:
 # Kills processes under exec while a stranger grasps at the relay's address: 1000 times.
 exec-race:
 	SHARED_ALTSD_EXEC_RACE_ROUNDS=1000 $(GO) test -count=1 -v -timeout 30m -run '^TestRule42Race$$' ./cmd/shared-altsd
+
+# What waits for long, beside that: DNS is asked again about connections that stand.
+long: exec-race
+	.ci/gotest -tags long -run '^TestDNSWithdrawn$$' ./interop/e2e
 
 clean:
 	rm -rf bin dist
