@@ -35,30 +35,40 @@ nothing. Exit status 1, with the reason and its cure, if it cannot be used. A PI
 			if err := c.check(); err != nil {
 				return err
 			}
-			if err := nodumps.Set(); err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
-			defer cancel()
-			key, err := c.opener()(ctx)
-			if err != nil {
-				return err
-			}
-			defer key.Close() // the end of the process closes what is left
-			s, err := signer.New(signer.Config{Key: key, Certificates: c.certificates, Log: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				return err
-			}
-			began := time.Now()
-			if err := s.Prove(ctx); err != nil {
-				return fmt.Errorf("the key does not sign: %w", err)
-			}
-			leaf := s.Leaf()
-			fmt.Fprintf(os.Stdout, "key          %s in %s\ncertificate  %s, good until %s\nsignature    good, made in %v\n", kind(key.Public()), c.where(),
-				strings.Join(leaf.DNSNames, ", "), leaf.NotAfter.UTC().Format(time.RFC3339), time.Since(began).Round(time.Millisecond))
-			return nil
+			return c.withKey(c.prove)
 		}
 	},
+}
+
+// withKey has work done with the key, opened as serve opens it.
+func (c *serveFlags) withKey(work func(context.Context, signer.Key) error) error {
+	if err := nodumps.Set(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
+	defer cancel()
+	key, err := c.opener()(ctx)
+	if err != nil {
+		return err
+	}
+	defer key.Close() // the end of the process closes what is left
+	return work(ctx, key)
+}
+
+// prove says whether the key signs, for a certificate of its own.
+func (c *serveFlags) prove(ctx context.Context, key signer.Key) error {
+	s, err := signer.New(signer.Config{Key: key, Certificates: c.certificates, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.Prove(ctx); err != nil {
+		return fmt.Errorf("the key does not sign: %w", err)
+	}
+	leaf := s.Leaf()
+	fmt.Fprintf(os.Stdout, "key          %s in %s\ncertificate  %s, good until %s\nsignature    good, made in %v\n", kind(key.Public()), c.where(),
+		strings.Join(leaf.DNSNames, ", "), leaf.NotAfter.UTC().Format(time.RFC3339), time.Since(began).Round(time.Millisecond))
+	return nil
 }
 
 // kind names a key's kind.

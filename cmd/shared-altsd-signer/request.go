@@ -16,7 +16,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
-	"github.com/shared-altsd/shared-altsd/internal/nodumps"
 	"github.com/shared-altsd/shared-altsd/internal/signer"
 )
 
@@ -46,21 +45,13 @@ signed by RSASSA-PSS.
 					return cli.Usagef("NAME %q: %v", name, err)
 				}
 			}
-			if err := nodumps.Set(); err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
-			defer cancel()
-			key, err := c.opener()(ctx)
-			if err != nil {
-				return err
-			}
-			defer key.Close() // the end of the process closes what is left
-			der, err := newRequest(ctx, key, names)
-			if err != nil {
-				return err
-			}
-			return pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+			return c.withKey(func(ctx context.Context, key signer.Key) error {
+				der, err := newRequest(ctx, key, names)
+				if err != nil {
+					return err
+				}
+				return pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+			})
 		}
 	},
 }
