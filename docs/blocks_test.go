@@ -1,0 +1,99 @@
+package docs_test
+
+import (
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
+)
+
+// pages returns the project's pages, by their paths from its folder.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", "dist", "bin"}, d.Name()):
+			return filepath.SkipDir
+		case !d.IsDir() && strings.HasSuffix(path, ".md"):
+			name, err := filepath.Rel("..", path)
+			if err != nil {
+				return err
+			}
+			found = append(found, filepath.ToSlash(name))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// unmarked are pages that have blocks for which nobody answers yet. None may come, and those that are here go.
+var unmarked = []string{
+	"CONTRIBUTING.md",
+	"README.md",
+	"clients/cpp/README.md",
+	"docs/audit.md",
+	"docs/benchmarks.md",
+	"docs/clients.md",
+	"docs/deploy.md",
+	"docs/dns.md",
+	"docs/forwards.md",
+	"docs/hardware.md",
+	"docs/model/README.md",
+	"docs/operations.md",
+	"docs/policy.md",
+	"docs/protocol.md",
+	"docs/refusals.md",
+	"interop/python/README.md",
+}
+
+// Each block of code of each page is one that a test takes from there, an example, or says visibly that it was not run.
+func TestBlocksAreMarked(t *testing.T) {
+	tests := map[string][]string{} // the folders by the name
+	for name := range functions(t) {
+		folder, test, _ := strings.Cut(name, ".")
+		tests[test] = append(tests[test], folder)
+	}
+	for _, page := range pages(t) {
+		bare := 0
+		for _, b := range testdoc.Page(t, page) {
+			if !b.Marked() {
+				bare++
+				if !slices.Contains(unmarked, page) {
+					t.Errorf("%s:%d: nobody answers for this block: internal/testdoc says how", page, b.Line)
+				}
+			}
+			for _, test := range b.Tests {
+				if !slices.ContainsFunc(tests[test], func(folder string) bool { return readsPage(t, folder, page) }) {
+					t.Errorf("%s:%d: no package with a test %s names this page in its tests: %v", page, b.Line, test, tests[test])
+				}
+			}
+		}
+		if bare == 0 && slices.Contains(unmarked, page) {
+			t.Errorf("%s has no block without a mark any more: take it off the list", page)
+		}
+	}
+	for _, page := range unmarked {
+		if !slices.Contains(pages(t), page) {
+			t.Errorf("there is no %s", page)
+		}
+	}
+}
+
+// readsPage reports whether the tests of a folder name a page.
+func readsPage(t *testing.T, folder, page string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool { return strings.Contains(read(t, file), strings.TrimPrefix(page, "docs/")) })
+}
