@@ -18,7 +18,7 @@ build:
 	$(GO) build -trimpath -o bin/shared-altsd ./cmd/shared-altsd
 	$(GO) build -trimpath -o bin/shared-altsd-signer ./cmd/shared-altsd-signer
 
-# Without cgo, for containers and other systems: docs/operations.md says which user database it reads.
+# Without cgo, for containers and other systems: docs/operate.md says which user database it reads.
 static:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shared-altsd-static ./cmd/shared-altsd
 

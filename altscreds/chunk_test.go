@@ -102,7 +102,7 @@ func (h *hexBytes) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// chunkVectors are those of docs/vectors.md.
+// chunkVectors are those of docs/spec/vectors.md.
 type chunkVectors struct {
 	Protocol string   `json:"protocol"`
 	KeyData  hexBytes `json:"key_data"`
@@ -166,7 +166,7 @@ func newChunkVectors() *chunkVectors {
 	return v
 }
 
-// refDecode is section 9.2 of docs/protocol.md by itself: what is delivered of the payloads, and how that ends.
+// refDecode is section 9.2 of docs/spec/protocol.md by itself: what is delivered of the payloads, and how that ends.
 func refDecode(payloads [][]byte) (data []byte, outcome string) {
 	var all []byte
 	endAt := -1 // the payload that completes the end

@@ -31,7 +31,7 @@ func TestCounterEnd(t *testing.T) {
 	}
 }
 
-// TestRecordVectors holds the records of docs/vectors.md against this package, which did not make them.
+// TestRecordVectors holds the records of docs/spec/vectors.md against this package, which did not make them.
 func TestRecordVectors(t *testing.T) {
 	b, err := os.ReadFile("../noiseproto/testdata/vectors.json")
 	if err != nil {

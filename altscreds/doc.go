@@ -36,7 +36,7 @@
 //
 // A handshake fails with a [*HandshakeError] or a [*NoDaemonError]. errors.Is tells them apart: [ErrNoDaemon],
 // [ErrRefused] by this side, [ErrPeerRejected] by the other, [ErrTimeout]; [HandshakeError.Reason] has the code of
-// docs/protocol.md, [HandshakeError.HandshakeID] the ID in the logs of both daemons, and the text says what to do. With
+// docs/spec/protocol.md, [HandshakeError.HandshakeID] the ID in the logs of both daemons, and the text says what to do. With
 // another ALTS handshaker service there is only the text. While the daemon is being restarted, handshakes wait for it
 // up to 2 seconds. A context that ends, a deadline of the connection, and Close end a handshake at once.
 //

@@ -21,7 +21,7 @@ type Peer struct {
 	Account string
 	// User and Machine are its parts: what is before and after the last "@".
 	User, Machine string
-	// Attributes is what the peer's machine states of the account (docs/protocol.md, section 5.4), "uid" and "groups"
+	// Attributes is what the peer's machine states of the account (docs/spec/protocol.md, section 5.4), "uid" and "groups"
 	// among them where it publishes them, and "socket" where a socket that has a label gave the account out. They are worth as much as that machine is trusted.
 	Attributes map[string]string
 }

@@ -6,11 +6,11 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A Reason is the name of a refusal code of docs/protocol.md, section 3.2, such as ReasonUnknownCA, or a later one that
+// A Reason is the name of a refusal code of docs/spec/protocol.md, section 3.2, such as ReasonUnknownCA, or a later one that
 // this version has no constant for; "" if none was given.
 type Reason string
 
-// The reasons of docs/protocol.md, section 3.2, and that of the local daemon alone.
+// The reasons of docs/spec/protocol.md, section 3.2, and that of the local daemon alone.
 const (
 	ReasonUnsupportedVersion      Reason = "unsupported_version"
 	ReasonMalformed               Reason = "malformed"

@@ -154,7 +154,7 @@ func readFrames(raw net.Conn, buf []byte, n int) (int, error) {
 	}
 }
 
-// partialFrame reports whether b begins with frames of docs/protocol.md, section 3, the last of which is not whole yet.
+// partialFrame reports whether b begins with frames of docs/spec/protocol.md, section 3, the last of which is not whole yet.
 // What is not such a frame, or may never become one, is for the daemon to judge at once.
 func partialFrame(b []byte) bool {
 	const header, maxBody = 8, 24576
@@ -180,7 +180,7 @@ func frameEnd(b []byte) int {
 	return header + int(binary.BigEndian.Uint16(b[6:]))
 }
 
-// magic begins each frame of the handshake (docs/protocol.md, section 3).
+// magic begins each frame of the handshake (docs/spec/protocol.md, section 3).
 const magic = "salt"
 
 func magicPrefix(b []byte) bool {

@@ -7,7 +7,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/names"
 )
 
-// The application protocol altsd-tcp/1 (docs/protocol.md, section 9): bytes with an authenticated end.
+// The application protocol altsd-tcp/1 (docs/spec/protocol.md, section 9): bytes with an authenticated end.
 const (
 	serviceFamily = names.ServiceFamily
 	servicePrefix = names.ServicePrefix

@@ -15,7 +15,7 @@ const backdate = 5 * time.Minute
 type Attestation struct {
 	// Public and Private are the X25519 static key pair.
 	Public, Private [32]byte
-	// Identity is the payload of docs/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
+	// Identity is the payload of docs/spec/protocol.md, section 5, at most 21504 bytes. It is shared: not to be changed.
 	Identity []byte
 	// NotAfter is the end of the statement, the leaf's at the latest.
 	NotAfter time.Time
@@ -26,7 +26,7 @@ func (a *Attestation) Wipe() { clear(a.Private[:]) }
 
 // Attest returns what is needed to speak for a local account, whose attributes are in ascending order. It signs only if
 // there is no statement about the same account, attributes, static key and leaf before half of its life
-// (docs/protocol.md, section 5.6), and waits for a signature outside of this process only if there is none at all, not
+// (docs/spec/protocol.md, section 5.6), and waits for a signature outside of this process only if there is none at all, not
 // longer than ctx. Errors are *reason.Error: LocalAccount, OwnCertificate, Internal. They are never those of a
 // verification, which would tell the peer that he is at fault.
 func (m *Machine) Attest(ctx context.Context, account string, attrs []Attribute) (*Attestation, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// Machines for which DNS vouches, and no CA (docs/protocol.md, section 5.7).
+// Machines for which DNS vouches, and no CA (docs/spec/protocol.md, section 5.7).
 
 // An Unresolved says that all but DNS speaks for a peer, and that the outcome is its answer's to decide. Whoever takes it for
 // a refusal is right for now: it is one of code DNSUnknown.

@@ -1,5 +1,5 @@
 // Package certbind binds a Noise static key and a local account to a machine's X.509 certificate, and verifies such a
-// binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/protocol.md, which alone have the formats;
+// binding made by another machine. It is sections 5 and 5.1 to 5.6 of docs/spec/protocol.md, which alone have the formats;
 // it knows no Noise beyond the 32 bytes of an X25519 public key.
 //
 // It opens no connection, and starts goroutines only to sign: what a reload or rotation needs, and by a key outside of this
@@ -23,7 +23,7 @@
 //
 // # The signature
 //
-// What the leaf's key signs begins with 64 spaces and a context string of our own (docs/protocol.md, section 5.1),
+// What the leaf's key signs begins with 64 spaces and a context string of our own (docs/spec/protocol.md, section 5.1),
 // which keeps the signature apart from all others that a host key makes. TLS 1.3 uses the same 64 spaces with context
 // strings of its own; TLS 1.2 signs two nonces and parameters, whose first 32 bytes may be chosen by a peer but not the
 // next 32 as well. The key fixes the scheme, and nothing is negotiated.

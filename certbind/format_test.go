@@ -25,7 +25,7 @@ func sampleStatement() *Statement {
 	return s
 }
 
-// The bytes of a statement, written out by hand from docs/protocol.md.
+// The bytes of a statement, written out by hand from docs/spec/protocol.md.
 const sampleStatementHex = "0001" + "01" +
 	"0020" + "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" +
 	"0020" + "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f" +

@@ -8,7 +8,7 @@ import (
 )
 
 // ValidGroup reports why group, as the user database and programs write it, cannot be in the attribute "groups"
-// (docs/protocol.md, section 5.4): '@' and '\' only with allowDomain. The error holds no part of it.
+// (docs/spec/protocol.md, section 5.4): '@' and '\' only with allowDomain. The error holds no part of it.
 func ValidGroup(group string, allowDomain bool) error {
 	if err := names.ValidGroup(group); err != nil {
 		return err

@@ -15,7 +15,7 @@ const (
 )
 
 // An Identity is what one daemon sends to another to prove an account: certificates, statement, signature
-// (docs/protocol.md, section 5).
+// (docs/spec/protocol.md, section 5).
 type Identity struct {
 	// Certificates are 1 to 4 of DER, 16384 bytes in all, leaf first, each other one issued one that stands before it.
 	Certificates [][]byte

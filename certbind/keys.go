@@ -21,7 +21,7 @@ const (
 	rsaExponent    = 65537
 )
 
-// acceptableKey reports why a public key is not one of docs/protocol.md, section 5.1: P-256, P-384, Ed25519, or RSA of
+// acceptableKey reports why a public key is not one of docs/spec/protocol.md, section 5.1: P-256, P-384, Ed25519, or RSA of
 // 2048 to maxRSA bits with the exponent 65537.
 func acceptableKey(key crypto.PublicKey, maxRSA int) error {
 	switch k := key.(type) {

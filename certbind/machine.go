@@ -142,7 +142,7 @@ func (m *Machine) Credential() *Credential { return m.state.Load().credential }
 // Trust returns the trust in force.
 func (m *Machine) Trust() *Trust { return m.state.Load().trust }
 
-// Verify checks a peer's identity (docs/protocol.md, section 5.5) against the static key that Noise authenticated and
+// Verify checks a peer's identity (docs/spec/protocol.md, section 5.5) against the static key that Noise authenticated and
 // the trust in force now. Every error is a *reason.Error, or an *Unresolved, which holds one. A success is kept, so that the
 // same identity costs no certificate work again while nothing has changed.
 func (m *Machine) Verify(identity []byte, static [32]byte) (*Peer, error) {

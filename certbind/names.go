@@ -12,7 +12,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 )
 
-// Bounds on names, in bytes (docs/protocol.md, sections 5.2 to 5.4).
+// Bounds on names, in bytes (docs/spec/protocol.md, sections 5.2 to 5.4).
 const (
 	maxMachineName     = 253
 	maxLabel           = 63
@@ -26,7 +26,7 @@ const (
 )
 
 // ValidMachineName reports why s is not a machine name: an ASCII host name in lower case of at most 253 bytes, not an
-// IP address, not localhost or under it, no trailing dot (docs/protocol.md, section 5.2). The error holds no part of
+// IP address, not localhost or under it, no trailing dot (docs/spec/protocol.md, section 5.2). The error holds no part of
 // s.
 func ValidMachineName(s string) error {
 	if s == "" {
@@ -66,7 +66,7 @@ func ValidMachineName(s string) error {
 }
 
 // ValidAccount reports why s is not an account name: 1 to 64 bytes of [a-z0-9_][a-z0-9._$+-]*; with allowDomain also
-// '@' and '\' after the first byte, and up to 128 bytes (docs/protocol.md, section 5.3). The error holds no part of
+// '@' and '\' after the first byte, and up to 128 bytes (docs/spec/protocol.md, section 5.3). The error holds no part of
 // s.
 func ValidAccount(s string, allowDomain bool) error {
 	limit := maxAccount

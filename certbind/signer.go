@@ -18,7 +18,7 @@ import (
 type StatementSigner interface {
 	// Public returns the public key, which never changes.
 	Public() crypto.PublicKey
-	// SignStatement returns the signature over a statement (docs/protocol.md, section 5.1).
+	// SignStatement returns the signature over a statement (docs/spec/protocol.md, section 5.1).
 	SignStatement(ctx context.Context, s *Statement) ([]byte, error)
 	// Prove returns one over the empty statement, which says nothing, to show that the key signs.
 	Prove(ctx context.Context) ([]byte, error)
@@ -88,7 +88,7 @@ func inMemory(s StatementSigner) bool {
 	return false
 }
 
-// AcceptableKey reports why no peer accepts a machine's public key (docs/protocol.md, section 5.1).
+// AcceptableKey reports why no peer accepts a machine's public key (docs/spec/protocol.md, section 5.1).
 func AcceptableKey(key crypto.PublicKey) error { return acceptableKey(key, maxLeafRSABits) }
 
 // ValidSignature reports whether a signature over a statement is that of the key.

@@ -48,7 +48,7 @@ func (c *Credential) note(err error) {
 // Outside reports whether the key is outside of this process, so that its signatures take others' time.
 func (c *Credential) Outside() bool { return !inMemory(c.Signer) }
 
-// Sign returns a statement as it is signed, and the signature by the scheme that the key fixes (docs/protocol.md, section
+// Sign returns a statement as it is signed, and the signature by the scheme that the key fixes (docs/spec/protocol.md, section
 // 5.1), at most 512 bytes. What comes from the signer and is none of the certificate's key is an error.
 func (c *Credential) Sign(ctx context.Context, s *Statement) (statement, signature []byte, err error) {
 	if statement, err = s.Marshal(); err != nil {

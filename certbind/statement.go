@@ -20,11 +20,11 @@ const (
 )
 
 // An Attribute is one signed property of an account: a name of 1 to 32 bytes [a-z][a-z0-9_-]*, and a value of up to
-// 2048 bytes 0x20 to 0x7e (docs/protocol.md, section 5.4).
+// 2048 bytes 0x20 to 0x7e (docs/spec/protocol.md, section 5.4).
 type Attribute struct{ Name, Value string }
 
 // A Statement says that a static key speaks for an account on a machine during a window of time. It is signed with the
-// machine's certificate key (docs/protocol.md, section 5.1).
+// machine's certificate key (docs/spec/protocol.md, section 5.1).
 type Statement struct {
 	// StaticKey is the X25519 public key that Noise authenticates.
 	StaticKey [32]byte
@@ -162,7 +162,7 @@ func parseTime(b []byte) (time.Time, error) {
 const signatureContext = "shared-altsd v1 machine statement"
 
 // SignatureInput returns the bytes that the machine's key signs: 64 spaces, the context string, a zero byte, the
-// statement (docs/protocol.md, section 5.1).
+// statement (docs/spec/protocol.md, section 5.1).
 func SignatureInput(statement []byte) []byte {
 	in := make([]byte, 0, 64+len(signatureContext)+1+len(statement))
 	for range 64 {

@@ -24,7 +24,7 @@ const (
 )
 
 const (
-	// maxTLSAData bounds the data of a record: what is matched in full is a certificate or its key (docs/protocol.md,
+	// maxTLSAData bounds the data of a record: what is matched in full is a certificate or its key (docs/spec/protocol.md,
 	// section 5.5, step 2).
 	maxTLSAData = 16384
 	// MaxAnswerRecords bounds the records of an answer.

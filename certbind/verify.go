@@ -49,7 +49,7 @@ type outcome struct {
 	notBefore time.Time
 }
 
-// verify does docs/protocol.md, section 5.5, in its order: everything cheap comes before the first signature, and the
+// verify does docs/spec/protocol.md, section 5.5, in its order: everything cheap comes before the first signature, and the
 // leaf's key is not used before its chain has been verified. Every error is a *reason.Error and holds no text of the
 // peer's but names that have passed their check.
 func (t *Trust) verify(identity []byte, static [32]byte, answer *Answer, now time.Time) (*outcome, error) {

@@ -1,6 +1,6 @@
 # Included by the Makefile.
 #
-# make model          docs/model by ProVerif, if that is on PATH: every query, and every broken variant
+# make model          docs/spec/model by ProVerif, if that is on PATH: every query, and every broken variant
 # make coverage       statements covered of noiseproto, certbind and service, and what is not
 # make reproducible   the same commit built in two folders, compared byte for byte
 # make sbom           bin/shared-altsd.cdx.json and bin/shared-altsd-signer.cdx.json, the bills of materials of what "make build" builds
@@ -8,8 +8,8 @@
 .PHONY: model coverage reproducible sbom
 
 model:
-	@command -v proverif >/dev/null || { echo "proverif is not on PATH; docs/model/README.md says how to get it"; exit 1; }
-	docs/model/run
+	@command -v proverif >/dev/null || { echo "proverif is not on PATH; docs/spec/model/README.md says how to get it"; exit 1; }
+	docs/spec/model/run
 
 coverage:
 	docs/coverage.sh

@@ -48,7 +48,7 @@ var named = regexp.MustCompile("`([a-z0-9/-]+\\.(?:Test|Fuzz)\\w+)`")
 
 func TestNamedTestsExist(t *testing.T) {
 	have := functions(t)
-	for _, file := range []string{"rules.md", "audit.md"} {
+	for _, file := range []string{"spec/rules.md", "spec/audit.md"} {
 		names := named.FindAllStringSubmatch(read(t, file), -1)
 		if len(names) == 0 {
 			t.Errorf("%s names no test", file)
@@ -67,7 +67,7 @@ const rules = 63
 // Each rule stands there in its place with at least one test, and each TestRuleNN under its rule.
 func TestRulesHaveTests(t *testing.T) {
 	sections, last := map[int]string{}, 0
-	for _, s := range regexp.MustCompile(`(?m)^### `).Split(read(t, "rules.md"), -1)[1:] {
+	for _, s := range regexp.MustCompile(`(?m)^### `).Split(read(t, "spec/rules.md"), -1)[1:] {
 		number, _, _ := strings.Cut(s, ". ")
 		n, err := strconv.Atoi(number)
 		if err != nil || n <= last {
@@ -96,7 +96,7 @@ func TestRulesHaveTests(t *testing.T) {
 }
 
 func TestFuzzTargetsAreNamed(t *testing.T) {
-	text := read(t, "audit.md")
+	text := read(t, "spec/audit.md")
 	for name := range functions(t) {
 		if strings.Contains(name, ".Fuzz") && !strings.Contains(text, "`"+name+"`") {
 			t.Errorf("audit.md does not say what %s is for", name)
@@ -118,7 +118,7 @@ func requirements(t *testing.T) map[string]string {
 }
 
 func TestModulesAreNamed(t *testing.T) {
-	text := read(t, "audit.md")
+	text := read(t, "spec/audit.md")
 	modules := requirements(t)
 	for path := range modules {
 		if !strings.Contains(text, "\n| `"+path+"` |") {
@@ -133,7 +133,7 @@ func TestModulesAreNamed(t *testing.T) {
 }
 
 func TestNamedFilesExist(t *testing.T) {
-	for _, m := range regexp.MustCompile("`([\\w./-]+\\.(?:go|md|mk|sh|json|pv|pvl))`").FindAllStringSubmatch(read(t, "audit.md"), -1) {
+	for _, m := range regexp.MustCompile("`([\\w./-]+\\.(?:go|md|mk|sh|json|pv|pvl))`").FindAllStringSubmatch(read(t, "spec/audit.md"), -1) {
 		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
 			t.Errorf("audit.md names a file that is not there: %v", err)
 		}
@@ -142,7 +142,7 @@ func TestNamedFilesExist(t *testing.T) {
 
 // A walk names each file once, with functions that are there.
 func TestWalks(t *testing.T) {
-	_, text, found := strings.Cut(read(t, "audit.md"), "\n## One handshake, from accept to the key\n")
+	_, text, found := strings.Cut(read(t, "spec/audit.md"), "\n## One handshake, from accept to the key\n")
 	if !found {
 		t.Fatal("audit.md has no walk")
 	}

@@ -12,7 +12,7 @@ import (
 func modelCheck(t *testing.T, change func(folder string)) (string, error) {
 	t.Helper()
 	folder := t.TempDir()
-	if err := os.CopyFS(folder, os.DirFS("model")); err != nil {
+	if err := os.CopyFS(folder, os.DirFS("spec/model")); err != nil {
 		t.Fatal(err)
 	}
 	change(folder)

@@ -53,11 +53,11 @@ func texts(t *testing.T) string {
 var foreign = map[string]bool{"connect": true, "connection refused": true, "ALTS is only supported on GCP": true,
 	"Failed at step CREDENTIALS": true}
 
-// The errors that operations.md explains by their text are ones that the program has: each part of one between its
+// The errors that refusals.md explains by their text are ones that the program has: each part of one between its
 // variables stands in a string of the program.
 func TestErrorsByText(t *testing.T) {
 	program := texts(t)
-	_, section, _ := strings.Cut(read(t, "operations.md"), "\n## 9. ")
+	_, section, _ := strings.Cut(read(t, "refusals.md"), "\n## Errors by their text\n")
 	variable := regexp.MustCompile(`\.\.\.|"[^"]*"|\b(?:N|FILE|DIR|LINE|PATH|HOST|ADDRESS|NAME|65534|5s|the socket)\b|/etc/hosts|` +
 		`no such file or directory|permission denied`)
 	rows, known := 0, 0
@@ -74,7 +74,7 @@ func TestErrorsByText(t *testing.T) {
 					continue
 				}
 				if known++; !strings.Contains(program, part) {
-					t.Errorf("operations.md explains %q, and the program never says %q", m[1], part)
+					t.Errorf("refusals.md explains %q, and the program never says %q", m[1], part)
 				}
 			}
 		}
@@ -84,7 +84,7 @@ func TestErrorsByText(t *testing.T) {
 	}
 }
 
-// What README says of an installation by hand is in operations.md, whose commands the deployment tests run.
+// What README says of an installation by hand is in docs/install.md, whose commands the deployment tests run.
 func TestInstallationByHand(t *testing.T) {
 	_, section, _ := strings.Cut(read(t, "../README.md"), "\n## Install on two machines\n")
 	section, _, _ = strings.Cut(section, "\n## ")
@@ -93,8 +93,8 @@ func TestInstallationByHand(t *testing.T) {
 		t.Errorf("README has %d lines of code there", len(lines))
 	}
 	for _, m := range lines {
-		if !strings.Contains(read(t, "operations.md"), "\n    "+m[1]+"\n") {
-			t.Errorf("README has %q, operations.md has not", m[1])
+		if !strings.Contains(read(t, "install.md"), "\n    "+m[1]+"\n") {
+			t.Errorf("README has %q, docs/install.md has not", m[1])
 		}
 	}
 }

@@ -4,7 +4,7 @@ import "github.com/shared-altsd/shared-altsd/certbind"
 
 // A Verifier proves whom a static key speaks for: *certbind.Machine.
 type Verifier interface {
-	// Verify does docs/protocol.md, section 5.5. static is the peer's key as Noise authenticated it. Its errors are
+	// Verify does docs/spec/protocol.md, section 5.5. static is the peer's key as Noise authenticated it. Its errors are
 	// *reason.Error; any other error counts as reason.Internal. A *certbind.Unresolved has the handshake wait
 	// (Handshake.Unresolved), and Verify is asked again when it is resumed.
 	Verify(identity []byte, static [32]byte) (*certbind.Peer, error)

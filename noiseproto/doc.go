@@ -1,15 +1,15 @@
 // Package noiseproto is the protocol that two shared-altsd daemons speak with each other, version 1: bytes in, bytes
-// out. It opens no connection, reads no clock, starts no goroutine and logs nothing. The norm is docs/protocol.md;
+// out. It opens no connection, reads no clock, starts no goroutine and logs nothing. The norm is docs/spec/protocol.md;
 // this text says what is checked, and what each check defends against.
 //
-// The formats are in docs/protocol.md alone: the Noise pattern, prologue and psk in section 2, frames and status in
+// The formats are in docs/spec/protocol.md alone: the Noise pattern, prologue and psk in section 2, frames and status in
 // section 3, payloads in section 4, offer and choice in section 6, key data and handshake ID in sections 7.3 and 7.4.
 // The identity in payloads 2 and 3 is package certbind's matter: it ties the static key that Noise authenticated to
 // account@machine.
 //
 // # States
 //
-// A Handshake is a state machine (docs/protocol.md, sections 7.1 and 7.2); in each state one frame is expected, besides
+// A Handshake is a state machine (docs/spec/protocol.md, sections 7.1 and 7.2); in each state one frame is expected, besides
 // a refusing status, and any error is final.
 //
 //	initiator   start  --Start-->     write message 1                                      --> wait-2

@@ -9,7 +9,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// The sizes of docs/protocol.md, section 3, in bytes.
+// The sizes of docs/spec/protocol.md, section 3, in bytes.
 const (
 	headerSize   = 8
 	message1Size = 1232

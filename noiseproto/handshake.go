@@ -15,7 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A state is a row of the tables in docs/protocol.md, sections 7.1 and 7.2.
+// A state is a row of the tables in docs/spec/protocol.md, sections 7.1 and 7.2.
 type state uint8
 
 const (
@@ -215,7 +215,7 @@ func (h *Handshake) Done() bool { return h.state == stateDone }
 // Result returns the result, nil before Done and after Close.
 func (h *Handshake) Result() *Result { return h.result }
 
-// ID returns 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/protocol.md,
+// ID returns 16 hexadecimal digits that are the same on both sides, for logs; empty before message 1. docs/spec/protocol.md,
 // section 7.4.
 func (h *Handshake) ID() string { return h.id }
 
@@ -297,7 +297,7 @@ func (h *Handshake) checkVersion(v byte) error {
 	return nil
 }
 
-// take does what the tables of docs/protocol.md, sections 7.1 and 7.2, say for a whole frame, and returns the answer.
+// take does what the tables of docs/spec/protocol.md, sections 7.1 and 7.2, say for a whole frame, and returns the answer.
 func (h *Handshake) take(body []byte) (reply []byte, err error) {
 	if h.reader.hdr.typ == frameStatus {
 		return nil, h.takeStatus(body)

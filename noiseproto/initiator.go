@@ -1,6 +1,6 @@
 package noiseproto
 
-// The initiator's side of the handshake, docs/protocol.md, section 7.1.
+// The initiator's side of the handshake, docs/spec/protocol.md, section 7.1.
 
 import (
 	"github.com/shared-altsd/shared-altsd/certbind"

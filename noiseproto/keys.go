@@ -40,7 +40,7 @@ func (systemRandom) encapsulate(ek *mlkem.EncapsulationKey768) (secret, cipherte
 	return ek.Encapsulate()
 }
 
-// prologue ties the version in the headers to the handshake: 13 bytes, docs/protocol.md, section 2.
+// prologue ties the version in the headers to the handshake: 13 bytes, docs/spec/protocol.md, section 2.
 func prologue(version byte) []byte { return append([]byte("shared-altsd"), version) }
 
 // newNoise returns the Noise state of Noise_XXpsk3_25519_AESGCM_SHA256 with the psk still to be set, and the DH
@@ -59,7 +59,7 @@ func newNoise(version byte, initiator bool, static *certbind.Attestation, source
 	return hs, dh, err
 }
 
-// splitKeys returns k1 || k2, the key data of docs/protocol.md, section 7.3. The states never encrypt anything.
+// splitKeys returns k1 || k2, the key data of docs/spec/protocol.md, section 7.3. The states never encrypt anything.
 func splitKeys(initiatorToResponder, responderToInitiator *noise.CipherState) (keyData [64]byte) {
 	k1, k2 := initiatorToResponder.UnsafeKey(), responderToInitiator.UnsafeKey()
 	copy(keyData[:32], k1[:])

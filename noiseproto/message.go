@@ -7,7 +7,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
-// The parts of the payloads and of the Noise messages, docs/protocol.md, section 4, in bytes.
+// The parts of the payloads and of the Noise messages, docs/spec/protocol.md, section 4, in bytes.
 const (
 	keySize         = 32 // an X25519 public key
 	tagSize         = 16 // an AES-GCM tag

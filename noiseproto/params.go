@@ -12,7 +12,7 @@ import (
 // RecordProtocol is the only record protocol that version 1 knows, offers and chooses.
 const RecordProtocol = "ALTSRP_GCM_AES128_REKEY"
 
-// The bounds of docs/protocol.md, sections 4 and 6.
+// The bounds of docs/spec/protocol.md, sections 4 and 6.
 const (
 	maxListEntries   = 16
 	maxEntrySize     = 64   // bytes of a protocol's name
@@ -41,7 +41,7 @@ func (r RPCVersions) common(s RPCVersions) bool {
 	return lo.compare(hi) <= 0
 }
 
-// Params is what the local application offers (responder) or prefers (initiator). docs/protocol.md, section 6. Lists
+// Params is what the local application offers (responder) or prefers (initiator). docs/spec/protocol.md, section 6. Lists
 // are in order of preference.
 type Params struct {
 	ApplicationProtocols []string // 1 to 16, each of 1 to 64 bytes from 0x21 to 0x7e

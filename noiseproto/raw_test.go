@@ -7,7 +7,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
-// The encodings of docs/protocol.md, sections 4 and 6, by hand: what they are given may be out of every bound.
+// The encodings of docs/spec/protocol.md, sections 4 and 6, by hand: what they are given may be out of every bound.
 
 func opaque8(b []byte, v string) []byte { return testclaim.Opaque8(b, []byte(v)) }
 

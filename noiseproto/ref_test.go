@@ -173,7 +173,7 @@ func (p *refParty) split() []byte {
 	return append(k1, k2...)
 }
 
-// refRecord is frame number n, from 0, that a side sends by ALTSRP_GCM_AES128_REKEY (docs/protocol.md, section 7.3).
+// refRecord is frame number n, from 0, that a side sends by ALTSRP_GCM_AES128_REKEY (docs/spec/protocol.md, section 7.3).
 func refRecord(keyData []byte, responder bool, n uint64, payload []byte) []byte {
 	counter := append(binary.LittleEndian.AppendUint64(nil, n), 0, 0, 0, 0)
 	if responder {

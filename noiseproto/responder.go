@@ -1,6 +1,6 @@
 package noiseproto
 
-// The responder's side of the handshake, docs/protocol.md, section 7.2.
+// The responder's side of the handshake, docs/spec/protocol.md, section 7.2.
 
 import (
 	"crypto/mlkem"

@@ -15,7 +15,7 @@ const (
 )
 
 // StatusFrame returns the 12 bytes of a status frame of code c that can be sent outside any handshake, for example by a
-// daemon that refuses a peer before it has read anything of it. docs/protocol.md, section 3.2.
+// daemon that refuses a peer before it has read anything of it. docs/spec/protocol.md, section 3.2.
 func StatusFrame(c reason.Code) []byte {
 	return appendStatus(nil, c, highestVersion, lowestVersion)
 }

@@ -1,6 +1,6 @@
 package noiseproto
 
-// A handshake that waits for what only DNS can say of its peer, docs/protocol.md, section 5.7.
+// A handshake that waits for what only DNS can say of its peer, docs/spec/protocol.md, section 5.7.
 
 import (
 	"github.com/shared-altsd/shared-altsd/certbind"

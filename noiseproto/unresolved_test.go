@@ -60,7 +60,7 @@ func TestRule58Waits(t *testing.T) {
 		t.Fatal("a handshake waits that has not begun")
 	}
 	m2 := r.ok(t, i.first(t))
-	// A status 0 behind message 2 is the answer to message 3, whenever it was sent (docs/protocol.md, section 3).
+	// A status 0 behind message 2 is the answer to message 3, whenever it was sent (docs/spec/protocol.md, section 3).
 	accepted := StatusFrame(reason.Accepted)
 	i.waits(t, append(bytes.Clone(m2), accepted...), len(m2))
 	if out, err := i.Resume(); out != nil || err != nil || i.Unresolved() == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
-// A dnsVerification is as a verification, of machines for which DNS vouches, docs/protocol.md, section 5.7.
+// A dnsVerification is as a verification, of machines for which DNS vouches, docs/spec/protocol.md, section 5.7.
 type dnsVerification struct {
 	Trust    []trustedCA `json:"trust"`
 	UnderDNS []string    `json:"under_dns"`

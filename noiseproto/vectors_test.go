@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/vectors.json: what it has no keys and certificates for is made")
 
-// The vectors, docs/vectors.md.
+// The vectors, docs/spec/vectors.md.
 type vectorFile struct {
 	Protocol string     `json:"protocol"`
 	Version  byte       `json:"version"`

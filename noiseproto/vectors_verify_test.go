@@ -19,7 +19,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testclaim"
 )
 
-// A verification is identities and what a verifier says of each, docs/protocol.md, section 5.5. Certificates and
+// A verification is identities and what a verifier says of each, docs/spec/protocol.md, section 5.5. Certificates and
 // signatures stay as they were made; only the codes are computed.
 type verification struct {
 	Trust []trustedCA `json:"trust"`

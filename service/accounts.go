@@ -16,7 +16,7 @@ import (
 // An Account is a local account that may take part in handshakes.
 type Account struct {
 	UID uint32
-	// Name is the account's name in the form of docs/protocol.md, section 5.3.
+	// Name is the account's name in the form of docs/spec/protocol.md, section 5.3.
 	Name string
 	// Groups are those of the published groups that the account is a member of.
 	Groups []string

@@ -175,7 +175,7 @@ func (c *conn) Close() (err error) {
 		delete(c.srv.conns, c)
 		c.srv.mu.Unlock()
 		err = c.UnixConn.Close()
-		// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (threat-model.md).
+		// Not before: descriptors that were sent on it and never taken are closed with it, and may linger (docs/threat-model.md).
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.leave != nil {

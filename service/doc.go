@@ -44,7 +44,7 @@
 // standing has the record), watchbounds.go how many may be watched, standing.go what judges them, rejudge.go when, standingdns.go what DNS says of them since.
 //
 // server.go has the configuration, the start and the stop of it all, socket.go the places where it is reached. The
-// section of docs/audit.md on one handshake names the functions on this way, and those of the packages below.
+// section of docs/spec/audit.md on one handshake names the functions on this way, and those of the packages below.
 //
 // # Words
 //
@@ -74,7 +74,7 @@
 // # Refusals
 //
 // The text of a failure names who refused (this machine's daemon, or the peer's), the cause and the cure, the code of
-// docs/protocol.md, section 3.2 (or bad_request, peer_closed, cancelled, which have no code there), and the handshake's
+// docs/spec/protocol.md, section 3.2 (or bad_request, peer_closed, cancelled, which have no code there), and the handshake's
 // ID. Who acts on the reason has it as fields: altspb.Refusal is a detail of the status that ends a call, and stands in
 // the answer to a socket that was handed over. The status codes of gRPC: UNAUTHENTICATED where the peer's proof fails,
 // PERMISSION_DENIED where somebody is who he says but may not, or where the peer did not accept us, FAILED_PRECONDITION

@@ -10,7 +10,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// Each kind of library gets a failure in the form that it shows (clients.md).
+// Each kind of library gets a failure in the form that it shows (docs/clients.md).
 func TestFailureForEachLibrary(t *testing.T) {
 	beta := startDaemon(t, "beta.test", Config{})
 	bad := serverStart([]byte("\x16\x03\x01 a TLS record"), nil)

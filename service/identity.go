@@ -35,7 +35,7 @@ func (a *Account) MemberOf(groups []string) (of []string) {
 
 func (id *identity) String() string { return id.account.Name + "@" + id.machine }
 
-// attributes are what this machine attests of the account (docs/protocol.md, section 5.4), in ascending order.
+// attributes are what this machine attests of the account (docs/spec/protocol.md, section 5.4), in ascending order.
 func (id *identity) attributes() []certbind.Attribute {
 	if id.socket != nil {
 		if id.socket.Label == "" {

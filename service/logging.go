@@ -14,7 +14,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
-// A Role is that of this machine in a handshake (docs/protocol.md, section 1).
+// A Role is that of this machine in a handshake (docs/spec/protocol.md, section 1).
 type Role int
 
 // The roles: an Initiator's application dialled (a gRPC client), a Responder's accepted (a gRPC server).
@@ -184,7 +184,7 @@ func (a *auditor) refusedNow(r Record, ended bool) {
 	a.log.LogAttrs(context.Background(), slog.LevelWarn, text, r.attrs()...)
 }
 
-// attrs are what a line says, each key only where there is something to say (docs/operations.md, section 4).
+// attrs are what a line says, each key only where there is something to say (docs/log.md).
 func (r *Record) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("role", r.Role.String()), slog.String("local", r.Local),

@@ -18,9 +18,9 @@ func withoutValues(line string) string {
 	return varies.ReplaceAllStringFunc(line, func(s string) string { return s[:strings.Index(s, "=")] })
 }
 
-// The lines that docs/operations.md shows are those of a real handshake, but for what differs from one to the next.
+// The lines that docs/log.md shows are those of a real handshake, but for what differs from one to the next.
 func TestDocumentedLines(t *testing.T) {
-	doc, err := os.ReadFile("../docs/operations.md")
+	doc, err := os.ReadFile("../docs/log.md")
 	if err != nil {
 		t.Fatal(err)
 	}

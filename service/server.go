@@ -58,7 +58,7 @@ type Config struct {
 
 const (
 	handshakeTimeout = 10 * time.Second
-	maxGroupsField   = 2048 // bytes: docs/protocol.md, section 5.4
+	maxGroupsField   = 2048 // bytes: docs/spec/protocol.md, section 5.4
 
 	// bytesPerAccount bounds what requests and answers of an account's streams hold; a connection may hold 2 MiB of it.
 	bytesPerAccount = 32 << 20

@@ -16,7 +16,7 @@ type SocketUse struct {
 	// UIDs are those that may use it, which together count as one account; nil: any.
 	UIDs UIDRanges
 	// Account, if set, is who all of its callers are, in the place of the accounts of their uids: a name in the form of
-	// docs/protocol.md, section 5.3, that the user database does not have. It needs UIDs.
+	// docs/spec/protocol.md, section 5.3, that the user database does not have. It needs UIDs.
 	Account string
 	// Label is the attribute "socket" of such an account, "" for none.
 	Label string

@@ -235,14 +235,14 @@ func TestFlagsThatTheDaemonNames(t *testing.T) {
 
 // The manual has every flag of serve with its default.
 func TestOperationsManual(t *testing.T) {
-	data, err := os.ReadFile("../../docs/operations.md")
+	data, err := os.ReadFile("../../docs/operate.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range allOptions(serveCommand) {
 		line := regexp.MustCompile("(?m)^\\| `--" + o.Name + "[` \\[].*$").FindString(string(data))
 		if line == "" || !strings.Contains(line, o.Default) {
-			t.Errorf("docs/operations.md has no line in its table for --%s, or not its default %q: %s", o.Name, o.Default, line)
+			t.Errorf("docs/operate.md has no line in its table for --%s, or not its default %q: %s", o.Name, o.Default, line)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func document(t *testing.T, path string) string {
 // Each command of ours that documents, units and the help print is one that there is, with flags that it has.
 func TestCommandsOfDocuments(t *testing.T) {
 	texts := map[string]string{}
-	for _, pattern := range []string{"README.md", "docs/*.md", "deploy/systemd/*", "deploy/systemd-user/*"} {
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/clients/*.md", "docs/spec/*.md", "deploy/systemd/*", "deploy/systemd-user/*"} {
 		paths, err := filepath.Glob(filepath.Join("../..", pattern))
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s: %v", pattern, err)
@@ -81,8 +81,8 @@ func TestConfigFilesOfDocuments(t *testing.T) {
 		return text
 	}
 	for name, text := range map[string]string{
-		"operations.md": block("docs/operations.md", "    # /etc/shared-altsd/shared-altsd.conf\n", "\n\n"),
-		"deploy.md":     block("docs/deploy.md", "cat >shared-altsd.conf <<'END'\n", "    END\n"),
+		"operate.md":    block("docs/operate.md", "    # /etc/shared-altsd/shared-altsd.conf\n", "\n\n"),
+		"install.md":    block("docs/install.md", "cat >shared-altsd.conf <<'END'\n", "    END\n"),
 		"the packages'": regexp.MustCompile(`(?m)^# ([a-z-]+ = )`).ReplaceAllString(document(t, "deploy/systemd/shared-altsd.conf"), "$1"),
 	} {
 		path := filepath.Join(t.TempDir(), "conf")

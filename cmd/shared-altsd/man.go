@@ -52,8 +52,8 @@ the daemon over a UNIX socket, and the kernel tells it which account asks.`,
 		{Term: "/etc/shared-altsd/machine.pem", Text: "The machine's certificate chain and private key, mode 0600, root's."},
 		{Term: "/etc/shared-altsd/listen/NAME.conf", Text: "The flags of listen for shared-altsd-listen@NAME.service, one a line."},
 		{Term: localsock.DefaultPath, Text: "The socket that applications connect to."},
-		{Term: "/usr/share/doc/shared-altsd", Text: "The documents that are called docs/ here, if a package installed the " +
-			"program: operations.md, deploy.md and clients.md are for administrators and those who write programs."},
+		{Term: "/usr/share/doc/shared-altsd", Text: "The documents, in docs/, if a package installed the " +
+			"program: install.md, certificates.md and operate.md are for administrators, clients.md for those who write programs."},
 	},
 	SeeAlso: []cli.Reference{{Name: "shared-altsd.conf", Section: "5"}, {Name: "systemctl", Section: "1"},
 		{Name: "getent", Section: "1"}},

@@ -20,5 +20,5 @@ if [ -n "$old" ]; then
 	[ -z "$booted" ] || systemctl try-restart shared-altsd-signer.service
 	exit 0
 fi
-echo "shared-altsd-signer: make a key, and name it in /etc/shared-altsd/signer.conf (/usr/share/doc/shared-altsd/hardware.md),"
+echo "shared-altsd-signer: make a key, and name it in /etc/shared-altsd/signer.conf (/usr/share/doc/shared-altsd/docs/hardware.md),"
 echo "then: systemctl enable --now shared-altsd-signer.socket"

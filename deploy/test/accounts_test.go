@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// TestComposeAccounts brings up deploy/compose.accounts.yaml by the commands of docs/deploy.md.
+// TestComposeAccounts brings up deploy/compose.accounts.yaml by the commands of docs/install.md.
 func TestComposeAccounts(t *testing.T) {
-	r := readRecipe(t, "docs/deploy.md", "Accounts for services").whole(t)
+	r := readRecipe(t, "docs/install.md", "Accounts for services").whole(t)
 	pki, hosts := newPKI(t), t.TempDir()
 	dir := filepath.Join(hosts, "alpha")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -83,7 +83,7 @@ func TestSystemdAccounts(t *testing.T) {
 	m.put(t, "/root/machine.pem", pki.issue(pki.ca, "alpha.test").PEM(), "0600")
 	m.copyIn(t, "dist/image/app")
 	m.sh(t, fmt.Sprintf(`install -m 755 /root/app /usr/local/bin/app; useradd -u %d -M -s /bin/sh alice`, aliceUID))
-	m.sh(t, "cd /root\n"+readRecipe(t, "docs/deploy.md", "1. Packages").step(t, "after the installation"))
+	m.sh(t, "cd /root\n"+readRecipe(t, "docs/install.md", "Packages").step(t, "after the installation"))
 	tab := &table{title: "Accounts that no database has, on a machine with systemd"}
 	defer tab.print()
 	tab.row(t, "a service with DynamicUser", m.dynamicUser)
@@ -95,7 +95,7 @@ func TestSystemdAccounts(t *testing.T) {
 const callGreeter = "app call --address alpha.test:50051 --target greeter+@alpha.test"
 
 func (m *machine) dynamicUser(t *testing.T) string {
-	r := readRecipe(t, "docs/deploy.md", "Services without an account").whole(t)
+	r := readRecipe(t, "docs/install.md", "Services without an account").whole(t)
 	m.sh(t, r.step(t, "a group that may reach the socket"))
 	m.put(t, "/etc/systemd/system/greeter.service", []byte(r.step(t, "/etc/systemd/system/greeter.service", "/usr/local/bin/greeter", "/usr/local/bin/app serve --address [::]:50051")), "0644")
 	uids := map[string]bool{}
@@ -146,7 +146,7 @@ func (m *machine) nameTaken(t *testing.T) string {
 // node does what a node of a cluster needs, and what the manifests' containers run, under their uids, with the user database
 // of the image.
 func (m *machine) node(t *testing.T) string {
-	r := readRecipe(t, "docs/deploy.md", "Kubernetes").whole(t)
+	r := readRecipe(t, "docs/install.md", "Kubernetes").whole(t)
 	m.sh(t, "systemctl stop shared-altsd.socket shared-altsd.service; cp -r /etc/shared-altsd /root/before")
 	m.copyIn(t, "deploy/kubernetes/tmpfiles.conf")
 	m.sh(t, "cd /root\n"+r.step(t, "on each node"))

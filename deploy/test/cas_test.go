@@ -10,16 +10,16 @@ import (
 )
 
 // A caTest is two machines with the package, which get certificates of one CA after the other, by the recipes of
-// docs/operations.md.
+// docs/certificates.md.
 type caTest struct {
 	alpha, beta *machine
 	files       *recipe // what all CAs have in common
 }
 
 const (
-	operations = "docs/operations.md"
-	configFile = "/etc/shared-altsd/shared-altsd.conf"
-	caPlace    = "/root/ca" // where alpha is the CA
+	certificates = "docs/certificates.md"
+	configFile   = "/etc/shared-altsd/shared-altsd.conf"
+	caPlace      = "/root/ca" // where alpha is the CA
 )
 
 // TestSystemdCAs has daemons live with the certificates of the usual CAs: a handshake each way, a renewal that the daemon
@@ -28,8 +28,8 @@ func TestSystemdCAs(t *testing.T) {
 	image := strings.TrimSpace(must(t, "deploy/test/rootfs.sh"))
 	net := network(t)
 	c := &caTest{alpha: boot(t, image, net, "alpha", "deb"), beta: boot(t, image, net, "beta", "deb"),
-		files: readRecipe(t, operations, "The three files").whole(t)}
-	tab := &table{title: "Certificates by the recipes of " + operations}
+		files: readRecipe(t, certificates, "The three files").whole(t)}
+	tab := &table{title: "Certificates by the recipes of " + certificates}
 	defer tab.print()
 	tab.row(t, "dev-ca, no package", c.tryIt)
 	for _, m := range c.both() {
@@ -49,7 +49,7 @@ func (c *caTest) both() []*machine { return []*machine{c.alpha, c.beta} }
 
 // tryIt is the first section: two machines by hand, with a throwaway CA.
 func (c *caTest) tryIt(t *testing.T) string {
-	r := readRecipe(t, operations, "1. Try it on two machines").whole(t)
+	r := readRecipe(t, "docs/install.md", "Try it on two machines").whole(t)
 	for _, m := range c.both() {
 		m.copyIn(t, "dist/root/shared-altsd")
 		m.sh(t, "mkdir -p /root/bin; cp /root/shared-altsd /root/bin; install -m 755 /root/shared-altsd /usr/local/bin/shared-altsd")
@@ -163,7 +163,7 @@ func (c *caTest) revoked(t *testing.T) {
 // byHand is the whole way with a CA that is a program, run by hand.
 func (c *caTest) byHand(t *testing.T, section, revocation, config string) {
 	c.fresh(t)
-	r := readRecipe(t, operations, section).whole(t)
+	r := readRecipe(t, certificates, section).whole(t)
 	list := func() {
 		t.Helper()
 		c.atCA(t, r.step(t, "the list"))
@@ -219,7 +219,7 @@ func (c *caTest) cfssl(t *testing.T) string {
 // stepCA: the CA is a service, which signs, renews and revokes when it is asked, and has a list of its own.
 func (c *caTest) stepCA(t *testing.T) string {
 	c.fresh(t)
-	r := readRecipe(t, operations, "step-ca").whole(t)
+	r := readRecipe(t, certificates, "step-ca").whole(t)
 	for _, m := range c.both() {
 		m.copyIn(t, "dist/tools/step")
 		m.sh(t, "install -m 755 /root/step /usr/local/bin/step; echo secret >/root/password")
@@ -266,7 +266,7 @@ systemd-run -q --unit step-ca -p Environment=STEPPATH=/root/stepca step-ca --pas
 // certmonger has its own CA on each machine, in FreeIPA's place: the way from certmonger to the daemon is the same.
 func (c *caTest) certmonger(t *testing.T) string {
 	c.fresh(t)
-	r := readRecipe(t, operations, "FreeIPA").whole(t)
+	r := readRecipe(t, certificates, "FreeIPA").whole(t)
 	for _, m := range c.both() {
 		// An enrolled host knows its realm.
 		m.sh(t, `printf '[libdefaults]\ndefault_realm = TEST\n' >/etc/krb5.conf; systemctl start certmonger.service`)

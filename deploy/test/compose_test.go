@@ -30,18 +30,18 @@ var accounts = map[string]struct {
 	uid  int
 }{"alpha": {"alice", 20001}, "beta": {"bob", 20002}, "gamma": {"mallory", 20003}}
 
-// composeConfig is the config file that docs/deploy.md prints for alpha, made another machine's, with a list of revoked
+// composeConfig is the config file that docs/install.md prints for alpha, made another machine's, with a list of revoked
 // certificates and less patience.
 func composeConfig(t *testing.T, uid int) []byte {
 	_, conf, _ := strings.Cut(composeRecipe(t).step(t, "the files of a machine", "20001", fmt.Sprint(uid)), "shared-altsd.conf <<'END'\n")
 	conf, _, found := strings.Cut(conf, "END\n")
 	if !found {
-		t.Fatal("docs/deploy.md has no config file of a machine")
+		t.Fatal("docs/install.md has no config file of a machine")
 	}
 	return []byte(conf + "crl = /etc/shared-altsd/ca.crl\nhandshake-timeout = 5s\n")
 }
 
-func composeRecipe(t *testing.T) *recipe { return readRecipe(t, "docs/deploy.md", "By hand") }
+func composeRecipe(t *testing.T) *recipe { return readRecipe(t, "docs/install.md", "By hand") }
 
 func newFleet(t *testing.T) *fleet {
 	f := &fleet{t: t, project: fmt.Sprintf("altsd%d", os.Getpid()), hosts: t.TempDir(), pki: newPKI(t),

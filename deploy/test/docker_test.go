@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestComposeByHand brings up deploy/compose.yaml by the commands of docs/deploy.md.
+// TestComposeByHand brings up deploy/compose.yaml by the commands of docs/install.md.
 func TestComposeByHand(t *testing.T) {
 	r := composeRecipe(t).whole(t)
 	dir := t.TempDir() // in the work tree's place
@@ -57,7 +57,7 @@ func TestComposeByHand(t *testing.T) {
 	})
 }
 
-// TestDockerRecipe runs containers by the recipes of docs/clients.md. The host that has the daemon and the account app1 is a
+// TestDockerRecipe runs containers by the recipes of docs/clients/exec.md. The host that has the daemon and the account app1 is a
 // container itself.
 func TestDockerRecipe(t *testing.T) {
 	image := strings.TrimSpace(must(t, "deploy/test/rootfs.sh"))
@@ -76,7 +76,7 @@ func TestDockerRecipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	account, _, _ := strings.Cut(readRecipe(t, "docs/deploy.md", "Sockets for containers").step(t, "an account"), "\n")
+	account, _, _ := strings.Cut(readRecipe(t, "docs/install.md", "Sockets for containers").step(t, "an account"), "\n")
 	daemon := strings.TrimSpace(must(t, "docker", "run", "-d", "-v", host+":/run/shared-altsd-app1", "-v",
 		program+":/usr/bin/shared-altsd:ro", image, "sh", "-ec", account+`
 cd /run/shared-altsd-app1; exec shared-altsd serve --credentials machine.pem --ca ca.pem --socket $PWD/socket,uids=40001`))
@@ -91,9 +91,9 @@ cd /run/shared-altsd-app1; exec shared-altsd serve --credentials machine.pem --c
 		_, err := os.Stat(filepath.Join(host, "socket"))
 		return err == nil, fmt.Sprint(err)
 	})
-	must(t, "sh", "-ec", readRecipe(t, "docs/clients.md", "systemd").step(t, "the files to mount", "cd /etc/shared-altsd", "cd "+host))
+	must(t, "sh", "-ec", readRecipe(t, "docs/clients/exec.md", "systemd").step(t, "the files to mount", "cd /etc/shared-altsd", "cd "+host))
 
-	r := readRecipe(t, "docs/clients.md", "Docker").whole(t)
+	r := readRecipe(t, "docs/clients/exec.md", "Docker").whole(t)
 	// talk is COMMAND: a server and a client, whose report is to say something.
 	talk := func(flags, want string) string {
 		return fmt.Sprintf(`sh -c '/app serve %[1]s --address 127.0.0.1:7500 & i=0

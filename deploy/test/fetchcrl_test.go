@@ -73,7 +73,7 @@ func TestSystemdFetchCRL(t *testing.T) {
 	image := strings.TrimSpace(must(t, "deploy/test/rootfs.sh"))
 	network := network(t)
 	m := boot(t, image, network, "alpha", "deb")
-	lists, r := serveList(t, network), readRecipe(t, operations, "Lists that come by themselves").whole(t)
+	lists, r := serveList(t, network), readRecipe(t, certificates, "Lists that come by themselves").whole(t)
 	ca := newPKI(t).ca
 	leaf := testca.MustIssue(t, ca, testca.Leaf{Hosts: []string{"alpha.test"},
 		ExtraExtensions: []pkix.Extension{testca.Places([]string{lists.url})}})

@@ -80,14 +80,14 @@ func TestPackageIsWhole(t *testing.T) {
 	}
 	const docs = "/usr/share/doc/shared-altsd/"
 	for from, text := range texts {
-		for _, said := range regexp.MustCompile(`docs/[a-z-]+\.md`).FindAllString(text, -1) {
-			want(from, said, docs+filepath.Base(said))
+		for _, said := range regexp.MustCompile(`docs/[a-z/-]+\.md`).FindAllString(text, -1) {
+			want(from, said, docs+said)
 		}
 		if from == "/usr/bin/shared-altsd" {
 			continue // has paths of much that is not the package's
 		}
 		for _, m := range regexp.MustCompile(`\]\(([a-z/.-]+\.md)[#)]`).FindAllStringSubmatch(text, -1) {
-			want(from, m[1], docs+filepath.Base(m[1]))
+			want(from, m[1], filepath.Join(filepath.Dir(from), m[1]))
 		}
 		for _, m := range regexp.MustCompile(`\bman:([a-z.-]+)\(([0-9])\)|^\.BR (shared-altsd[a-z.-]*) \(([0-9])\)`).FindAllStringSubmatch(text, -1) {
 			page, section := m[1]+m[3], m[2]+m[4]
@@ -101,7 +101,7 @@ func TestPackageIsWhole(t *testing.T) {
 			want(from, path, path)
 		}
 	}
-	want("docs/clients.md", "shared_altsd.h", "/usr/include/shared_altsd.h")
+	want("docs/clients/cpp.md", "shared_altsd.h", "/usr/include/shared_altsd.h")
 	if seen < 60 {
 		t.Errorf("only %d pointers were found", seen)
 	}

@@ -19,7 +19,7 @@ Environment=PODMAN_IGNORE_CGROUPSV1_WARNING=1
 // unmixed is for crun, which gives up where cgroup v1 and v2 are mixed: it does not see the latter.
 const unmixed = "TemporaryFileSystem=/sys/fs/cgroup/unified\n"
 
-// TestSystemdPodman runs the Quadlet of deploy/podman by the commands of docs/deploy.md, with podman's own generator.
+// TestSystemdPodman runs the Quadlet of deploy/podman by the commands of docs/install.md, with podman's own generator.
 func TestSystemdPodman(t *testing.T) {
 	pki := newPKI(t)
 	m := boot(t, strings.TrimSpace(must(t, "deploy/test/rootfs.sh", "podman")), network(t), "alpha", "deb")
@@ -27,7 +27,7 @@ func TestSystemdPodman(t *testing.T) {
 	m.put(t, "/root/ca.pem", pki.ca.PEM(), "0600")
 	m.put(t, "/root/machine.pem", pki.issue(pki.ca, "alpha.test").PEM(), "0600")
 	m.sh(t, fmt.Sprintf("useradd -u %d -M -s /bin/sh alice; mount -o remount,rw /proc/sys", aliceUID))
-	m.sh(t, "cd /root\n"+readRecipe(t, "docs/deploy.md", "1. Packages").step(t, "after the installation"))
+	m.sh(t, "cd /root\n"+readRecipe(t, "docs/install.md", "Packages").step(t, "after the installation"))
 	image := filepath.Join(t.TempDir(), "image.tar")
 	must(t, "docker", "save", "-o", image, "shared-altsd:local")
 	must(t, "docker", "cp", image, m.id+":/root/image.tar")
@@ -42,7 +42,7 @@ podman load -q -i /root/image.tar`)
 	for _, file := range []string{"greeter.container", "shared-altsd-greeter.socket"} {
 		m.copyIn(t, "deploy/podman/"+file)
 	}
-	if out, err := m.try("cd /root\n" + readRecipe(t, "docs/deploy.md", "Podman").whole(t).step(t, "the socket and the container")); err != nil {
+	if out, err := m.try("cd /root\n" + readRecipe(t, "docs/install.md", "Podman").whole(t).step(t, "the socket and the container")); err != nil {
 		log, _ := m.try("journalctl --no-pager -n 40 -u greeter.service; /usr/libexec/podman/quadlet -dryrun")
 		t.Fatalf("%v %s\n%s", err, out, log)
 	}

@@ -17,17 +17,17 @@ import (
 	"testing"
 )
 
-// TestPrometheusScrape carries a daemon's metrics to a Prometheus by an agent with the configuration of docs/deploy.md, as it
+// TestPrometheusScrape carries a daemon's metrics to a Prometheus by an agent with the configuration of docs/monitoring.md, as it
 // stands there but for the addresses and the times, and asks it.
 func TestPrometheusScrape(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "docs/deploy.md"))
+	text, err := os.ReadFile(filepath.Join(root, "docs/monitoring.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	shown := regexp.MustCompile(`(?m)^    # agent.yml on (.*)\n((?:    .*\n)+)`).FindSubmatch(text)
 	query := regexp.MustCompile(`(?m)^    (sum by \(ca\).*)\n`).FindSubmatch(text)
 	if shown == nil || query == nil {
-		t.Fatal("docs/deploy.md shows no configuration, or no query for CAs")
+		t.Fatal("docs/monitoring.md shows no configuration, or no query for CAs")
 	}
 	rules, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/alerts_test.yaml"))
 	if err != nil {

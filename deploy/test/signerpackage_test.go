@@ -50,11 +50,11 @@ func TestUnitsSignerPackage(t *testing.T) {
 		texts += string(text)
 	}
 	for _, path := range ours.FindAllString(texts, -1) {
-		_, inDocs := strings.CutPrefix(path, "/usr/share/doc/shared-altsd/")
+		document, inDocs := strings.CutPrefix(path, "/usr/share/doc/shared-altsd/")
 		if _, err := os.Stat(filepath.Join(dir, path)); err != nil && !inDocs {
 			t.Errorf("it names %s, which it does not have", path)
 		} else if inDocs {
-			if _, err := os.Stat(filepath.Join(root, "docs", filepath.Base(path))); err != nil {
+			if _, err := os.Stat(filepath.Join(root, document)); err != nil {
 				t.Errorf("it names %s, which the daemon's package does not have", path)
 			}
 		}

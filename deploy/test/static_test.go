@@ -176,7 +176,7 @@ func TestPrometheus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	manual, err := os.ReadFile(filepath.Join(root, "docs/deploy.md"))
+	manual, err := os.ReadFile(filepath.Join(root, "docs/monitoring.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

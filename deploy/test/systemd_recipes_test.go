@@ -19,7 +19,7 @@ func TestSystemdRecipes(t *testing.T) {
 	m.put(t, "/root/machine.pem", pki.issue(pki.ca, "alpha.test").PEM(), "0600")
 	m.copyIn(t, "dist/image/app")
 	m.sh(t, fmt.Sprintf(`install -m 755 /root/app /usr/local/bin/app; useradd -u %d -M -s /bin/sh alice; useradd -M greeter`, aliceUID))
-	m.sh(t, "cd /root\n"+readRecipe(t, "docs/deploy.md", "1. Packages").step(t, "after the installation"))
+	m.sh(t, "cd /root\n"+readRecipe(t, "docs/install.md", "Packages").step(t, "after the installation"))
 	tab := &table{title: "What the documents print, on a machine with systemd"}
 	defer tab.print()
 	tab.row(t, "a socket for a container", m.secondSocket)
@@ -33,7 +33,7 @@ func as(account, command string) string {
 }
 
 func (m *machine) secondSocket(t *testing.T) string {
-	step := readRecipe(t, "docs/deploy.md", "Sockets for containers").whole(t).step(t, "an account and a socket")
+	step := readRecipe(t, "docs/install.md", "Sockets for containers").whole(t).step(t, "an account and a socket")
 	pid := m.property(t, "shared-altsd.service", "MainPID")
 	m.sh(t, step)
 	if m.property(t, "shared-altsd.service", "MainPID") == pid {
@@ -66,9 +66,9 @@ func (m *machine) secondSocket(t *testing.T) string {
 	return "made while the daemon runs; app1 alone is served there"
 }
 
-// stockProgram runs grpc-go's own credentials by the two units of clients.md.
+// stockProgram runs grpc-go's own credentials by the two units of docs/clients/exec.md.
 func (m *machine) stockProgram(t *testing.T) string {
-	r := readRecipe(t, "docs/clients.md", "systemd").whole(t)
+	r := readRecipe(t, "docs/clients/exec.md", "systemd").whole(t)
 	const unit, command = "/etc/systemd/system/greeter.service", "/usr/bin/python3 /srv/greeter_server.py [::]:50051"
 	const app = "/usr/local/bin/app serve --stock --address [::]:50051"
 	mounts := r.step(t, unit+", with the mounts", command, app)
@@ -103,7 +103,7 @@ func (m *machine) keyApart(t *testing.T, pki *pki) string {
 	m.sh(t, "systemctl stop shared-altsd-renew.path")
 	put(first, "key")
 	put(first, "pem")
-	m.sh(t, readRecipe(t, "docs/deploy.md", "Key and certificate apart").whole(t).step(t, "key and certificate apart"))
+	m.sh(t, readRecipe(t, "docs/operate.md", "Key and certificate apart").whole(t).step(t, "key and certificate apart"))
 	m.sh(t, "systemctl start shared-altsd-renew.path")
 	m.waitSerial(t, fmt.Sprintf("%x", first.Cert.SerialNumber))
 	for _, order := range [][]string{{"key", "pem"}, {"pem", "key"}} {

@@ -28,7 +28,7 @@ const (
 // status' own.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of a code of docs/protocol.md, section 3.2, or bad_request, peer_closed or cancelled, which have no code
+	// The name of a code of docs/spec/protocol.md, section 3.2, or bad_request, peer_closed or cancelled, which have no code
 	// there.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The other machine's daemon refused, not this one's.

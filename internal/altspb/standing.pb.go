@@ -210,7 +210,7 @@ func (x *WatchAnswer) GetMove() bool {
 type Ended struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The name of a code of docs/protocol.md, section 3.2.
+	// The name of a code of docs/spec/protocol.md, section 3.2.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Cause and cure.
 	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`

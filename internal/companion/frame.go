@@ -1,5 +1,5 @@
 // Package companion carries requests of the daemon to a companion, and their answers, over a UNIX socket of which each end asks
-// the kernel who the other is. What requests and answers say is the protocols' of the companions: docs/companions.md.
+// the kernel who the other is. What requests and answers say is the protocols' of the companions: docs/spec/companions.md.
 package companion
 
 import (

@@ -20,7 +20,7 @@ func environ(own []string, peer *altscreds.Peer, service, handshake string) []st
 	}
 	env = append(env, prefix+"PEER="+peer.Account, prefix+"PEER_USER="+peer.User, prefix+"PEER_MACHINE="+peer.Machine,
 		prefix+"SERVICE="+service, prefix+"HANDSHAKE="+handshake)
-	// What the peer's machine states, in the form of docs/protocol.md, section 5.4.
+	// What the peer's machine states, in the form of docs/spec/protocol.md, section 5.4.
 	for _, name := range []string{"uid", "groups", "socket"} {
 		if v, ok := peer.Attributes[name]; ok && ascii.Visible(v) {
 			env = append(env, prefix+"PEER_"+strings.ToUpper(name)+"="+v)

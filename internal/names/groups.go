@@ -11,7 +11,7 @@ import (
 // maxGroup is how long the name of a group may be, bytes.
 const maxGroup = 256
 
-// EncodeGroups returns the attribute "groups" for names of groups in any order (docs/protocol.md, section 5.4): what
+// EncodeGroups returns the attribute "groups" for names of groups in any order (docs/spec/protocol.md, section 5.4): what
 // could end an entry of a list, or be taken for its end, is not there as it is.
 func EncodeGroups(groups []string) string {
 	var list []string

@@ -18,7 +18,7 @@ func SplitAccount(s string) (user, machine string) {
 }
 
 // Account returns "user@machine" as the daemons name it, ASCII letters in lower case, with its parts. An error says that
-// it is not of that form; whether the parts can be anybody's, docs/protocol.md, sections 5.2 and 5.3, says.
+// it is not of that form; whether the parts can be anybody's, docs/spec/protocol.md, sections 5.2 and 5.3, says.
 func Account(s string) (account, user, machine string, err error) {
 	account = ascii.Lower(s)
 	if !strings.Contains(account, "@") {

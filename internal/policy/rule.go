@@ -164,7 +164,7 @@ func (n *conditions) add(token string, denied bool) error {
 	return nil
 }
 
-// serviceName checks an application protocol (docs/protocol.md, section 6).
+// serviceName checks an application protocol (docs/spec/protocol.md, section 6).
 func serviceName(v string) (string, error) {
 	switch {
 	case strings.HasSuffix(v, "*"):

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// A Code is a status code of the inter-daemon protocol (docs/protocol.md, section 3.2), 2 bytes on the wire.
+// A Code is a status code of the inter-daemon protocol (docs/spec/protocol.md, section 3.2), 2 bytes on the wire.
 type Code uint16
 
-// The codes, in the order of docs/protocol.md, section 3.2.
+// The codes, in the order of docs/spec/protocol.md, section 3.2.
 const (
 	Accepted Code = iota
 	UnsupportedVersion
@@ -96,7 +96,7 @@ func Fold(name string) string {
 // Known reports whether c is a code of version 1.
 func (c Code) Known() bool { return c < numCodes }
 
-// String returns the name of the code as docs/protocol.md has it, or "unknown_N".
+// String returns the name of the code as docs/spec/protocol.md has it, or "unknown_N".
 func (c Code) String() string {
 	if !c.Known() {
 		return fmt.Sprintf("unknown_%d", uint16(c))

@@ -12,7 +12,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
-// Protocol is the hello of companion and daemon (docs/companions.md, section 2).
+// Protocol is the hello of companion and daemon (docs/spec/companions.md, section 2).
 const Protocol = "shared-altsd resolve 1"
 
 // What is asked for.

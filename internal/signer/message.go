@@ -11,10 +11,10 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
 
-// Protocol is what either end says of itself first (docs/companions.md, section 1).
+// Protocol is what either end says of itself first (docs/spec/companions.md, section 1).
 const Protocol = "shared-altsd signer 1"
 
-// An operation is what a request asks for (docs/companions.md, section 3).
+// An operation is what a request asks for (docs/spec/companions.md, section 3).
 type operation byte
 
 const (

@@ -43,7 +43,7 @@ const (
 	endSize    = 8
 	maxEnd     = 253402300799 // 9999-12-31T23:59:59Z
 	maxAccount = 128
-	maxGroups  = 2048 // docs/protocol.md, section 5.4
+	maxGroups  = 2048 // docs/spec/protocol.md, section 5.4
 	maxMachine = 253
 	maxText    = 255
 	maxSerial  = 64

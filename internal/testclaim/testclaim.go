@@ -1,4 +1,4 @@
-// Package testclaim makes the identities by which one daemon proves an account to another (docs/protocol.md, section 5)
+// Package testclaim makes the identities by which one daemon proves an account to another (docs/spec/protocol.md, section 5)
 // for tests: good ones, and ones with anything wrong in them. It is written from that text and keeps none of its bounds.
 package testclaim
 

@@ -1,5 +1,5 @@
 // Package x25519 is X25519 (RFC 7748), by github.com/cloudflare/circl: with keys that can be wiped, which those of crypto/ecdh
-// cannot, and in less time (docs/audit.md).
+// cannot, and in less time (docs/spec/audit.md).
 package x25519
 
 import (

@@ -11,7 +11,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
 
-// Machines under DNS, docs/protocol.md, section 5.7, in the differential test.
+// Machines under DNS, docs/spec/protocol.md, section 5.7, in the differential test.
 
 // dnsNames are under DNS where a policy says so; one is under a CA's name.
 var dnsNames = []string{"example.test", "dns." + limit}

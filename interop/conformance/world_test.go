@@ -1,4 +1,4 @@
-// Package conformance tests the daemon, as a process, against the second implementation of docs/protocol.md
+// Package conformance tests the daemon, as a process, against the second implementation of docs/spec/protocol.md
 // (interop/python), which is honest or hostile, and the Go packages against its verdicts on mutated input.
 package conformance
 

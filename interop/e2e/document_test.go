@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write docs/refusals.md anew")
 const documentPath = "../../docs/refusals.md"
 
 // othersBegin is where the document goes on with what is not this package's: see document_test.go of interop/matrix.
-const othersBegin = "\n## How each library shows a refusal\n"
+const othersBegin = "\n## Errors by their text\n"
 
 // reasons says of each reason which status a client of grpc-go gets, first where its own machine's daemon refused, then
 // where the peer's did, and what to do about it. grpc-go turns the codes that it reserves for servers into INTERNAL.

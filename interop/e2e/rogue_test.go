@@ -21,7 +21,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
 
-// The types of frames, docs/protocol.md, section 3.
+// The types of frames, docs/spec/protocol.md, section 3.
 const (
 	frame1      = 1
 	frame2      = 2
@@ -39,7 +39,7 @@ func statusFrame(code uint16) []byte {
 	return newFrame(frameStatus, append(binary.BigEndian.AppendUint16(nil, code), 1, 1))
 }
 
-// A rogue is a peer on a raw TCP connection that speaks the protocol of docs/protocol.md, written from that text on the
+// A rogue is a peer on a raw TCP connection that speaks the protocol of docs/spec/protocol.md, written from that text on the
 // Noise library alone, and breaks it where it is told to. It accepts whoever it talks to.
 type rogue struct {
 	static   noise.DHKey
@@ -308,7 +308,7 @@ func (r *rogue) serve(c net.Conn) (o outcome) {
 	return o
 }
 
-// offer and choice are docs/protocol.md, section 6.
+// offer and choice are docs/spec/protocol.md, section 6.
 func offer(application, record []string, rpc [4]uint32, transport []string) (b []byte) {
 	list := func(names []string) {
 		b = append(b, byte(len(names)))

@@ -154,7 +154,7 @@ func envoyClient(t *testing.T, w *world, d *daemon, target, accounts string) *te
 }
 
 // TestEnvoyHandsOn: what the server behind Envoy is told of the peer is Envoy's, whatever the client says, and so is what
-// RBAC and the access log have. docs/clients.md says what does not do.
+// RBAC and the access log have. docs/clients/envoy.md says what does not do.
 func TestEnvoyHandsOn(t *testing.T) {
 	const (
 		list     = `peer_service_accounts: ["alice@alpha.example.com", "bob@alpha.example.com"]`

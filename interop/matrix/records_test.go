@@ -24,7 +24,7 @@ type frameCounter struct {
 	err     error
 }
 
-// Write fails at anything but handshake frames (docs/protocol.md, section 3) and record frames, whose headers are both
+// Write fails at anything but handshake frames (docs/spec/protocol.md, section 3) and record frames, whose headers are both
 // of 8 bytes.
 func (c *frameCounter) Write(b []byte) (int, error) {
 	for rest := b; len(rest) > 0; {

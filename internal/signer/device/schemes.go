@@ -11,7 +11,7 @@ import (
 	"math/big"
 )
 
-// SaltLength is the salt of signatures by RSA in bytes (docs/protocol.md, section 5.1).
+// SaltLength is the salt of signatures by RSA in bytes (docs/spec/protocol.md, section 5.1).
 const SaltLength = 32
 
 // VerifyPSS reports whether a signature by RSA is one with SHA-256 and exactly 32 bytes of salt.

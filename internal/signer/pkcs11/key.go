@@ -85,7 +85,7 @@ func (k *key) sign(digest []byte) ([]byte, error) {
 // ckmEDDSA is a mechanism of PKCS #11 3.0, which the library does not know yet.
 const ckmEDDSA = 0x1057
 
-// chooseScheme takes the mechanism by which the token signs as docs/protocol.md, section 5.1, has it for the key.
+// chooseScheme takes the mechanism by which the token signs as docs/spec/protocol.md, section 5.1, has it for the key.
 func (k *key) chooseScheme(slot uint) error {
 	there, err := k.ctx.GetMechanismList(slot)
 	if err != nil {

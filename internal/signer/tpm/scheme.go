@@ -41,7 +41,7 @@ func publicKey(public *tpm2.TPMTPublic) (crypto.PublicKey, error) {
 	return found, nil
 }
 
-// chooseScheme sets how the key signs, as docs/protocol.md, section 5.1, has it for its kind.
+// chooseScheme sets how the key signs, as docs/spec/protocol.md, section 5.1, has it for its kind.
 func (k *key) chooseScheme() error {
 	switch public := k.key.(type) {
 	case *ecdsa.PublicKey:

@@ -153,7 +153,7 @@ def main(argv=None):
     p.add_argument("directory")
     p.set_defaults(run=lambda args: make_pki(args.directory))
 
-    p = sub.add_parser("vectors", help="checks a file of test vectors (docs/vectors.md)")
+    p = sub.add_parser("vectors", help="checks a file of test vectors (docs/spec/vectors.md)")
     p.add_argument("file")
     p.set_defaults(run=do_vectors)
 

@@ -1,6 +1,6 @@
 """Verdicts on input, for differential tests: a line of JSON in, a line of JSON out, until the end of the input.
 
-The first line says what is trusted and what the application speaks, byte strings in hexadecimal, as in docs/vectors.md:
+The first line says what is trusted and what the application speaks, byte strings in hexadecimal, as in docs/spec/vectors.md:
 
     {"trust": [{"certificate": HEX, "names": []}], "revocation_lists": [HEX], "complete_lists": [HEX],
      "under_dns": [NAME], "parameters": {...}}

@@ -1,4 +1,4 @@
-"""Reproduces and checks a file of test vectors in the form of docs/vectors.md. Every field of it must be looked at."""
+"""Reproduces and checks a file of test vectors in the form of docs/spec/vectors.md. Every field of it must be looked at."""
 
 import calendar
 import hmac
