@@ -1,0 +1,112 @@
+package docs_test
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// prose is a page without its blocks of code, and without what is quoted as code.
+func prose(text string) string {
+	text = regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^    .*$`).ReplaceAllString(text, "")
+	return regexp.MustCompile("`[^`\n]*`").ReplaceAllString(text, "`x`")
+}
+
+var link = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+
+// anchors returns what a page's headings are called in links, as forges make it of them.
+func anchors(text string) map[string]bool {
+	found := map[string]bool{}
+	text = regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
+	for _, m := range regexp.MustCompile(`(?m)^#+ +(.*)$`).FindAllStringSubmatch(text, -1) {
+		name := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`).ReplaceAllString(m[1], "$1")
+		name = regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(name), "")
+		found[strings.ReplaceAll(strings.TrimSpace(name), " ", "-")] = true
+	}
+	for _, m := range regexp.MustCompile(`<a (?:id|name)="([^"]+)"`).FindAllStringSubmatch(text, -1) {
+		found[m[1]] = true
+	}
+	return found
+}
+
+// Each link of a page leads to a file that is there, and to a heading of it.
+func TestLinks(t *testing.T) {
+	links := 0
+	for _, page := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			links++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := page
+			if file != "" {
+				target = path.Join(path.Dir(page), file)
+			}
+			if _, err := os.Stat(filepath.Join("..", target)); err != nil || strings.HasPrefix(target, "..") {
+				t.Errorf("%s: the link %s leads to nothing", page, m[1])
+			} else if anchor != "" && !anchors(read(t, filepath.Join("..", target)))[anchor] {
+				t.Errorf("%s: the link %s leads to no heading of %s", page, m[1], target)
+			}
+		}
+	}
+	if links < 150 {
+		t.Errorf("only %d links were found", links)
+	}
+}
+
+// packaged returns, of the source tree, which files the daemon's package has among its documents: there the same tree begins at
+// /usr/share/doc/shared-altsd.
+func packaged(t *testing.T) map[string]bool {
+	t.Helper()
+	const place = "/usr/share/doc/shared-altsd/"
+	found := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  - src: (\S+)\n    dst: (\S+)$`).FindAllStringSubmatch(read(t, "../deploy/packages/nfpm.yaml"), -1) {
+		to, ours := strings.CutPrefix(m[2], place)
+		if !ours || to == "copyright" {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join("..", m[1]))
+		if err != nil || len(files) == 0 {
+			t.Errorf("the package wants %s: %v", m[1], err)
+		}
+		for _, file := range files {
+			file = strings.TrimPrefix(filepath.ToSlash(file), "../")
+			name := to
+			if strings.HasSuffix(to, "/") {
+				name += path.Base(file)
+			}
+			if name != file {
+				t.Errorf("%s of the source tree is %s%s in the package, and links to it lead to nothing there", file, place, name)
+			}
+			found[file] = true
+		}
+	}
+	return found
+}
+
+// Each link of a page that the package has leads to a file that it has too.
+func TestLinksInPackage(t *testing.T) {
+	have := packaged(t)
+	for _, page := range pages(t) {
+		if !have[page] {
+			if strings.HasPrefix(page, "docs/") {
+				t.Errorf("the package does not have %s", page)
+			}
+			continue
+		}
+		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
+			file, _, _ := strings.Cut(m[1], "#")
+			if file == "" || strings.Contains(file, "://") || strings.HasPrefix(file, "mailto:") {
+				continue
+			}
+			if target := path.Join(path.Dir(page), file); !have[target] {
+				t.Errorf("%s links to %s, which the package does not have", page, target)
+			}
+		}
+	}
+}
