@@ -10,11 +10,16 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
-func TestMain(m *testing.M) { os.Exit(testprog.Main(m)) }
+// exec, ident and DNS have ports of their own, which tests of other packages may want at the same time.
+func TestMain(m *testing.M) {
+	testnet.Own()
+	os.Exit(testprog.Main(m))
+}
 
 // program returns the path of the program, which other accounts may run.
 func program(t testing.TB) string {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -44,6 +45,12 @@ func as(t testing.TB, uid int, f func() error) error {
 		done <- f()
 	}()
 	return <-done
+}
+
+// Whatever listens at port 113 of this machine, or of another package's tests, is not in the way.
+func TestMain(m *testing.M) {
+	testnet.Own()
+	os.Exit(m.Run())
 }
 
 func needRoot(t testing.TB) {
@@ -492,7 +499,7 @@ func TestRule54Start(t *testing.T) {
 	for _, at := range []string{":113", "0.0.0.0:113"} {
 		l, err := net.Listen("tcp", at)
 		if err != nil {
-			t.Skipf("port 113 is taken on this machine: %v", err)
+			t.Fatal(err)
 		}
 		if _, err := Open(Config{Addr: home, Ports: 1}); err == nil || !strings.Contains(err.Error(), "the address is taken") {
 			t.Errorf("with an identd at %s: %v", at, err)

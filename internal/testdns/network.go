@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -51,7 +52,7 @@ func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
 		opened <- fmt.Errorf("a network of its own: %w", err)
 		return
 	}
-	opened <- loopbackUp()
+	opened <- testnet.LoopbackUp()
 	for f := range n.calls {
 		f()
 	}
@@ -61,21 +62,6 @@ func (n *Network) run(opened chan<- error, locked chan<- struct{}) {
 }
 
 func (n *Network) close() { close(n.calls) }
-
-// loopbackUp makes loopback of this thread's network usable.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
-}
 
 // Do runs f in a thread that has the network: sockets that f makes, and processes that it starts, have it for good. One runs at
 // a time.

@@ -1,4 +1,5 @@
-package main
+// Package kubernetes_test holds the manifests against Kubernetes' own types and against the program that they run.
+package kubernetes_test
 
 import (
 	"encoding/json"
@@ -11,8 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 	"github.com/shared-altsd/shared-altsd/service"
 )
+
+func TestMain(m *testing.M) { os.Exit(testprog.Main(m)) }
 
 // A podManifest is what deploy/kubernetes/check prints of a manifest.
 type podManifest struct {
@@ -44,7 +48,7 @@ type podManifest struct {
 // The manifests of deploy/kubernetes are ones to Kubernetes' own types, confined, and what they run is ours: by flags that
 // there are, and with a socket for the very uid of the pod that mounts it.
 func TestKubernetes(t *testing.T) {
-	manifests, err := filepath.Glob("../../deploy/kubernetes/*.yaml")
+	manifests, err := filepath.Glob("*.yaml")
 	if err != nil || len(manifests) < 2 {
 		t.Fatal(manifests, err)
 	}
@@ -53,7 +57,7 @@ func TestKubernetes(t *testing.T) {
 		args = append(args, filepath.Join("..", filepath.Base(path)))
 	}
 	cmd := exec.Command("go", args...)
-	cmd.Dir = "../../deploy/kubernetes/check"
+	cmd.Dir = "check"
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	out, err := cmd.Output()
 	if err != nil {
@@ -86,7 +90,7 @@ func TestKubernetes(t *testing.T) {
 		for i := range args {
 			args[i] = strings.NewReplacer("/etc/shared-altsd/", nowhere, "/run/shared-altsd/", nowhere).Replace(args[i])
 		}
-		if code, _, said := altsd(t, args...); code != 1 || !strings.Contains(said, want) {
+		if code, _, said := testprog.Run(t, args...); code != 1 || !strings.Contains(said, want) {
 			t.Errorf("%q: exit status %d: %s", args, code, said)
 		}
 	}
@@ -112,10 +116,13 @@ func TestKubernetes(t *testing.T) {
 	if uid := uint32(greeter.Pod.SecurityContext.RunAsUser); !ok || use.Account == "" || len(use.UIDs) != 1 || use.UIDs[0] != (service.UIDRange{First: uid, Last: uid}) {
 		t.Errorf("the pod is uid %d, its socket of %+v", uid, use)
 	}
-	tmpfiles := document(t, "deploy/kubernetes/tmpfiles.conf")
+	tmpfiles, err := os.ReadFile("tmpfiles.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for path := range sockets {
 		for _, line := range []string{"d %s 0755 %d %[2]d\n", "d %s 0700 %d %[2]d\n"} {
-			if strings.Contains(tmpfiles, fmt.Sprintf(line, filepath.Dir(path), daemons.Pod.SecurityContext.RunAsUser)) {
+			if strings.Contains(string(tmpfiles), fmt.Sprintf(line, filepath.Dir(path), daemons.Pod.SecurityContext.RunAsUser)) {
 				ok = false
 			}
 		}
