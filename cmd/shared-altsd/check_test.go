@@ -13,6 +13,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	sub := testca.MustIntermediate(t, ca, testca.Options{})

@@ -27,6 +27,7 @@ list() { printf '[ca]\ndefault_ca=d\n[d]\ndatabase=idx\n%s\ndefault_md=sha256\nd
 
 // What openssl makes and we do not take, check says what it is and what to do; what is merely written oddly, it takes.
 func TestCheckOpenSSL(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("needs openssl")
 	}

@@ -324,6 +324,7 @@ func stdioUntil(t *testing.T, far *farEnd, do func(c *altscreds.Conn, cmd *exec.
 
 // A program that waits for the end of connect before it closes what connect reads, as rsync does, need not wait for ever.
 func TestConnectStdioStaysOpen(t *testing.T) {
+	t.Parallel()
 	far := listenFar(t, start(t, single(t)...), "")
 	var peer *altscreds.Conn
 	code, said := stdioUntil(t, far, func(c *altscreds.Conn, _ *exec.Cmd, _ io.ReadCloser) {

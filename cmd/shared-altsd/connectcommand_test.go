@@ -166,6 +166,7 @@ func TestConnectCommandSignals(t *testing.T) {
 
 // What cannot be is said in one line, which names whose matter it is.
 func TestConnectFailures(t *testing.T) {
+	t.Parallel()
 	daemon := start(t, single(t)...)
 	far := listenFar(t, daemon, "")
 	refusing := testnet.Refusing(t)

@@ -16,6 +16,7 @@ import (
 
 // A list that fetch-crl brings, as an account that the daemon does not trust, revokes a peer by itself.
 func TestFetchedListRevokes(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can fetch as another account")
 	}

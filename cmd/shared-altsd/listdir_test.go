@@ -121,6 +121,7 @@ func (f *fetched) await(what, text string) {
 // TestRule56Withhold: the account whose directory of lists it is can withhold a list and nothing else. What is no list is
 // passed over; one that is gone, older or spoilt leaves the one in force; a renewed certificate is taken all the same.
 func TestRule56Withhold(t *testing.T) {
+	t.Parallel()
 	f := newFetched(t)
 	f.says(0, "no such file or directory")
 	f.peer("without a directory", true)
@@ -256,6 +257,7 @@ func TestRule56Withhold(t *testing.T) {
 // TestRule56Crowd: a hundred thousand files in the directory, renamed all the time, cost the daemon little and the lists in
 // force nothing.
 func TestRule56Crowd(t *testing.T) {
+	t.Parallel()
 	f := newFetched(t)
 	f.put("ca.crl", f.list(1, true))
 	f.await("a list", "from "+f.lists+"/ca.crl")

@@ -438,6 +438,7 @@ func TestListenReload(t *testing.T) {
 
 // SIGTERM takes no more connections and lets those that stand end; what has not ended by then is cut, at both sides.
 func TestListenDrainAndAge(t *testing.T) {
+	t.Parallel()
 	w := newListenWorld(t)
 	e := newEcho(t, "tcp4", "127.0.0.1:0")
 	l := w.toEcho(e, "--allow", "*@*", "--drain", "1s")
@@ -588,6 +589,7 @@ func TestListenMistakes(t *testing.T) {
 
 // The right to low ports is used for the sockets, and nothing is served before the process has lost it.
 func TestListenGivesUpRights(t *testing.T) {
+	t.Parallel()
 	w := newListenWorld(t)
 	e := newEcho(t, "tcp4", "127.0.0.1:0")
 	for name, args := range map[string][]string{"a low port": {"--listen", "127.113.7.1:871"}, "ident": {"--ident", "127.113.7.2"}} {

@@ -93,6 +93,7 @@ func TestReloadBySignal(t *testing.T) {
 // Each set of files that is not good in every part is refused with its reason, and what was in force stays so. Then the
 // change of the files alone, without a signal, brings a good set into force.
 func TestReloadRefusals(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	leaf := func(l testca.Leaf) func() {
 		if l.Hosts == nil {

@@ -18,6 +18,7 @@ import (
 // Certificates of minutes, as step-ca issues them, renewed under load: no handshake is lost, neither for what is left of a
 // certificate nor while the next one comes into force.
 func TestRenewalUnderLoad(t *testing.T) {
+	t.Parallel()
 	dir := testprog.Dir(t)
 	ca := newCA(t, testca.Options{})
 	caFile := write(t, filepath.Join(dir, "ca.pem"), ca.PEM())
@@ -66,6 +67,7 @@ func TestRenewalUnderLoad(t *testing.T) {
 // A daemon that has a copy of its certificate, as systemd gives it, and a renewal that is refused: metric and status say
 // so for as long as no renewal has come into force, however good the copy is.
 func TestRefusedRenewal(t *testing.T) {
+	t.Parallel()
 	dir, ca := testprog.Dir(t), newCA(t, testca.Options{})
 	path := func(name string) string { return filepath.Join(dir, name) }
 	certificate := func(ca *testca.CA) []byte { return issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}}).PEM() }

@@ -69,6 +69,7 @@ func serveSigner(t testing.TB, socket, key, certificates string) (k *slowKey, st
 // TestRule62Daemon: a daemon whose key is with a signer, while that is there, gone, back, hangs, and has another key. Whoever has
 // a statement notices nothing, lists come into force, and what does not work says why.
 func TestRule62Daemon(t *testing.T) {
+	t.Parallel()
 	dir, ca := testprog.Dir(t), newCA(t, testca.Options{})
 	path := func(name string) string { return filepath.Join(dir, name) }
 	leaf := issue(t, ca, testca.Leaf{Hosts: []string{"a.test"}})

@@ -174,6 +174,7 @@ func TestUntrustedDaemon(t *testing.T) {
 
 // A credential that reload hands over is in force at once, and stays so when the daemon reads its other files again.
 func TestReloadCommand(t *testing.T) {
+	t.Parallel()
 	p, ca, dir := one(t, testca.Options{}, testca.Leaf{})
 	serial := func() string {
 		_, s := asJSON(t, "status", "--socket", p.socket)
