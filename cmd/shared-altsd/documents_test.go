@@ -92,4 +92,15 @@ func TestConfigFilesOfDocuments(t *testing.T) {
 			t.Errorf("%s: exit status %d: %s", name, code, said)
 		}
 	}
+	// A drop-in, which takes the place of the packaged CA.
+	path := filepath.Join(t.TempDir(), "conf.d", "50-site.conf")
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, []byte(block("docs/operate.md", "in the place of the packaged ca = /etc/shared-altsd/ca.pem\n", "\n\n")))
+	main := write(t, filepath.Join(filepath.Dir(path), "../shared-altsd.conf"), []byte(document(t, "deploy/systemd/shared-altsd.conf")))
+	code, _, said := altsd(t, "fetch-crl", "--config", main, "--into", t.TempDir())
+	if code != 1 || !strings.Contains(said, "/etc/shared-altsd/hpc-ca.pem") {
+		t.Errorf("the drop-in of operate.md: exit status %d: %s", code, said)
+	}
 }

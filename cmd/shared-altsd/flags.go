@@ -92,13 +92,15 @@ func resolverOption(f *daemon.Files) cli.Option {
 			"only with --ca NAMES=dane."}
 }
 
-// configFile returns the config file, which serve and check read; group is where their help has --config.
+// configFile returns the config file of the daemon, which other commands read as well; group is where their help has --config.
 func configFile(group string) *cli.ConfigFile {
 	return &cli.ConfigFile{
-		Group:   group,
-		Help:    "Read flags of serve from FILE as well: lines 'name = value', '#' comments. The command line wins.",
+		Group: group,
+		Help: "Read flags of serve from FILE as well, and from " + daemon.ConfDir + "/*.conf beside it: lines 'name = value', '#' " +
+			"comments. The command line wins.",
 		Options: func() []cli.Option { return new(serveConfig).options() },
 		Read:    daemon.ReadConfigFile,
+		More:    daemon.ReadConfDir,
 	}
 }
 

@@ -49,6 +49,7 @@ the daemon over a UNIX socket, and the kernel tells it which account asks.`,
 	},
 	Files: []cli.Entry{
 		{Term: "/etc/shared-altsd/shared-altsd.conf", Text: "The config file of the installed service."},
+		{Term: "/etc/shared-altsd/conf.d/*.conf", Text: "Further config files, which are read after it."},
 		{Term: "/etc/shared-altsd/machine.pem", Text: "The machine's certificate chain and private key, mode 0600, root's."},
 		{Term: "/etc/shared-altsd/listen/NAME.conf", Text: "The flags of listen for shared-altsd-listen@NAME.service, one a line."},
 		{Term: localsock.DefaultPath, Text: "The socket that applications connect to."},
@@ -68,8 +69,18 @@ name that may be repeated stands on several lines; a switch is true or false. Wh
 or after white space is a comment. A flag on the command line wins over the file. The installed service reads
 /etc/shared-altsd/shared-altsd.conf.
 
+Files conf.d/*.conf in the directory of the file, /etc/shared-altsd/conf.d for the installed service, are read after it in byte order
+of their names, those that begin with a dot left out. What a later file says of a name stands in the place of what was said before; a
+name that may be repeated adds, unless the file gives it first without a value, 'ca =', and then anew. A mistake in any of them refuses all.
+
+A reload brings ca, crl, crl-stale-ok, policy and require-eku into force; the others are read at the start.
+
   ca = /etc/shared-altsd/ca.pem
   ca = partner.example.com=/etc/shared-altsd/partner-ca.pem
   secure-naming = strict`,
+	Files: []cli.Entry{
+		{Term: "/etc/shared-altsd/shared-altsd.conf", Text: "What the package brings."},
+		{Term: "/etc/shared-altsd/conf.d/*.conf", Text: "What is set on this machine, or on all of a fleet."},
+	},
 	SeeAlso: []cli.Reference{{Name: "shared-altsd", Section: "1"}},
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -13,24 +14,43 @@ import (
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
-var serveCommand = &cli.Command{
-	Name:    "serve",
-	Summary: "run the daemon, in the foreground, until SIGTERM",
-	About: `
+var serveCommand = newServeCommand()
+
+func newServeCommand() *cli.Command {
+	command := &cli.Command{
+		Name:    "serve",
+		Summary: "run the daemon, in the foreground, until SIGTERM",
+		About: `
 Runs the daemon of this machine: applications reach it by a UNIX socket, the kernel tells it which account asks, and it
 proves account@machine to the daemons of other machines with this machine's certificate.
 
   shared-altsd serve --credentials /etc/shared-altsd/machine.pem --ca /etc/shared-altsd/ca.pem
 
 SIGHUP, and a change of the files of --credentials, --key, --ca, --crl and --policy, bring all of them into force together
-for the next handshake, or none, with the reason in the log; those of --denied are read apart from them. SIGTERM and
+for the next handshake, or none, with the reason in the log; those of --denied are read apart from them. SIGHUP reads the
+file of --config again as well, with those beside it: which CAs, lists and rules there are, and the purpose that peers'
+certificates need; the log says what else has changed and comes into force at the next start. SIGTERM and
 SIGINT let handshakes in flight finish; a second one does not. Sockets that systemd passes (LISTEN_FDS) are served in the
 place of --socket.`,
-	Config: configFile("Log and configuration:"),
-	Setup: func() ([]cli.Option, func([]string) error) {
+		Config: configFile("Log and configuration:"),
+	}
+	command.Setup = func() ([]cli.Option, func([]string) error) {
 		c := new(serveConfig)
-		return c.options(), func([]string) error { return daemon.Serve(c.config()) }
-	},
+		return c.options(), func([]string) error {
+			config := c.config()
+			if path := command.ConfigPath(os.Args[2:]); path != "" {
+				config.Again = &daemon.Again{Path: path, Read: func() (daemon.Config, map[string][]string, error) {
+					again, given := new(serveConfig), make(map[string][]string)
+					_, err := command.Parse(cli.Noted(again.options(), func(name, value string) {
+						given[name] = append(given[name], value)
+					}), os.Args[2:])
+					return again.config(), given, err
+				}}
+			}
+			return daemon.Serve(config)
+		}
+	}
+	return command
 }
 
 // serveConfig is what the flags of serve say.

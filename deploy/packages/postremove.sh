@@ -10,5 +10,5 @@ if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 fi
 if [ "$1" != remove ]; then
-	rmdir /etc/shared-altsd/policy.d /etc/shared-altsd/denied.d /etc/shared-altsd/listen /etc/shared-altsd 2>/dev/null || :
+	rmdir /etc/shared-altsd/conf.d /etc/shared-altsd/policy.d /etc/shared-altsd/denied.d /etc/shared-altsd/listen /etc/shared-altsd 2>/dev/null || :
 fi

@@ -19,6 +19,8 @@ type ConfigFile struct {
 	Options func() []Option
 	// Read reads a file of at most max bytes.
 	Read func(path string, max int64) ([]byte, error)
+	// More reads the files that belong to the one at path, in their order, of at most max bytes together. nil: there are none.
+	More func(path string, max int64) ([]Part, error)
 	// Default says what is read where the command line names no file; it is told which options that sets. nil: nothing.
 	Default func(given func(name string) bool) *Defaults
 }
@@ -69,7 +71,19 @@ func (f *ConfigFile) settings(path string) ([]setting, error) {
 	if err != nil {
 		return nil, err
 	}
-	return settings, checkSettings(f.Options(), settings)
+	if err := checkSettings(f.Options(), settings); err != nil || f.More == nil {
+		return settings, err
+	}
+	parts, err := f.More(path, maxConfigSize)
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	for _, p := range parts {
+		if settings, err = f.add(settings, p); err != nil {
+			return nil, err
+		}
+	}
+	return settings, resolve(f.Options(), settings) // what is good in each may not be so together
 }
 
 // parseConfig reads a config file: lines "name = value" with the names of the flags, "#" comments, blank lines. A "#"

@@ -146,6 +146,28 @@ func (c *Command) Parse(options []Option, args []string) (rest []string, err err
 	return rest, err
 }
 
+// ConfigPath returns the file that a command line names by --config, "" for none.
+func (c *Command) ConfigPath(args []string) (path string) {
+	options, _ := c.Setup()
+	config := c.Config.option(&path)
+	if line, _, err := parse(slices.Concat(options, config), args, c.Verbatim); err != nil || resolve(config, line) != nil {
+		return ""
+	}
+	return path
+}
+
+// Noted returns options that tell note as well what each of them is set to.
+func Noted(options []Option, note func(name, value string)) []Option {
+	options = slices.Clone(options)
+	for i, o := range options {
+		options[i].Value.set = func(v string) error {
+			note(o.Name, v)
+			return o.Value.set(v)
+		}
+	}
+	return options
+}
+
 func (c *Command) parse(options []Option, args []string) (rest []string, defaults *Defaults, err error) {
 	var path string
 	config := c.Config.option(&path)

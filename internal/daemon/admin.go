@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ type admin struct {
 	adminpb.UnimplementedAdminServer
 	machine  *certbind.Machine
 	dns      *dane.Resolver
+	files    Files // where certificate and key are
 	reloader *reloader
 	policy   *standard
 	denied   *deniedStore
@@ -48,7 +50,7 @@ type admin struct {
 // addAdmin adds the services to server, which does not serve yet.
 func addAdmin(server *service.Server, machine *certbind.Machine, dns *dane.Resolver, r *reloader, p *standard, d *deniedStore,
 	set *metrics.Set) *admin {
-	a := &admin{machine: machine, dns: dns, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
+	a := &admin{machine: machine, dns: dns, files: r.files, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	adminpb.RegisterDenialServer(server, &denial{store: d})
@@ -103,7 +105,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	if f := signerFault(credential, privileged); f != nil {
 		faults = append(faults, *f)
 	}
-	resp.Certificate.KeyPlace = a.reloader.files.keyPlace()
+	resp.Certificate.KeyPlace = a.files.keyPlace()
 	for _, f := range append(faults, soon...) {
 		resp.Faults = append(resp.Faults, &adminpb.Fault{What: f.What, Cure: f.Cure, Warning: f.Warning})
 	}
@@ -196,9 +198,10 @@ func (a *admin) Reload(ctx context.Context, req *adminpb.ReloadRequest) (*adminp
 	leaf := a.machine.Credential().Leaf
 	resp := &adminpb.ReloadResponse{Machine: a.machine.Name(), NotAfterUnix: leaf.NotAfter.Unix(),
 		Serial: fmt.Sprintf("%x", leaf.SerialNumber), Changed: changed}
-	if credential == nil && a.reloader.files.copied() {
-		resp.Note = "the daemon's certificate is systemd's copy, which stays as it was at the start: 'systemctl reload " +
-			"shared-altsd' hands the renewed one over"
+	resp.Note = a.reloader.settings.note()
+	if credential == nil && a.files.copied() {
+		resp.Note = strings.TrimPrefix(resp.Note+"; the daemon's certificate is systemd's copy, which stays as it was at the start: 'systemctl reload "+
+			"shared-altsd' hands the renewed one over", "; ")
 	}
 	return resp, nil
 }

@@ -39,6 +39,8 @@ func changes(before, after force) []string {
 			change += " (was " + was.text + ")"
 		}
 		told = append(told, change)
+	} else if is == nil && was != nil {
+		told = append(told, "policy: none, so that all may (was "+was.text+")")
 	}
 	return told
 }

@@ -32,6 +32,9 @@ type Config struct {
 
 	LogLevel slog.Level
 	LogJSON  bool
+
+	// Again reads what is set once more, nil where that cannot change while the daemon runs.
+	Again *Again
 }
 
 // A Socket is a place for applications to reach the daemon.

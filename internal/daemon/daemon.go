@@ -70,6 +70,10 @@ func Serve(c Config) error {
 
 // New loads the files and binds the sockets, in this order, so that a daemon that cannot work touches no socket.
 func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err error) {
+	settings, err := newSettings(&c, log)
+	if err != nil {
+		return nil, err
+	}
 	c.Files.findListDirs()
 	d := &Daemon{config: c, log: log, notify: notify}
 	state, listsState := c.Files.state(), c.Files.listDirsState(nil)
@@ -130,6 +134,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 		d.metrics.SetCAs(countedCAs(d.machine.Trust()))
 		d.announcer.announce()
 	})
+	d.reloader.settings = settings
 	d.reloader.beginLists(listsState, passed)
 	d.admin = addAdmin(d.server, d.machine, d.dns, d.reloader, d.policy, d.denied, d.metrics)
 	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})

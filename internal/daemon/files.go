@@ -209,7 +209,7 @@ func (f *Files) listFiles() (paths []string) {
 
 // A filesState tells one state of the files from another, those of the credential apart from those of the trust and the
 // rules. The directories of lists are not in it: whose they are could keep them from ever being at rest.
-type filesState struct{ credential, trust string }
+type filesState struct{ credential, trust, config string }
 
 // state returns that of now.
 func (f *Files) state() filesState {
@@ -223,7 +223,7 @@ func (f *Files) state() filesState {
 			trust = append(trust, ca.File)
 		}
 	}
-	s := filesState{pathsState(credential), pathsState(trust)}
+	s := filesState{credential: pathsState(credential), trust: pathsState(trust)}
 	if f.Policy != "" {
 		s.trust += rulesState(f.Policy)
 	}

@@ -50,6 +50,11 @@ func (f *Files) listDirs() (dirs []CRLFile) {
 	return dirs
 }
 
+// isListDir reports whether a path is one of the directories of lists.
+func (f *Files) isListDir(path string) bool {
+	return slices.ContainsFunc(f.listDirs(), func(d CRLFile) bool { return d.File == path })
+}
+
 // inListDir reports whether a file is of one of the directories of lists.
 func (f *Files) inListDir(file string) bool {
 	return slices.ContainsFunc(f.listDirs(), func(d CRLFile) bool { return sameFile(filepath.Dir(file), d.File) })

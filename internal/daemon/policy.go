@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/shared-altsd/shared-altsd/internal/policy"
-	"github.com/shared-altsd/shared-altsd/internal/safepath"
 )
 
 // maxPolicyFiles bounds the files of rules in a directory, those of what is denied included.
@@ -43,80 +39,21 @@ func ReadPolicy(dir string) ([]policy.File, error) {
 	return files, err
 }
 
-// policyNames returns the names of the files of rules in a directory, in byte order.
-func policyNames(dir string) (names []string, err error) {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), policyEnding) && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
-		}
-	}
-	if err == nil && len(names) > maxPolicyFiles {
-		err = fmt.Errorf("%s has %d files of rules; it may have %d", dir, len(names), maxPolicyFiles)
-	}
-	return names, err
-}
+// rulesDir is what a directory of rules is.
+var rulesDir = ownDir{ending: policyEnding, what: "files of rules", max: maxPolicyFiles, bytes: policy.MaxBytes,
+	harm: "could change who may talk to whom"}
 
-// readRules reads all files of rules of a directory, as they are there together. It is nothing more than a directory on a
-// safe way (rule 32).
+// readRules reads all files of rules of a directory, as they are there together.
 func readRules(dir string) (files []policy.File, err error) {
-	const tries = 3
-	for range tries {
-		if files, err = readRulesOnce(dir); !errors.Is(err, errChanging) {
-			break
-		}
+	parts, err := rulesDir.read(dir)
+	for _, p := range parts {
+		files = append(files, policy.File{Name: filepath.Join(filepath.Base(filepath.Dir(p.Path)), filepath.Base(p.Path)), Data: p.Data})
 	}
 	return files, err
 }
 
-// readRulesOnce returns errChanging if a file has come or gone meanwhile: what is there for a moment only is neither a
-// mistake nor a rule.
-func readRulesOnce(dir string) ([]policy.File, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if _, _, err := safepath.Dir(abs, "its files"); err != nil {
-		return nil, err
-	}
-	names, err := policyNames(abs)
-	if err != nil {
-		return nil, err
-	}
-	files := make([]policy.File, 0, len(names))
-	size := 0
-	for _, name := range names {
-		path := filepath.Join(abs, name)
-		data, err := readOwnFile(path, policy.MaxBytes, "could change who may talk to whom")
-		if err != nil {
-			info, _ := os.Lstat(path)
-			if errors.Is(err, fs.ErrNotExist) && (info == nil || info.Mode()&fs.ModeSymlink == 0) { // no symlink that leads nowhere
-				return nil, errChanging
-			}
-			return nil, err
-		}
-		files = append(files, policy.File{Name: filepath.Join(filepath.Base(abs), name), Data: data})
-		if size += len(data); size > policy.MaxBytes {
-			break // which is refused when they are parsed, with what to do
-		}
-	}
-	if now, err := policyNames(abs); err != nil || !slices.Equal(now, names) {
-		return nil, errors.Join(errChanging, err)
-	}
-	return files, nil
-}
-
 // rulesState is pathsState of the files of rules in a directory, and of which there are.
-func rulesState(dir string) string {
-	names, err := policyNames(dir)
-	for i := range names {
-		names[i] = filepath.Join(dir, names[i])
-	}
-	if err != nil {
-		return pathsState(append(names, dir)) + err.Error()
-	}
-	return pathsState(names)
-}
+func rulesState(dir string) string { return rulesDir.state(dir) }
 
 // loadRules reads the rules, nil if there are to be none.
 func (f *Files) loadRules() (*ruleSet, error) {

@@ -24,11 +24,13 @@ const (
 
 // A reloader brings changed files into force: all of them together for the next handshake, or none.
 type reloader struct {
-	files   Files
-	machine *certbind.Machine
-	policy  *standard
-	memory  *listMemory // of mu
-	log     *slog.Logger
+	files    Files // in force, of mu
+	wanted   Files // by the config file as it was read last, of mu
+	settings *settings
+	machine  *certbind.Machine
+	policy   *standard
+	memory   *listMemory // of mu
+	log      *slog.Logger
 	// observe is told the outcome of each reload, and what Refused returns then.
 	observe  func(err error, refused *refusal)
 	standing atomic.Pointer[refusal]
@@ -46,7 +48,7 @@ type reloader struct {
 // newReloader watches files that machine was made of in the given state.
 func newReloader(files Files, state filesState, machine *certbind.Machine, p *standard, memory *listMemory, log *slog.Logger,
 	observe func(error, *refusal)) *reloader {
-	return &reloader{files: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe,
+	return &reloader{files: files, wanted: files, machine: machine, policy: p, rules: p.rules, memory: memory, log: log, observe: observe,
 		seen: state, tried: state, inForce: state}
 }
 
@@ -91,7 +93,8 @@ func (r *reloader) poll() {
 		return // the next poll sees what has changed
 	}
 	defer r.unlock()
-	now := r.files.state()
+	r.settings.look(time.Now())
+	now := r.state()
 	atRest := now == r.seen
 	r.seen = now
 	changed := now != r.tried
@@ -163,8 +166,44 @@ func (r *reloader) refuse(handed bool, err error) bool {
 	return !again
 }
 
+// state returns what tells one state of the files from another, with that of the config file while it is to be read.
+func (r *reloader) state() filesState {
+	s := r.wanted.state()
+	if r.settings != nil && r.settings.owed {
+		s.config = r.settings.state()
+	}
+	return s
+}
+
+// configure reads the config file again if a reload was asked for, and until what it says has come into force, which done is to
+// note. r.files are the new ones then.
+func (r *reloader) configure(req reloadRequest) (changed []string, done func(), err error) {
+	if r.settings == nil || req.polled && !r.settings.owed {
+		return nil, func() {}, nil
+	}
+	r.settings.owed = true
+	files, changed, done, err := r.settings.again(r.files)
+	if err != nil {
+		r.tried = r.state()
+		return nil, nil, err
+	}
+	r.files, r.wanted = files, files
+	return changed, done, nil
+}
+
 func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
-	state := r.files.state()
+	before := r.files
+	defer func() {
+		if err != nil {
+			r.files = before
+		}
+	}()
+	changed, configured, err := r.configure(req)
+	if err != nil {
+		clear(req.credential)
+		return nil, err
+	}
+	state := r.state()
 	files := r.files
 	renewed := req.credential != nil || state.credential != r.inForce.credential
 	if renewed {
@@ -174,14 +213,14 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	files.sameKey = req.polled && !renewed
 	next, err := files.load(r.machine.Name())
 	switch {
-	case errors.Is(err, errChanging), err == nil && r.files.state() != state:
+	case errors.Is(err, errChanging), err == nil && r.state() != state:
 		err = errChanging
 	case req.credential == nil: // else the files may be good without what was handed over
 		r.tried = state
 	}
 	var judged judgement
 	if err == nil {
-		judged, err = r.judge(next, req, renewed || state.trust != r.inForce.trust)
+		judged, err = r.judge(next, req, renewed || len(changed) > 0 || state.trust != r.inForce.trust)
 	}
 	old := force{r.machine.Credential(), r.machine.Trust(), r.rules}
 	if err == nil {
@@ -195,8 +234,10 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 		}
 		return nil, err
 	}
+	configured()
 	r.rules = next.rules
 	r.policy.setRules(next.rules) // also where they are as they were, since the trust is another
+	state.config = ""
 	r.tried, r.inForce = state, state
 	r.refused.lift(renewed)
 	if judged.kept != nil {
@@ -216,7 +257,7 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	for _, w := range next.warnings {
 		r.log.Warn(w)
 	}
-	changed = changes(old, force{next.credential, next.trust, next.rules})
+	changed = append(changed, changes(old, force{next.credential, next.trust, next.rules})...)
 	attrs := append(credentialAttrs(next), "changed", changedText(changed))
 	if s := r.refused.standing(); s != nil {
 		attrs = append(attrs, "still_refused", s.what, "since", s.since.UTC().Format(time.RFC3339))
