@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
@@ -260,29 +259,6 @@ func (t *Trust) checkLeaf(leaf *x509.Certificate) error {
 		return unacceptable("has an extended key usage that is neither serverAuth nor clientAuth; have it issued with one")
 	}
 	return nil
-}
-
-func (t *Trust) lacksEKU() error {
-	return curedBy(SettingRequireEKU, "lacks the extended key usage %v that is required here", t.requireEKU)
-}
-
-// namesPurpose reports whether the extended key usage is absent, or has any, serverAuth or clientAuth. Either will do
-// in either role: public CAs have dropped clientAuth.
-func namesPurpose(c *x509.Certificate) bool {
-	return !hasEKU(c) || slices.ContainsFunc(c.ExtKeyUsage, func(u x509.ExtKeyUsage) bool {
-		return u == x509.ExtKeyUsageAny || u == x509.ExtKeyUsageServerAuth || u == x509.ExtKeyUsageClientAuth
-	})
-}
-
-// hasEKU reports whether the extension is there, be it empty.
-func hasEKU(c *x509.Certificate) bool {
-	_, ok := extension(c, oidExtKeyUsage)
-	return ok
-}
-
-func namesEKU(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
-	return slices.ContainsFunc(c.UnknownExtKeyUsage, func(u asn1.ObjectIdentifier) bool { return u.Equal(oid) }) ||
-		slices.ContainsFunc(c.ExtKeyUsage, func(u x509.ExtKeyUsage) bool { return u.OID().EqualASN1OID(oid) })
 }
 
 // checkPath applies to a path, leaf first and trust anchor last, what x509.Verify does not check: extended key usage of

@@ -8,6 +8,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/daemon"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/ping"
+	"github.com/shared-altsd/shared-altsd/internal/purpose"
 )
 
 // Flags that several subcommands have.
@@ -31,7 +32,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		return nil
 	}
 	setRequireEKU := func(v string) (err error) {
-		f.RequireEKU, err = daemon.ParseOID(v)
+		f.RequireEKU, err = daemon.ParsePurpose(v)
 		return err
 	}
 	setKey := func(v string) error {
@@ -59,9 +60,10 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		{Name: "machine-name", Group: group, Value: cli.Func("NAME", setMachineName),
 			Help: "Name of this machine, one of the DNS names in its certificate. Needed where there are several and none is " +
 				"the host's own full name."},
-		{Name: "require-eku", Group: group, Value: cli.Func("OID", setRequireEKU),
-			Help: "Extended key usage that every peer's certificate has to name, such as 1.3.6.1.4.1.32473.1.1. " +
-				"Recommended: without it, whoever can read a host's TLS key speaks for every account there."},
+		{Name: "require-eku", Group: group, Value: cli.Func("PURPOSE", setRequireEKU).CompleteChoices(purpose.Name),
+			Help: "Purpose (extended key usage) that every peer's certificate has to name: '" + purpose.Name + "', that of " +
+				"shared-altsd's own, or an OID such as 1.3.6.1.4.1.32473.1.1. Recommended: without it, whoever can read the key of a " +
+				"machine's web server speaks for every account there."},
 	}
 }
 

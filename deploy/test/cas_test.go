@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/purpose"
 )
 
 // A caTest is two machines with the package, which get certificates of one CA after the other, by the recipes of
@@ -20,6 +22,8 @@ const (
 	certificates = "docs/certificates.md"
 	configFile   = "/etc/shared-altsd/shared-altsd.conf"
 	caPlace      = "/root/ca" // where alpha is the CA
+	// What a machine is configured with once all certificates have the purpose.
+	purposeLine = "require-eku = shared-altsd"
 )
 
 // TestSystemdCAs has daemons live with the certificates of the usual CAs: a handshake each way, a renewal that the daemon
@@ -202,18 +206,18 @@ func (c *caTest) byHand(t *testing.T, section, revocation, config string) {
 }
 
 func (c *caTest) openssl(t *testing.T) string {
-	c.byHand(t, "openssl", "", "require-eku = 1.3.6.1.4.1.32473.1.1")
-	return "with a purpose of its own; renewed, revoked"
+	c.byHand(t, "openssl", "", purposeLine)
+	return "with the purpose; renewed, revoked"
 }
 
 func (c *caTest) easyRSA(t *testing.T) string {
-	c.byHand(t, "easy-rsa", "NAME", "")
-	return "renewed, revoked"
+	c.byHand(t, "easy-rsa", "NAME", purposeLine)
+	return "with the purpose; renewed, revoked"
 }
 
 func (c *caTest) cfssl(t *testing.T) string {
-	c.byHand(t, "cfssl", "", "")
-	return "renewed, revoked"
+	c.byHand(t, "cfssl", "", "require-eku = 1.3.6.1.5.5.7.3.5")
+	return "with another purpose; renewed, revoked"
 }
 
 // stepCA: the CA is a service, which signs, renews and revokes when it is asked, and has a list of its own.
@@ -230,7 +234,9 @@ step ca init --deployment-type standalone --name Example --dns alpha.test --addr
 	--password-file /root/password 2>/dev/null
 cat >/root/crl <<'END'
 `+r.step(t, "in ca.json of the CA")+`END
-sed -i '1r /root/crl' /root/stepca/config/ca.json
+cat >/root/options <<'END'
+`+r.step(t, "in the provisioner of ca.json")+`END
+sed -i -e '1r /root/crl' -e '/"type": "JWK"/r /root/options' /root/stepca/config/ca.json
 systemd-run -q --unit step-ca -p Environment=STEPPATH=/root/stepca step-ca --password-file /root/password /root/stepca/config/ca.json`)
 	waitFor(t, "step-ca", func() (bool, string) {
 		out, err := c.alpha.try("curl -sSk https://alpha.test:9443/health")
@@ -247,7 +253,7 @@ systemd-run -q --unit step-ca -p Environment=STEPPATH=/root/stepca step-ca --pas
 			return err == nil && out == "644\n", out
 		})
 	}
-	c.begin(t, "crl = complete=/etc/shared-altsd/ca.crl")
+	c.begin(t, "crl = complete=/etc/shared-altsd/ca.crl", purposeLine)
 
 	before := inForce(t, c.beta)
 	c.beta.sh(t, r.step(t, "on each machine, once: a service that renews", "--daemon", "--daemon --renew-period 5s"))
@@ -267,17 +273,24 @@ systemd-run -q --unit step-ca -p Environment=STEPPATH=/root/stepca step-ca --pas
 func (c *caTest) certmonger(t *testing.T) string {
 	c.fresh(t)
 	r := readRecipe(t, certificates, "FreeIPA").whole(t)
+	// No server is here; its profile is a whole file at least.
+	for line := range strings.Lines(r.step(t, "on a FreeIPA server, once")) {
+		if strings.HasPrefix(line, "sed ") {
+			c.atCA(t, line+"grep -q '^policyset.machine.1.*O=EXAMPLE.COM$' freeipa.cfg; ! grep -E 'DOMAIN|REALM' freeipa.cfg")
+		}
+	}
 	for _, m := range c.both() {
 		// An enrolled host knows its realm.
 		m.sh(t, `printf '[libdefaults]\ndefault_realm = TEST\n' >/etc/krb5.conf; systemctl start certmonger.service`)
-		m.sh(t, r.step(t, "on each machine", "ipa-getcert request", "getcert request -v -c local"))
+		m.sh(t, r.step(t, "on each machine", "ipa-getcert request", "getcert request -v -c local",
+			"-T sharedAltsd", "-U 1.3.6.1.5.5.7.3.1 -U "+purpose.Dotted)) // the profile's in the request
 	}
 	carry(t, c.alpha, "/etc/shared-altsd/ca.crt", c.beta, "/etc/shared-altsd/partner.pem")
 	carry(t, c.beta, "/etc/shared-altsd/ca.crt", c.alpha, "/etc/shared-altsd/partner.pem")
 	for _, m := range c.both() {
 		m.sh(t, "chmod 644 /etc/shared-altsd/partner.pem")
 	}
-	c.begin(t, "ca = /etc/shared-altsd/partner.pem")
+	c.begin(t, "ca = /etc/shared-altsd/partner.pem", purposeLine)
 	before := inForce(t, c.beta)
 	modes := c.beta.sh(t, "stat -c '%a %U' /etc/shared-altsd/ca.crt")
 	c.beta.sh(t, "getcert resubmit -w -f /etc/shared-altsd/machine.crt")

@@ -47,6 +47,9 @@ func (d *Daemon) logStart(l *loaded) {
 	d.log.Info("shared-altsd starts", append([]any{"version", version.Number()}, append(credentialAttrs(l),
 		"sockets", strings.Join(paths, " "), "cas", strings.Join(cas, " "), "users", service.AccountSource)...)...)
 	logFaults(d.log, l)
+	for _, f := range purposeFault(l.credential, l.trust) {
+		d.log.Warn(f.What, "cure", f.Cure)
+	}
 }
 
 // credentialAttrs returns what the log says of a certificate.

@@ -15,6 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
+	"github.com/shared-altsd/shared-altsd/internal/purpose"
 	"github.com/shared-altsd/shared-altsd/service"
 )
 
@@ -63,18 +64,16 @@ func ParseCRLFile(v string) (CRLFile, error) {
 	return CRLFile{File: file, Complete: complete}, nil
 }
 
-// ParseOID reads the value of --require-eku.
-func ParseOID(v string) (oid asn1.ObjectIdentifier, err error) {
-	for _, arc := range strings.Split(v, ".") {
-		n, err := strconv.ParseUint(arc, 10, 31)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not an OID: write numbers joined by dots, such as 1.3.6.1.4.1.32473.1.1", v)
-		}
-		oid = append(oid, int(n))
+// ParsePurpose reads the value of --require-eku: the name of our own purpose, or an OID. serverAuth and clientAuth have no
+// names here, since every web server's certificate has them.
+func ParsePurpose(v string) (asn1.ObjectIdentifier, error) {
+	if ascii.Lower(v) == purpose.Name {
+		return purpose.OID(), nil
 	}
-	if len(oid) < 3 {
-		return nil, fmt.Errorf("%q is too short for an OID of a purpose: write numbers joined by dots, such as "+
-			"1.3.6.1.4.1.32473.1.1", v)
+	oid, err := purpose.Parse(v)
+	if err != nil {
+		return nil, fmt.Errorf("%.80q is no purpose: %w; write %s, or numbers joined by dots, such as 1.3.6.1.4.1.32473.1.1", v, err,
+			purpose.Name)
 	}
 	return oid, nil
 }

@@ -9,11 +9,14 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/purpose"
 )
 
 // How long certificates are valid, from Backdate before now on.
@@ -69,6 +72,7 @@ func (ca *CA) Issue(host string, ips ...net.IP) (*Issued, error) {
 	t.DNSNames, t.IPAddresses = []string{host}, ips
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{purpose.OID()}
 	t.BasicConstraintsValid = true
 	cert, err := Sign(t, ca.Cert, key.Public(), ca.key)
 	if err != nil {

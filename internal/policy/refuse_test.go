@@ -87,7 +87,7 @@ func TestRefusals(t *testing.T) {
 		`allow in * *@* service="a b"`:          `a service is an application protocol, 1 to 64 visible characters`,
 		"allow in * *@* service=*":              `a service is named whole: leave the condition out for every service`,
 		"allow in * *@* service=a service=b":    `the condition "service=b": it stands there twice: write a rule for each value`,
-		"allow in * *@* eku=codeSigning":        `it is no extended key usage: write serverAuth, clientAuth, or numbers joined by dots`,
+		"allow in * *@* eku=codeSigning":        `it is no extended key usage: write shared-altsd, serverAuth, clientAuth, or numbers joined by dots`,
 		"allow in * *@* eku=1.03.6":             `it is no extended key usage`,
 		"allow in * *@* eku=1.3.6 eku=1.3.7":    `it stands there twice`,
 		"allow in * *@* ca=abcd":                `"abcd" is no part of a distinguished name: write it as status and the log have it, such as "CN=Example CA,O=Example"`,

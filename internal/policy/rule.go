@@ -11,6 +11,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/names"
+	"github.com/shared-altsd/shared-altsd/internal/purpose"
 )
 
 // A rule is one line that allows or denies.
@@ -63,9 +64,6 @@ const (
 	byKey
 	byName
 )
-
-// Words for the extended key usages that a machine's certificate has most often.
-var usages = map[string]string{"serverauth": "1.3.6.1.5.5.7.3.1", "clientauth": "1.3.6.1.5.5.7.3.2"}
 
 var (
 	oid = regexp.MustCompile(`^[0-2](\.(0|[1-9][0-9]{0,9}))+$`)
@@ -177,12 +175,12 @@ func serviceName(v string) (string, error) {
 
 // usage reads an extended key usage.
 func usage(v string) (string, error) {
-	if dotted := usages[ascii.Lower(v)]; dotted != "" {
+	if dotted := purpose.Named(v); dotted != "" {
 		return dotted, nil
 	}
 	if len(v) > 128 || !oid.MatchString(v) || strings.Count(v, ".") < 2 {
-		return "", errors.New("it is no extended key usage: write serverAuth, clientAuth, or numbers joined by dots, such as " +
-			"1.3.6.1.4.1.32473.1.1")
+		return "", errors.New("it is no extended key usage: write shared-altsd, serverAuth, clientAuth, or numbers joined by dots, " +
+			"such as 1.3.6.1.4.1.32473.1.1")
 	}
 	return v, nil
 }
