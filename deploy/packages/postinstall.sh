@@ -20,13 +20,15 @@ if [ -n "$old" ]; then
 	[ -z "$booted" ] || systemctl try-restart shared-altsd-resolve.service shared-altsd.service
 	exit 0
 fi
-# Enabled or not as the distribution's policy says; started when there is a certificate.
+# Enabled or not as the distribution's policy says. Without a certificate the first two are passed over, and the third waits for
+# it.
 systemctl preset shared-altsd.socket shared-altsd.service shared-altsd-renew.path >/dev/null 2>&1 || :
-if [ -n "$booted" ] && [ -e /etc/shared-altsd/machine.pem ]; then
+if [ -n "$booted" ]; then
 	for unit in shared-altsd.socket shared-altsd.service shared-altsd-renew.path; do
 		! systemctl -q is-enabled "$unit" || systemctl start "$unit" || :
 	done
-else
+fi
+if [ ! -e /etc/shared-altsd/machine.pem ]; then
 	echo "shared-altsd: put this machine's certificate and key into /etc/shared-altsd/machine.pem (root's, mode 0600)"
 	echo "and the CA into /etc/shared-altsd/ca.pem (mode 0644), then: systemctl enable --now shared-altsd.service shared-altsd-renew.path"
 fi
