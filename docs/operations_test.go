@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // texts returns the strings of the program, those that are put together of several counted as one.
@@ -86,9 +88,8 @@ func TestErrorsByText(t *testing.T) {
 
 // What README says of an installation by hand is in docs/install.md, whose commands the deployment tests run.
 func TestInstallationByHand(t *testing.T) {
-	_, section, _ := strings.Cut(read(t, "../README.md"), "\n## Install on two machines\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	lines := regexp.MustCompile(`(?m)^    ([^#\n]*[^# \n])`).FindAllStringSubmatch(section, -1)
+	blocks := strings.Join(testdoc.Blocks(t, "README.md", t.Name()), "")
+	lines := regexp.MustCompile(`(?m)^([^#\n]*[^# \n])`).FindAllStringSubmatch(blocks, -1)
 	if len(lines) < 4 {
 		t.Errorf("README has %d lines of code there", len(lines))
 	}

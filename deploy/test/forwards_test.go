@@ -77,7 +77,8 @@ func TestSystemdPostgres(t *testing.T) {
 		return "no capability is left"
 	})
 	tab.row(t, "beta, restarted and reloaded", func(t *testing.T) string {
-		beta.sh(t, "systemctl restart shared-altsd-listen@postgres; systemctl reload shared-altsd-listen@postgres")
+		beta.sh(t, "systemctl restart shared-altsd-listen@postgres")
+		beta.sh(t, readRecipe(t, "docs/forwards.md", "From systemd, and reload").whole(t).step(t, "beta: after a change of the file"))
 		if out, err := psql(t, "one command", "alice", who); err != nil || out != "alice|127.77.0.1\n" {
 			t.Errorf("%v: %s", err, out)
 		}

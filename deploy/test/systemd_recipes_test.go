@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // TestSystemdRecipes does on one machine what the documents print for administrators, beside what all do.
@@ -20,6 +21,9 @@ func TestSystemdRecipes(t *testing.T) {
 	m.copyIn(t, "dist/image/app")
 	m.sh(t, fmt.Sprintf(`install -m 755 /root/app /usr/local/bin/app; useradd -u %d -M -s /bin/sh alice; useradd -M greeter`, aliceUID))
 	m.sh(t, "cd /root\n"+readRecipe(t, "docs/install.md", "Packages").step(t, "after the installation"))
+	for line := range strings.Lines(testdoc.Blocks(t, "README.md", t.Name())[0]) {
+		m.sh(t, line)
+	}
 	tab := &table{title: "What the documents print, on a machine with systemd"}
 	defer tab.print()
 	tab.row(t, "a socket for a container", m.secondSocket)

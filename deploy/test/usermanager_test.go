@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // userManager runs daemon, listen and a real `systemd --user` of the account "daemon" in namespaces of their own, until its
@@ -42,7 +44,8 @@ as="setpriv --reuid 1 --regid 1 --clear-groups"
 for s in /usr/lib/systemd/systemd /lib/systemd/systemd; do [ ! -x $s ] || manager=$s; done
 $as $manager --user --log-target=console --unit=basic.target & user=$!
 while [ ! -S $XDG_RUNTIME_DIR/systemd/private ]; do sleep 0.05; done
-$as systemctl --user enable --now shared-altsd-connect@app.socket shared-altsd-connect@pg.socket
+$as $ENABLE
+$as systemctl --user enable --now shared-altsd-connect@pg.socket
 echo ready >&4
 while read -r line <&3; do
 	$as systemctl --user $line >&4 2>&1
@@ -91,12 +94,17 @@ func TestUserManager(t *testing.T) {
 		}
 		put(units+"shared-altsd-connect@."+kind, strings.ReplaceAll(string(b), "/usr/bin/shared-altsd", program))
 	}
-	// As docs/forwards.md has it for psql.
-	put(units+"shared-altsd-connect@pg.socket.d/override.conf",
-		"[Socket]\nListenStream=\nListenStream=%t/shared-altsd/pg/.s.PGSQL.5432\n")
+	// As docs/forwards.md has it: a config file and a command, and for psql a drop-in.
+	printed := testdoc.Blocks(t, "docs/forwards.md", t.Name())
+	config, enable, found := strings.Cut(printed[0], "\n\n")
+	if !found || len(printed) != 2 || !strings.Contains(config, "peer = postgres@beta.example.com:6432") {
+		t.Fatalf("docs/forwards.md has %q", printed)
+	}
+	enable = strings.Replace(strings.TrimSpace(enable), "@postgres.socket", "@app.socket", 1)
+	put(units+"shared-altsd-connect@pg.socket.d/override.conf", strings.Replace(printed[1], "/postgres/", "/pg/", 1))
 	for _, name := range []string{"app", "pg"} {
-		put("home/.config/shared-altsd/connect/"+name+".conf",
-			"peer = root@a.example.com:"+port+"\ndial = 127.0.0.1:"+port+"\nsocket = "+dir+"/altsd\n")
+		put("home/.config/shared-altsd/connect/"+name+".conf", strings.Replace(config, "postgres@beta.example.com:6432", "root@a.example.com:"+port, 1)+
+			"\ndial = 127.0.0.1:"+port+"\nsocket = "+dir+"/altsd\n")
 	}
 	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
 		t.Fatal(err)
@@ -105,7 +113,7 @@ func TestUserManager(t *testing.T) {
 	must(t, "chmod", "755", dir)
 
 	cmd := exec.Command("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "bash", "-c", userManager)
-	cmd.Env = append(os.Environ(), "DIR="+dir, "PROGRAM="+program, "PORT="+port)
+	cmd.Env = append(os.Environ(), "DIR="+dir, "PROGRAM="+program, "PORT="+port, "ENABLE="+enable)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	in, err := cmd.StdinPipe()

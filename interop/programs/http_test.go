@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -78,6 +79,7 @@ func TestWSGI(t *testing.T) {
 	if _, err := listen.Log.WaitText(0, "alice@alpha.example.com"); err != nil {
 		t.Error(err)
 	}
+	w.printed(t, web, socket)
 	// A local account of beta reaches neither the application nor, once everybody could, does anybody by the forward.
 	direct := []string{"curl", "-sS", "--unix-socket", socket, "-H", "Altsd-Peer: alice@alpha.example.com", "http://x/"}
 	if got := w.beta.run(t, w.beta.account("mallory"), direct...); got.code == 0 {
@@ -96,6 +98,29 @@ func TestWSGI(t *testing.T) {
 	}
 	if _, err := listen.Log.WaitText(0, "other accounts of this machine may connect"); err != nil {
 		t.Error(err)
+	}
+}
+
+// printed runs what the page prints of a web application: both ends by name, and a port that no browser is led to.
+func (w *world) printed(t *testing.T, web account, socket string) {
+	t.Helper()
+	blocks := testdoc.Blocks(t, page, t.Name())
+	listen, call, found := strings.Cut(blocks[0], "\n\n")
+	if !found || len(blocks) != 2 {
+		t.Fatalf("%s has %q", page, blocks)
+	}
+	w.beta.forward(t, web, words(t, w.beta, web, strings.Replace(listen, "/run/web/socket", socket, 1))...)
+	alice := w.alpha.account("alice")
+	if o := w.alpha.run(t, alice, "sh", "-c", call); !strings.HasPrefix(o.stdout, "hello alice@alpha.example.com\n") {
+		t.Errorf("%s: %+v", call, o)
+	}
+	w.alpha.serve(t, w.alpha.command(alice, "sh", "-c", "exec "+strings.TrimSpace(blocks[1])))
+	w.alpha.waitPort(t, 8080)
+	for host, want := range map[string]string{"127.0.0.1:8080": "hello alice@alpha.example.com\n", "evil.example": ""} {
+		o := w.alpha.run(t, alice, "curl", "-sSf", "--max-time", "60", "-H", "Host: "+host, "http://127.0.0.1:8080/")
+		if (want == "") != (o.code != 0) || !strings.HasPrefix(o.stdout, want) {
+			t.Errorf("as %s: %+v", host, o)
+		}
 	}
 }
 
@@ -162,6 +187,8 @@ func TestPrometheus(t *testing.T) {
 	node, scraper := w.beta.account("node"), w.alpha.account("prometheus")
 	socket := filepath.Join(w.beta.privateDir(t, node, "exporter"), "socket")
 	os.Remove(socket)
+	exported, listen, _ := strings.Cut(step(t, "beta: node_exporter by a socket unit"), "\n")
+	exporter := strings.Fields(exported)
 	// What a socket unit does.
 	activate := `import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -171,11 +198,11 @@ os.dup2(s.fileno(), 3)
 os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
 os.execvp(sys.argv[2], sys.argv[2:])`
-	w.beta.serve(t, w.beta.command(node, "/usr/bin/python3", "-I", "-c", activate, socket, "prometheus-node-exporter", "--web.systemd-socket",
+	w.beta.serve(t, w.beta.command(node, "/usr/bin/python3", "-I", "-c", activate, socket, exporter[0], exporter[1],
 		"--collector.disable-defaults", "--collector.uname"))
 	waitFile(t, socket)
-	w.beta.forward(t, node, "--listen", ":9100", "--target", "unix:"+socket, "--http", "--allow", "prometheus@alpha.example.com")
-	w.alpha.serve(t, w.alpha.command(scraper, "shared-altsd", "connect", "--http", "--listen", "127.0.0.1:9101", "node@beta.example.com:9100"))
+	w.beta.forward(t, node, words(t, w.beta, node, strings.Replace(listen, "/run/node-exporter/socket", socket, 1))...)
+	w.alpha.serve(t, w.alpha.command(scraper, "sh", "-c", "exec "+step(t, "alpha\n")))
 	w.alpha.waitPort(t, 9101)
 	data := filepath.Join(w.alpha.home(scraper), "data")
 	os.RemoveAll(data) // of an earlier run
@@ -183,8 +210,7 @@ os.execvp(sys.argv[2], sys.argv[2:])`
 global: {scrape_interval: 1s}
 scrape_configs:
 - job_name: node
-  static_configs: [{targets: ['127.0.0.1:9101'], labels: {instance: beta.example.com}}]
-`, 0o644)
+  `+step(t, "prometheus.yml"), 0o644)
 	w.alpha.serve(t, w.alpha.command(scraper, "prometheus", "--config.file="+config, "--web.listen-address=127.0.0.1:9090",
 		"--storage.tsdb.path="+data))
 	w.alpha.waitPort(t, 9090)

@@ -1,41 +1,33 @@
 package programs
 
 import (
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
-// page has docs/forwards.md, from which these tests take what they run: what is printed there is what was run.
-const page = "../../docs/forwards.md"
+// page is where these tests take what they run from: what is printed there is what was run.
+const page = "docs/forwards.md"
 
-// step returns the code below a comment that begins so, with what it has for examples replaced, old and new by turns.
+// step returns the code below a comment that begins so, in the blocks of the page that are this test's, with what it has for
+// examples replaced, old and new by turns.
 func step(t testing.TB, comment string, replaced ...string) string {
 	t.Helper()
-	b, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
+	name, _, _ := strings.Cut(t.Name(), "/")
 	// A comment may be given with the beginning of its code, where several begin alike.
 	comment, begin, _ := strings.Cut(comment, "\n")
-	rest, found := string(b), true
+	rest, found := "\n"+strings.Join(testdoc.Blocks(t, page, name), "\n"), true
 	for first := true; first || found && !strings.HasPrefix(rest, begin); first = false {
-		if _, rest, found = strings.Cut(rest, "\n    # "+comment); found {
+		if _, rest, found = strings.Cut(rest, "\n# "+comment); found {
 			_, rest, found = strings.Cut(rest, "\n")
 		}
 	}
 	if !found {
-		t.Fatalf("%s has no %q", page, comment)
+		t.Fatalf("%s has no %q of %s", page, comment, name)
 	}
-	var code strings.Builder
-	for line := range strings.Lines(rest) {
-		line, found := strings.CutPrefix(line, "    ")
-		if !found {
-			break
-		}
-		code.WriteString(line)
-	}
-	text := code.String()
+	text, _, _ := strings.Cut(rest, "\n\n")
+	text = strings.TrimSuffix(text, "\n") + "\n"
 	for i := 0; i < len(replaced); i += 2 {
 		if !strings.Contains(text, replaced[i]) {
 			t.Fatalf("%s, %q has no %q", page, comment, replaced[i])

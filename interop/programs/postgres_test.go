@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -102,6 +103,9 @@ const identFailed = `FATAL:  Ident authentication failed for user "alice"`
 func TestPostgreSQL(t *testing.T) {
 	d := newDatabase(t)
 	alpha, beta, gamma := d.w.alpha, d.w.beta, d.w.gamma
+	if line := testdoc.Blocks(t, "README.md", t.Name())[0]; line != step(t, "alpha, as alice: one command") {
+		t.Errorf("README has another command: %s", line)
+	}
 
 	for _, comment := range []string{"one command", "at a port of loopback"} {
 		o := d.sh(alpha, "alice", psql(t, comment, "-c 'select session_user, inet_client_addr()' app"))
@@ -123,6 +127,8 @@ func TestPostgreSQL(t *testing.T) {
 		`FATAL:  pg_hba.conf rejects connection for host "127.77.0.1", user "postgres", database "app"`)
 	refused("another machine", d.sh(gamma, "alice", psql(t, "one command", "-c 'select 1' app")), "server closed the connection unexpectedly")
 
+	d.stay(t)
+
 	// An account of beta at the forward's address.
 	got := beta.must(t, beta.account("mallory"), "env", roleVariable+"=from-address", d.w.self, "127.77.0.1", "127.0.0.1:5432", "alice", "app")
 	if !strings.Contains(got, `Ident authentication failed for user "alice"`) {
@@ -133,6 +139,33 @@ func TestPostgreSQL(t *testing.T) {
 	t.Run("bulk", func(t *testing.T) { d.bulk(t) })
 	t.Run("impostor", func(t *testing.T) { d.impostor(t) })
 	t.Run("rights", func(t *testing.T) { d.rights(t) })
+}
+
+// stay has sockets that stay, as the page has them: alice alone is served there.
+func (d *database) stay(t *testing.T) {
+	t.Helper()
+	alpha := d.w.alpha
+	alice := alpha.account("alice")
+	dir := alpha.privateDir(t, alice, "run")
+	lines := strings.Split(strings.TrimSpace(testdoc.Blocks(t, page, t.Name())[1]), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%s has %q", page, lines)
+	}
+	for _, line := range lines {
+		line = strings.Replace(line, "/home/alice/run/app", dir+"/.s.PGSQL.6432", 1)
+		alpha.serve(t, alpha.command(alice, "sh", "-c", "exec "+line))
+	}
+	waitFile(t, dir+"/.s.PGSQL.6432")
+	alpha.waitPort(t, 6432)
+	for _, host := range []string{dir, "127.0.0.1", "::1"} {
+		const ask = "PGSSLMODE=disable exec psql -X -At -p 6432 -h "
+		if o := d.sh(alpha, "alice", ask+host+" -c 'select session_user' app"); o.code != 0 || o.stdout != "alice\n" {
+			t.Errorf("by %s: %+v", host, o)
+		}
+		if o := d.sh(alpha, "bob", ask+host+" -U alice -c 'select session_user' app"); o.code == 0 {
+			t.Errorf("bob by %s: %+v", host, o)
+		}
+	}
 }
 
 // flood has another account of beta connect to ident as fast as it can, while alice comes and goes.

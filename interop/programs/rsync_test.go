@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // TestRsync has an rsync on beta for each connection, as inetd would start it.
@@ -19,9 +21,10 @@ func TestRsync(t *testing.T) {
 
 	big := strings.Repeat("0123456789abcdef", 1<<19)
 	from := alpha.folder(t, alice, "from", 0o755)
+	alpha.folder(t, alice, "src", 0o755)
 	alpha.file(t, alice, "from/big", big, 0o644)
 	alpha.file(t, alice, "from/small", "small\n", 0o644)
-	const call = "alpha, as alice\n    RSYNC"
+	const call = "alpha, as alice\nRSYNC"
 	if o := alpha.run(t, alice, "sh", "-c", "cd "+from+" && "+step(t, call)); o.code != 0 {
 		t.Fatalf("%+v", o)
 	}
@@ -38,6 +41,14 @@ func TestRsync(t *testing.T) {
 	o := alpha.run(t, alice, "sh", "-c", "cd "+back+" && "+step(t, call, "-a ./ rsync://beta.example.com/files/", "-a rsync://beta.example.com/files/ ./"))
 	if o.code != 0 || alpha.must(t, alice, "diff", "-r", from, back) != "" {
 		t.Errorf("%+v", o)
+	}
+	// By rsync's own -e.
+	alpha.file(t, alice, "src/more", "more\n", 0o644)
+	if o := alpha.run(t, alice, "sh", "-c", testdoc.Blocks(t, page, t.Name())[0]); o.code != 0 {
+		t.Errorf("%+v", o)
+	}
+	if got, err := os.ReadFile(filepath.Join(files, "more")); err != nil || string(got) != "more\n" {
+		t.Errorf("more: %q, %v", got, err)
 	}
 	// bob is not let in.
 	bob := alpha.account("bob")

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // TestSSH has ssh by a ProxyCommand: the host is proved before ssh hears a word of it.
@@ -31,7 +33,7 @@ func TestSSH(t *testing.T) {
 
 	call := func(replaced ...string) outcome {
 		t.Helper()
-		return alpha.run(t, alice, "sh", "-c", step(t, "alpha, as alice\n    ssh", replaced...))
+		return alpha.run(t, alice, "sh", "-c", step(t, "alpha, as alice\nssh", replaced...))
 	}
 	known := func() string {
 		b, _ := os.ReadFile(ssh + "/known_hosts")
@@ -50,9 +52,14 @@ func TestSSH(t *testing.T) {
 	if !strings.Contains(known(), " ssh-ed25519 ") {
 		t.Errorf("known hosts: %q", known())
 	}
+	// The shorter line, now that the host's key is known.
+	line := strings.TrimSpace(testdoc.Blocks(t, page, t.Name())[0])
+	if o := alpha.run(t, alice, "sh", "-c", line+" id -un"); o.code != 0 || o.stdout != "alice\n" {
+		t.Errorf("%s: %+v", line, o)
+	}
 	// Much each way, and ends that ssh waits for.
 	big := strings.Repeat("0123456789abcdef", 1<<19)
-	in := alpha.feed(t, alice, strings.NewReader(big), "sh", "-c", step(t, "alpha, as alice\n    ssh", "id -un", "cat"))
+	in := alpha.feed(t, alice, strings.NewReader(big), "sh", "-c", step(t, "alpha, as alice\nssh", "id -un", "cat"))
 	if in.code != 0 || in.stdout != big {
 		t.Errorf("8 MiB and back: exit status %d, %d bytes, %s", in.code, len(in.stdout), in.stderr)
 	}
