@@ -131,9 +131,9 @@ func TestRule63Daemon(t *testing.T) {
 		away   string
 		where  string
 	}{
-		{"tpm file", tpm, "there is no TPM at", "the TPM at"},
-		{"tpm handle", tpm, "there is no TPM at", "handle 0x81000100"},
-		{"token", func(t *testing.T) (*machine, func(), func()) { m, k := onToken(t); return m, k.PullOut, k.PutBack }, "plug it in", "the PKCS #11 token, by"},
+		{tpmFile, tpm, "there is no TPM at", "the TPM at"},
+		{tpmHandle, tpm, "there is no TPM at", "handle 0x81000100"},
+		{inToken, func(t *testing.T) (*machine, func(), func()) { m, k := onToken(t); return m, k.PullOut, k.PutBack }, "plug it in", "the PKCS #11 token, by"},
 	} {
 		t.Run(test.part, func(t *testing.T) {
 			m, takeAway, bringBack := test.device(t)

@@ -23,9 +23,9 @@ func TestRule63Hardware(t *testing.T) {
 		part    string
 		machine func(*testing.T) *machine
 	}{
-		{"tpm file", func(t *testing.T) *machine { m, _ := onTPM(t); return m }},
-		{"tpm handle", func(t *testing.T) *machine { m, _ := onTPM(t); return m }},
-		{"token", func(t *testing.T) *machine { m, _ := onToken(t); return m }},
+		{tpmFile, func(t *testing.T) *machine { m, _ := onTPM(t); return m }},
+		{tpmHandle, func(t *testing.T) *machine { m, _ := onTPM(t); return m }},
+		{inToken, func(t *testing.T) *machine { m, _ := onToken(t); return m }},
 	} {
 		t.Run(test.part, func(t *testing.T) {
 			m := test.machine(t)
@@ -34,6 +34,8 @@ func TestRule63Hardware(t *testing.T) {
 			if err != nil || !strings.Contains(out, "P-256 in ") || !strings.Contains(out, alpha+", good until") || !strings.Contains(out, "signature    good") {
 				t.Fatalf("check: %s%v", out, err)
 			}
+			_, asPrinted := m.document(certificate)
+			m.run(asPrinted)
 			p := m.serve()
 			if err := m.sign(m.statement()); err != nil {
 				t.Error(err)
@@ -53,8 +55,8 @@ func TestRule63Hardware(t *testing.T) {
 // TestRule63Passphrases: the document's commands for a passphrase, which is given as systemd gives it.
 func TestRule63Passphrases(t *testing.T) {
 	m, _ := onTPM(t)
-	m.setUp("tpm file")
-	commands, _ := m.document("passphrase")
+	m.setUp(tpmFile)
+	commands, _ := m.document(passphrase)
 	m.run(commands)
 	m.request("--pin-file signer.pin")
 	if out, err := m.check(); err == nil || !strings.Contains(out, "has a passphrase") {
@@ -74,9 +76,9 @@ func TestRule63Passphrases(t *testing.T) {
 // TestRule63Refused: what can never sign ends the start, with the cure; what may come does not.
 func TestRule63Refused(t *testing.T) {
 	m, p := onTPM(t)
-	m.setUp("tpm file")
+	m.setUp(tpmFile)
 	other, _ := onTPM(t)
-	other.setUp("tpm file")
+	other.setUp(tpmFile)
 	for _, test := range []struct {
 		name string
 		args []string
@@ -118,7 +120,7 @@ func TestRule63Refused(t *testing.T) {
 // once it is there.
 func TestRule63WrongPIN(t *testing.T) {
 	m, _ := onToken(t)
-	m.setUp("token")
+	m.setUp(inToken)
 	pin := m.tools.Write("pin", "9999")
 	s := m.serve("--pin-file", pin)
 	for range 3 {
@@ -142,7 +144,7 @@ func TestRule63WrongPIN(t *testing.T) {
 // TestRequests: each kind of key signs a request that openssl takes, for names that are a machine's.
 func TestRequests(t *testing.T) {
 	m, token := onToken(t)
-	m.setUp("token")
+	m.setUp(inToken)
 	for label, kind := range map[string]string{"p384": "EC:secp384r1", "ed25519": "EC:edwards25519", "rsa": "rsa:2048"} {
 		token.Generate(label, kind, "--usage-sign")
 		out, err := m.command("request", "--key", token.URI(label, ""), "Alpha.Example.COM", "other.example.com").Output()

@@ -17,14 +17,17 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/signer"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testdevice"
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 func TestMain(m *testing.M) { os.Exit(testprog.Main(m)) }
 
 const (
-	document = "../../docs/hardware.md"
-	alpha    = "alpha.example.com"
+	alpha = "alpha.example.com"
+	// The headings of docs/hardware.md.
+	tpmFile, tpmHandle, inToken = "A key in the TPM, in a file", "A key in the TPM, at a handle", "A key in a PKCS #11 token"
+	certificate, passphrase     = "The certificate", "A passphrase"
 )
 
 // A machine is one whose key is in a device, set up by the commands of the document.
@@ -65,12 +68,19 @@ func newMachine(t *testing.T, tools *testdevice.Tools, is, here string) *machine
 	return m
 }
 
-// document returns the commands and the config file of a part of the document.
-func (m *machine) document(part string) (commands, config string) {
+// document returns what the blocks below a heading of the document have that a test takes: commands, and a config file.
+func (m *machine) document(section string) (commands, config string) {
 	m.t.Helper()
-	text := m.here.Replace(testprog.Table(m.t, document, part, "", false))
-	commands, config, _ = strings.Cut(text, "`"+m.dir+"/signer.conf`:\n")
-	return strings.ReplaceAll(commands, "\n    ", "\n"), strings.ReplaceAll(config, "\n    ", "\n")
+	var texts []string
+	for _, b := range testdoc.Page(m.t, "docs/hardware.md") {
+		if b.Section == section && len(b.Tests) > 0 {
+			texts = append(texts, m.here.Replace(b.Text))
+		}
+	}
+	if len(texts) == 0 {
+		m.t.Fatalf("docs/hardware.md has nothing under %q", section)
+	}
+	return texts[0], strings.Join(texts[1:], "")
 }
 
 // setUp does what a part of the document says, with the PIN typed, and writes the config file, in which the daemon is this
@@ -80,7 +90,7 @@ func (m *machine) setUp(part string) {
 	commands, config := m.document(part)
 	m.run("exec <<<" + testdevice.PIN + "\n" + commands)
 	config = strings.Replace(config, "client       = shared-altsd", "client       = "+strconv.Itoa(os.Geteuid()), 1)
-	if part == "token" {
+	if part == inToken {
 		config += "\npin-file = " + filepath.Join(m.dir, "signer.pin") + "\n"
 	}
 	m.write("signer.conf", config, 0o644)
@@ -90,7 +100,7 @@ func (m *machine) setUp(part string) {
 // request has a request made, and the CA sign it.
 func (m *machine) request(more string) {
 	m.t.Helper()
-	commands, _ := m.document("request")
+	commands, _ := m.document(certificate)
 	m.run(strings.Replace(commands, "--config", more+" --config", 1))
 	m.certify()
 }

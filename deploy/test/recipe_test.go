@@ -4,10 +4,11 @@ package deploytest
 
 import (
 	"flag"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // A recipe is the code that a section of a document prints, by steps. A step is a block of code; in a block whose parts are
@@ -18,49 +19,50 @@ type recipe struct {
 	names   []string
 	steps   map[string]string
 	taken   map[string]bool
+	tests   map[string][]string // whose the step's block is
 }
 
-// readRecipe reads the section with a heading.
+// readRecipe reads the blocks of the section with a heading that are marked as some test's.
 func readRecipe(t *testing.T, document, section string) *recipe {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, document))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &recipe{section: document + ", " + section, steps: map[string]string{}, taken: map[string]bool{}}
-	inside, fresh, name := false, true, "" // fresh: the line before was none of code
-	for line := range strings.Lines(string(b)) {
-		code, isCode := strings.CutPrefix(line, "    ")
-		comment, isComment := strings.CutPrefix(code, "# ")
-		switch {
-		case strings.HasPrefix(line, "#"):
-			inside = strings.TrimSpace(strings.TrimLeft(line, "#")) == section
-		case !inside:
-		case isCode && fresh && isComment:
-			name = strings.TrimSpace(comment)
-			r.names = append(r.names, name)
-		case isCode && name != "":
-			r.steps[name] += code
-		case isCode:
-			t.Fatalf("%s: no comment heads %s", r.section, code)
-		case strings.TrimSpace(line) != "":
-			name = ""
+	r := &recipe{section: document + ", " + section, steps: map[string]string{}, taken: map[string]bool{}, tests: map[string][]string{}}
+	for _, b := range testdoc.Page(t, document) {
+		if b.Section != section || len(b.Tests) == 0 {
+			continue
 		}
-		fresh = !isCode
+		fresh, name := true, "" // fresh: the line before was none of code
+		for line := range strings.Lines(b.Text) {
+			comment, isComment := strings.CutPrefix(line, "# ")
+			switch {
+			case fresh && isComment:
+				name = strings.TrimSpace(comment)
+				r.names, r.tests[name] = append(r.names, name), b.Tests
+			case name == "":
+				t.Fatalf("%s: no comment heads %s", r.section, line)
+			default:
+				r.steps[name] += line
+			}
+			fresh = strings.TrimSpace(line) == ""
+		}
 	}
 	if len(r.names) == 0 {
-		t.Fatalf("%s has no code", r.section)
+		t.Fatalf("%s has no code that a test takes", r.section)
 	}
 	return r
 }
 
-// whole demands that by the end of the test all steps are taken, unless a part of the test was chosen.
+// whole demands that by the end of the test all steps are taken that are this test's, unless a part of the test was chosen.
 func (r *recipe) whole(t *testing.T) *recipe {
+	test, _, _ := strings.Cut(t.Name(), "/")
+	ours := slices.DeleteFunc(slices.Clone(r.names), func(name string) bool { return !slices.Contains(r.tests[name], test) })
+	if len(ours) == 0 {
+		t.Fatalf("%s has nothing of %s", r.section, test)
+	}
 	t.Cleanup(func() {
 		if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
 			return
 		}
-		for _, name := range r.names {
+		for _, name := range ours {
 			if !r.taken[name] && !t.Failed() {
 				t.Errorf("%s: no test takes %q", r.section, name)
 			}

@@ -17,7 +17,8 @@ func TestSystemdResolve(t *testing.T) {
 	if state, _ := m.try("systemctl is-enabled " + socket); strings.TrimSpace(state) != "disabled" {
 		t.Errorf("after the installation it is %s", state)
 	}
-	m.sh(t, "systemctl enable --now "+socket)
+	r := readRecipe(t, "docs/dns.md", "With the packages").whole(t)
+	m.sh(t, r.step(t, "with the packages, once"))
 	if got := m.sh(t, "stat -c '%U %G %a' /run/shared-altsd-resolve/socket"); got != "root shared-altsd 660\n" {
 		t.Errorf("the socket: %s", got)
 	}
@@ -47,6 +48,9 @@ func TestSystemdResolve(t *testing.T) {
 		return state == "active", state
 	})
 	journal("nobody answers at 127.0.0.1:53: start the resolver") // it can read /proc/sys, and ask
+	if out, err := m.try(r.step(t, "with the packages: what the daemon would hear")); err == nil || !strings.Contains(out, "127.0.0.1") {
+		t.Errorf("with no resolver the daemon would hear: %v: %s", err, out)
+	}
 	if got := m.sh(t, "stat -c %U /proc/$(systemctl show --value -p MainPID "+service+")"); got != "shared-altsd-resolve\n" {
 		t.Errorf("it runs as %s", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/testdns"
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -42,14 +43,10 @@ type dnsRecipe struct {
 
 func (dw *dnsWorld) recipe(dir string, paths ...string) *dnsRecipe {
 	dw.t.Helper()
-	text, err := os.ReadFile(dnsDocument)
-	if err != nil {
-		dw.t.Fatal(err)
-	}
 	r := &dnsRecipe{dw: dw, dir: dir, steps: map[string]string{}, taken: map[string]bool{}}
 	name, fresh := "", true
-	for line := range strings.Lines(string(text)) {
-		code, isCode := strings.CutPrefix(line, "    ")
+	for line := range strings.Lines(strings.Join(testdoc.Blocks(dw.t, "docs/dns.md", "TestDNSDocument"), "\n")) {
+		code, isCode := line, strings.TrimSpace(line) != ""
 		if comment, found := strings.CutPrefix(code, "# "); isCode && fresh && found {
 			name = strings.TrimSpace(comment)
 		} else if isCode && name != "" {

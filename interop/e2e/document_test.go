@@ -76,6 +76,8 @@ daemons (` + "`go test ./interop/e2e -run Document -update`" + `).
 
 How to read an error:
 
+<!-- example -->
+
     shared-altsd: this machine's daemon refused: TEXT (REASON); handshake ID
     shared-altsd: the peer's daemon refused: MEANING (REASON); handshake ID
 
