@@ -17,8 +17,13 @@ var update = flag.Bool("update", false, "write docs/refusals.md anew")
 
 const documentPath = "../../docs/refusals.md"
 
-// othersBegin is where the document goes on with what is not this package's: see document_test.go of interop/matrix.
-const othersBegin = "\n## Errors by their text\n"
+// Where the parts of the document begin. Errors by their text are written by hand and held to the program by a test of docs;
+// others are of interop/matrix.
+const (
+	errorsBegin = "\n## Errors by their text\n"
+	casesBegin  = "\n## What is refused in a peer\n"
+	othersBegin = "\n## How each library shows a refusal\n"
+)
 
 // reasons says of each reason which status a client of grpc-go gets, first where its own machine's daemon refused, then
 // where the peer's did, and what to do about it. grpc-go turns the codes that it reserves for servers into INTERNAL.
@@ -26,15 +31,15 @@ var reasons = map[reason.Code]struct {
 	own, peers codes.Code
 	cure       string
 }{
-	reason.UnsupportedVersion:      {codes.Unauthenticated, codes.PermissionDenied, "Bring both machines to releases that share a version of the protocol."},
+	reason.UnsupportedVersion:      {codes.Unauthenticated, codes.PermissionDenied, "Bring both machines to releases that share a version of the protocol; see `--min-version`."},
 	reason.Malformed:               {codes.Unauthenticated, codes.PermissionDenied, "If the text names another protocol: use ALTS credentials at both ends, and check port and proxies. Else the other machine's daemon is at fault: upgrade it, and report it."},
 	reason.DecryptionFailed:        {codes.Unauthenticated, codes.PermissionDenied, "Something between the two machines changes bytes or joins connections: look for proxies and load balancers that do."},
 	reason.UnknownCA:               {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, add the CA with `--ca` (or the name to its limit); on the other, put the intermediate certificates into `--credentials`. A certificate signed by itself is accepted where DNS vouches for it, and nowhere else: [dns.md](dns.md)."},
-	reason.CertificateExpired:      {codes.Unauthenticated, codes.PermissionDenied, "Renew the certificate (`shared-altsd check` shows which); check both clocks."},
-	reason.CertificateNotYetValid:  {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks; wait until the certificate is valid."},
+	reason.CertificateExpired:      {codes.Unauthenticated, codes.PermissionDenied, "Renew the certificate (`shared-altsd check` shows which); check both clocks. Near its end the peer's clock alone is enough: renew earlier."},
+	reason.CertificateNotYetValid:  {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks; wait until the certificate is valid by the peer's, too."},
 	reason.CertificateRevoked:      {codes.Unauthenticated, codes.PermissionDenied, "Have a new certificate issued, with a new key. If the revocation is a mistake, the CA has to publish a new list."},
-	reason.RevocationUnknown:       {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, fetch the CA's current revocation lists; `--crl-stale-ok` goes on with an old one, `--crl complete=FILE` with one at another place."},
-	reason.CertificateUnacceptable: {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or the purpose of `--require-eku` where that is set. It must not be a CA."},
+	reason.RevocationUnknown:       {codes.Unauthenticated, codes.PermissionDenied, "On the machine that refused, fetch the CA's current revocation lists, before they end: one is past its next update, older than one that was in force, or none is for this certificate (\"Lists for a part\": [operate.md](operate.md#reload-renewal-expiry)). `--crl-stale-ok` goes on with an old one, `--crl complete=FILE` with one at another place."},
+	reason.CertificateUnacceptable: {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with a key of P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits, with key usage digitalSignature, with no extended key usage, or serverAuth or clientAuth, or the purpose of `--require-eku` where that is set. It must not be a CA. `shared-altsd check` names what is wrong ([certificates.md](certificates.md))."},
 	reason.StatementInvalid:        {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; if it stays, treat it as an attack."},
 	reason.StatementExpired:        {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much."},
 	reason.MachineNameMismatch:     {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with the machine's own DNS name (a wildcard names no machine), within the name constraints of its CA, or set `--machine-name` to a name that it has."},
@@ -44,11 +49,11 @@ var reasons = map[reason.Code]struct {
 	reason.NoRecordProtocol:        {codes.Internal, codes.Internal, "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed."},
 	reason.NoRPCVersion:            {codes.Internal, codes.Internal, "Upgrade the older gRPC library."},
 	reason.BadChoice:               {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault: upgrade it, and report it."},
-	reason.Overloaded:              {codes.ResourceExhausted, codes.ResourceExhausted, "Try again; close connections that are not needed, or raise `--max-handshakes` and its kin."},
-	reason.TimedOut:                {codes.DeadlineExceeded, codes.DeadlineExceeded, "The other machine, or its daemon, stopped answering: see its log, and what stands between. Stock grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead (20 s in a client)."},
-	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own; give a socket with `account=` a name that nobody has."},
-	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted."},
-	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused."},
+	reason.Overloaded:              {codes.ResourceExhausted, codes.ResourceExhausted, "Try again; find out who makes them (`status`), close connections that are not needed, or raise `--max-handshakes` and its kin."},
+	reason.TimedOut:                {codes.DeadlineExceeded, codes.DeadlineExceeded, "The other machine, or its daemon, stopped answering, or its application accepts and does not go on: see its log, and what stands between (a firewall). Stock grpc-go waits for bytes of the peer's alone, so that its user reads the end of its own deadline instead (20 s in a client)."},
+	reason.LocalAccount:            {codes.PermissionDenied, codes.PermissionDenied, "Run the application under an account that has one name in the user database, in lower case, and let it ask for no other identity than its own; give a socket with `account=` a name that nobody has ([names](operate.md#which-user-database-is-read))."},
+	reason.ShuttingDown:            {codes.Unavailable, codes.Unavailable, "Try again: the daemon is being restarted. With systemd's socket unit callers wait instead."},
+	reason.Internal:                {codes.Internal, codes.Unavailable, "Read the log of the daemon that refused: it is often the user database."},
 	reason.DeniedByPolicy:          {codes.PermissionDenied, codes.PermissionDenied, "Ask the administrator of the machine that refused: the log there names the rule (`rule`)."},
 	reason.DNSUnknown:              {codes.Unauthenticated, codes.PermissionDenied, "See that the records of this machine are published and signed, and that resolver and companion work where it was refused ([dns.md](dns.md), section 6)."},
 	reason.OwnCertificate:          {codes.Unauthenticated, codes.Unavailable, "On the machine that refused, renew the certificate, or set the clock: `shared-altsd status` there shows both. The certificate of the other machine is not at fault."},
@@ -65,8 +70,8 @@ var uncoded = []struct{ name, status, reads, cure string }{
 	{"cancelled", "", "in the log alone, as a rule", "None: the application gave up by itself."},
 }
 
-// document is docs/refusals.md.
-func document() string {
+// reasonsPart is how docs/refusals.md begins.
+func reasonsPart() string {
 	var b strings.Builder
 	b.WriteString(`# Refusals
 
@@ -101,9 +106,13 @@ peer's did. grpc-go turns INVALID_ARGUMENT and FAILED_PRECONDITION into INTERNAL
 	for _, r := range uncoded {
 		fmt.Fprintf(&b, "| | `%s` |%s | %s | %s |\n", r.name, r.status, r.reads, r.cure)
 	}
-	b.WriteString(`
-## What is refused in a peer
+	return b.String()
+}
 
+// casesPart is what comes behind the errors by their text.
+func casesPart() string {
+	var b strings.Builder
+	b.WriteString(casesBegin + `
 Each is refused by the daemon of the side named, before its application learns anything of the peer.
 
 | reason | what is wrong with the peer | refused by the daemon of the | the text holds |
@@ -143,14 +152,14 @@ func TestDocument(t *testing.T) {
 			t.Errorf("no cure for %v", c)
 		}
 	}
-	want := document()
 	got, err := os.ReadFile(documentPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, others, ok := strings.Cut(string(got), othersBegin); ok {
-		want += othersBegin + others
-	}
+	_, errors, _ := strings.Cut(string(got), errorsBegin)
+	errors, others, _ := strings.Cut(errors, casesBegin)
+	_, others, _ = strings.Cut(others, othersBegin)
+	want := reasonsPart() + errorsBegin + errors + casesPart() + othersBegin + others
 	if *update {
 		if err := os.WriteFile(documentPath, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
