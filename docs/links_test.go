@@ -5,6 +5,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -109,4 +110,48 @@ func TestLinksInPackage(t *testing.T) {
 			}
 		}
 	}
+}
+
+var sourcePath = regexp.MustCompile("`((?:deploy|docs|interop|internal|cmd|service|certbind|noiseproto|altscreds|clients|\\.ci)/[\\w./@-]+)`")
+
+// Each file of the source tree that a page names is there. Those of the examples, which an administrator copies, are in the
+// package as well.
+func TestPathsInPages(t *testing.T) {
+	var sources []string // of what the package has, wherever
+	for _, m := range regexp.MustCompile(`(?m)^  - src: (\S+)$`).FindAllStringSubmatch(read(t, "../deploy/packages/nfpm.yaml"), -1) {
+		sources = append(sources, m[1])
+	}
+	inPackage := func(name string) bool {
+		name = strings.TrimSuffix(name, "/")
+		return slices.ContainsFunc(sources, func(source string) bool {
+			matches, err := path.Match(source, name)
+			return err == nil && matches || strings.HasPrefix(source, name+"/")
+		})
+	}
+	paths := 0
+	for _, page := range pages(t) {
+		if page == "CHANGELOG.md" {
+			continue // of what was
+		}
+		manual := strings.HasPrefix(page, "docs/") && !strings.HasPrefix(page, "docs/spec/")
+		for _, m := range sourcePath.FindAllStringSubmatch(read(t, filepath.Join("..", page)), -1) {
+			paths++
+			if _, err := os.Stat(filepath.Join("..", m[1])); err != nil && !functionOrField(m[1]) {
+				t.Errorf("%s names %s, which is not there", page, m[1])
+			}
+			if manual && (strings.HasPrefix(m[1], "deploy/") || strings.HasPrefix(m[1], "docs/")) && !inPackage(m[1]) {
+				t.Errorf("%s names %s, which the package does not have", page, m[1])
+			}
+		}
+	}
+	if paths < 100 {
+		t.Errorf("only %d paths were found", paths)
+	}
+}
+
+// functionOrField reports whether a path is one of a package with a name behind it, as in internal/x.TestName.
+func functionOrField(name string) bool {
+	folder, _, found := strings.Cut(path.Base(name), ".")
+	_, err := os.Stat(filepath.Join("..", path.Dir(name), folder))
+	return found && err == nil
 }
