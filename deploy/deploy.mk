@@ -1,6 +1,7 @@
 # Included by the Makefile.
 #
 # make packages       dist/*.deb and dist/*.rpm, and those of the signer in dist/signer
+# make release        dist/release: signed repositories for apt and dnf, bills of materials, checksums; RELEASE_KEY=FINGERPRINT of a key that gpg has
 # make images         the docker images of deploy/compose.yaml, from scratch on static binaries
 # make compose-test   two machines and a foreign one under docker compose, as a table
 # make test-deploy    all that takes long: units, packages, two machines with systemd, compose, rules for Prometheus
@@ -12,13 +13,14 @@ STEP := github.com/smallstep/cli/cmd/step@v0.28.7
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
+DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
 # The program says the package's version, and so do its pages.
 STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSION)
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-signer packages-next package-root images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-signer packages-next package-root release images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -50,6 +52,13 @@ packages-signer:
 # The same as a later version, to upgrade to.
 packages-next: packages
 	$(MAKE) --no-print-directory packages VERSION=99.0.0 PACKAGE_DIR=dist/next
+
+# What deploy/release/release.sh says at its top.
+RELEASE_DIR ?= dist/release
+RELEASE_ARCHS ?= amd64 arm64
+release:
+	@VERSION='$(VERSION)' RELEASE_DIR='$(RELEASE_DIR)' RELEASE_KEY='$(RELEASE_KEY)' RELEASE_ARCHS='$(RELEASE_ARCHS)' RELEASE_ADD='$(RELEASE_ADD)' \
+		RELEASE_TIME='$(RELEASE_TIME)' RELEASE_VALID_DAYS='$(RELEASE_VALID_DAYS)' deploy/release/release.sh
 
 step:
 	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP_CA)

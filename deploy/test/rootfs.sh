@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm and
-# CAs; with the argument postgres, Debian 12 with PostgreSQL 15; or with podman, Debian 13 with a podman that has Quadlet. Prints
-# the image's name. The name holds a digest of this file, so that an image already made is used again and a change here makes a
-# new one.
+# Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm, dnf
+# and CAs; with the argument postgres, Debian 12 with PostgreSQL 15; with podman, Debian 13 with a podman that has Quadlet; or with
+# oldest, Debian 11, whose systemd is the oldest that the packages take. Prints the image's name. The name holds a digest of
+# this file, so that an image already made is used again and a change here makes a new one.
 set -eu
 what=${1:-systemd}
 packages=systemd,systemd-sysv,dbus,procps,iproute2
@@ -10,7 +10,7 @@ case $what in
 systemd)
 	suite=bookworm
 	# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
-	packages=$packages,rpm,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger
+	packages=$packages,rpm,dnf,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger
 	;;
 postgres)
 	suite=bookworm
@@ -19,6 +19,9 @@ postgres)
 podman)
 	suite=trixie
 	packages=$packages,podman,crun,netavark,nftables,catatonit
+	;;
+oldest)
+	suite=bullseye
 	;;
 *) echo "$0: $what: what is that?" >&2; exit 2 ;;
 esac
