@@ -6,7 +6,8 @@
 #   RELEASE_DIR         where the release goes: what is there is replaced as a whole, at the end
 #   RELEASE_KEY         the fingerprint of a key that gpg has, by GNUPGHOME or an agent; without it one for a trial is made and thrown away
 #   RELEASE_ARCHS       architectures, as Go names them; the signer's package is for this machine's alone
-#   RELEASE_ADD         folders whose packages come along: earlier releases, or signers that were built on other machines
+#   RELEASE_ADD         earlier releases, whose packages come along if the same key has signed them
+#   RELEASE_PACKAGES    folders whose packages come along as they are: signers that were built on other machines
 #   RELEASE_TIME        seconds: the date of the repositories; the commit's if it is not given
 #   RELEASE_VALID_DAYS  after so many days from then apt takes the tree as withheld from its updates
 set -euo pipefail
@@ -61,7 +62,7 @@ git -C "$src" -c advice.detachedHead=false checkout -q --detach "$commit"
 tree=$work/release
 pool=$tree/apt/pool/main/s/shared-altsd rpms=$tree/dnf/packages
 mkdir -p "$pool" "$rpms"
-sbom() { (cd "$src" && go run ./internal/sbom "$1"); }
+sbom() { (cd "$src" && go run ./internal/sbom "$1" "$VERSION"); }
 for arch in $RELEASE_ARCHS; do
 	make -s -C "$src" packages VERSION="$VERSION" ARCH="$arch" PACKAGE_DIR="dist/$arch" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "packages for $arch"; }
 	for file in "$src/dist/$arch"/*.{deb,rpm} "$src/dist/$arch"/signer/*.{deb,rpm}; do
@@ -74,27 +75,40 @@ for arch in $RELEASE_ARCHS; do
 	done
 done
 
-# Other packages. An earlier release is believed by its key.
-gpg --batch --export "$RELEASE_KEY" >"$work/key.gpg"
-[ -s "$work/key.gpg" ] || fail "gpg exports no key $RELEASE_KEY"
-for from in ${RELEASE_ADD:-}; do
-	[ -d "$from" ] || fail "RELEASE_ADD: $from is no folder"
-	if [ -e "$from/SHA256SUMS" ]; then
-		gpgv --quiet --keyring "$work/key.gpg" "$from/SHA256SUMS.asc" "$from/SHA256SUMS" 2>"$work/log" || fail "RELEASE_ADD: $from/SHA256SUMS is not signed by $RELEASE_KEY: $(cat "$work/log")"
-		(cd "$from" && sha256sum --quiet -c SHA256SUMS) >&2 || fail "RELEASE_ADD: $from is not what its SHA256SUMS says"
-	fi
+# take adds the packages of a folder.
+take() {
 	while IFS= read -r -d '' file; do
 		to=$pool
 		[[ $file != *.rpm ]] || to=$rpms
 		name=$(basename "$file")
-		if [ -e "$to/$name" ] && [[ $file != *.rpm ]] && ! cmp -s "$file" "$to/$name"; then
-			fail "RELEASE_ADD: $file is another package of the same name: a release that is out is never changed, so raise VERSION"
+		if [[ $file != *.rpm ]] && [ -e "$to/$name" ] && ! cmp -s "$file" "$to/$name"; then
+			fail "$name of $2 is another package of the same name: a release that is out is never changed, so raise VERSION"
 		fi
 		cp "$file" "$to/"
 		[ ! -e "$file.cdx.json" ] || cp "$file.cdx.json" "$to/"
-	done < <(find "$from" -type f \( -name '*.deb' -o -name '*.rpm' \) -print0)
+	done < <(find "$1" -type f \( -name '*.deb' -o -name '*.rpm' \) -print0)
+}
+# An earlier release is believed by its key, and of what lies there that alone which was signed.
+gpg --batch --export "$RELEASE_KEY" >"$work/key.gpg"
+[ -s "$work/key.gpg" ] || fail "gpg exports no key $RELEASE_KEY"
+for from in ${RELEASE_ADD:-}; do
+	[ -e "$from/SHA256SUMS" ] || fail "RELEASE_ADD: $from is no release, without SHA256SUMS; RELEASE_PACKAGES is for other folders"
+	rm -rf "$work/from"
+	cp -r --no-dereference "$from" "$work/from"
+	(
+		cd "$work/from"
+		gpgv --quiet --keyring "$work/key.gpg" SHA256SUMS.asc SHA256SUMS 2>"$work/log" || fail "RELEASE_ADD: $from/SHA256SUMS is not signed by $RELEASE_KEY: $(cat "$work/log")"
+		sha256sum --quiet --strict -c SHA256SUMS >&2 || fail "RELEASE_ADD: $from is not what its SHA256SUMS says"
+		more=$(comm -13 <(cut -c67- SHA256SUMS | sort) <(find . ! -type d ! -name 'SHA256SUMS*' -printf '%P\n' | sort))
+		[ -z "$more" ] || fail "RELEASE_ADD: $from has what its SHA256SUMS does not name: $more"
+	)
+	take "$work/from" "$from"
 done
-[ -n "$(find "$pool" -name '*.deb')" ] && [ -n "$(find "$rpms" -name '*.rpm')" ] || fail "there is no package: see RELEASE_ARCHS and RELEASE_ADD"
+for from in ${RELEASE_PACKAGES:-}; do
+	[ -d "$from" ] || fail "RELEASE_PACKAGES: $from is no folder"
+	take "$from" "$from"
+done
+[ -n "$(find "$pool" -name '*.deb')" ] && [ -n "$(find "$rpms" -name '*.rpm')" ] || fail "there is no package: see RELEASE_ARCHS"
 
 # apt.
 (

@@ -37,7 +37,7 @@ func TestRule68Packages(t *testing.T) {
 	shell(t, fmt.Sprintf("mkdir %[2]s; cp %[1]s/apt/pool/main/s/shared-altsd/*.deb %[1]s/dnf/packages/*.rpm %[2]s", r.dir, packages))
 	withheld := filepath.Join(top, "withheld")
 	for _, err := range []error{
-		second(other.make(t, other.dir, "RELEASE_ARCHS=", "RELEASE_ADD="+packages)),
+		second(other.make(t, other.dir, "RELEASE_ARCHS=", "RELEASE_PACKAGES="+packages)),
 		second(r.make(t, withheld, "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "RELEASE_TIME=1790000000", "RELEASE_VALID_DAYS=3")),
 	} {
 		if err != nil {
@@ -53,7 +53,7 @@ func TestRule68Packages(t *testing.T) {
 	var installed []*machine
 	for _, d := range []struct{ name, image, kind string }{{"oldest", "oldest", "deb"}, {"newest", "podman", "deb"}, {"el", "systemd", "rpm"}} {
 		m := boot(t, strings.TrimSpace(must(t, "deploy/test/rootfs.sh", d.image)), net, d.name, d.kind)
-		c := &client{machine: m, tree: tree, release: r, other: other, withheld: withheld, page: page, results: results}
+		c := &client{machine: m, tree: tree, release: r, other: other, withheld: withheld, both: shortDir(t), page: page, results: results}
 		if d.kind == "deb" {
 			c.apt(t)
 		} else {
@@ -97,6 +97,7 @@ type client struct {
 	release  release
 	other    release
 	withheld string
+	both     string // a GnuPG home
 	page     *recipe
 	results  *table
 }
@@ -182,6 +183,16 @@ func (c *client) apt(t *testing.T) {
 		}
 		return strings.TrimSpace(c.sh(t, "shared-altsd --version"))
 	})
+	c.results.row(t, c.name+": another key beside the first", func(t *testing.T) string {
+		both := must(t, "sh", "-ec", fmt.Sprintf("cat %s %s | gpg --homedir %s --batch --quiet --import; gpg --homedir %[3]s --batch --armor --export %s %s",
+			c.release.dir+"/shared-altsd.asc", c.other.dir+"/shared-altsd.asc", c.both, c.release.key, c.other.key))
+		c.put(t, "/etc/apt/keyrings/shared-altsd.asc", []byte(both), "0644")
+		for _, dir := range []string{c.other.dir, c.release.dir} {
+			c.tree.set(dir, nil)
+			c.sh(t, "rm -rf /var/lib/apt/lists/*; apt-get update; apt-get install -y -s --reinstall shared-altsd")
+		}
+		return "both are believed"
+	})
 }
 
 // provides is the package by which dnf knows what this root has of Debian.
@@ -230,6 +241,19 @@ func (c *client) dnf(t *testing.T) {
 			t.Errorf("the signer: %s", out)
 		}
 		return strings.Join(strings.Fields(c.sh(t, "rpm -q shared-altsd; rpm -V shared-altsd; shared-altsd --version")), " ")
+	})
+	c.results.row(t, c.name+": another key beside the first", func(t *testing.T) string {
+		key, err := os.ReadFile(c.other.dir + "/shared-altsd.asc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.put(t, "/etc/pki/rpm-gpg/RPM-GPG-KEY-new", key, "0644")
+		c.sh(t, "sed -i 's,^gpgkey=.*,& file:///etc/pki/rpm-gpg/RPM-GPG-KEY-new,' /etc/yum.repos.d/shared-altsd.repo")
+		for _, dir := range []string{c.other.dir, c.release.dir} {
+			c.tree.set(dir, nil)
+			c.sh(t, clean+"dnf -y reinstall shared-altsd")
+		}
+		return "both are believed"
 	})
 }
 

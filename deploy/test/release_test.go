@@ -147,13 +147,17 @@ func TestRelease(t *testing.T) {
 		}
 		var bom struct {
 			Metadata struct {
-				Component struct{ Hashes []struct{ Content string } }
+				Component struct {
+					Version string
+					Hashes  []struct{ Content string }
+				}
 			}
 		}
 		if err := json.Unmarshal(one[name+".cdx.json"], &bom); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if sum := strings.Fields(must(t, "sha256sum", programs[0]))[0]; len(bom.Metadata.Component.Hashes) != 1 || bom.Metadata.Component.Hashes[0].Content != sum {
+		if sum := strings.Fields(must(t, "sha256sum", programs[0]))[0]; len(bom.Metadata.Component.Hashes) != 1 || bom.Metadata.Component.Hashes[0].Content != sum ||
+			!strings.Contains(name, bom.Metadata.Component.Version) || bom.Metadata.Component.Version == "" {
 			t.Errorf("the bill of materials of %s is of %v, its program has %s", name, bom, sum)
 		}
 	}
@@ -171,12 +175,6 @@ func TestRelease(t *testing.T) {
 			t.Errorf("%s has changed by being taken in", name)
 		}
 	}
-	for name := range one {
-		if strings.HasSuffix(name, ".rpm") {
-			change(t, filepath.Join(again, name))
-			break
-		}
-	}
 	refused := func(want string, variables ...string) {
 		t.Helper()
 		if out, err := r.make(t, filepath.Join(top, "refused"), variables...); err == nil || !strings.Contains(err.Error(), want) {
@@ -186,7 +184,21 @@ func TestRelease(t *testing.T) {
 			t.Errorf("%q: there is a release", variables)
 		}
 	}
+	rpm := strings.TrimSpace(shell(t, "ls "+again+"/dnf/packages/shared-altsd-signer-*.rpm"))
+	evil := filepath.Join(again, "apt/pool/evil_1_all.deb")
+	copyFile := func(from, to string) { shell(t, "cp "+from+" "+to) }
+	copyFile(rpm, evil)
+	refused("what its SHA256SUMS does not name: apt/pool/evil_1_all.deb", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	change(t, rpm)
 	refused("is not what its SHA256SUMS says", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	copyFile(evil, rpm)
+	shell(t, "rm "+evil+"; ln -s /etc/passwd "+evil)
+	refused("what its SHA256SUMS does not name", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	shell(t, "rm "+again+"/SHA256SUMS*")
+	refused("is no release, without SHA256SUMS", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	deb := strings.TrimSpace(shell(t, "ls "+again+"/apt/pool/main/s/shared-altsd/shared-altsd-signer_*.deb"))
+	change(t, deb)
+	refused("is another package of the same name", "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "RELEASE_PACKAGES="+again)
 	other, key := keyring(t)
 	refused("is not signed by "+key, "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "GNUPGHOME="+other, "RELEASE_KEY="+key)
 	refused("gpg has no key", "RELEASE_KEY="+strings.Repeat("0", 40))

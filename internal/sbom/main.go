@@ -3,6 +3,8 @@
 //
 //	go run ./internal/sbom bin/shared-altsd >shared-altsd.cdx.json
 //
+// A second argument is the version of the package that has the program: the program's own is that of its commit.
+//
 // It uses the standard library alone, so that making the list adds nothing to it. The same program gives the same
 // bytes: there is neither a time nor a serial number.
 package main
@@ -59,17 +61,18 @@ type dependency struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: sbom PROGRAM")
+	if len(os.Args) < 2 || len(os.Args) > 3 {
+		fmt.Fprintln(os.Stderr, "usage: sbom PROGRAM [VERSION]")
 		os.Exit(2)
 	}
-	if err := write(os.Stdout, os.Args[1]); err != nil {
+	if err := write(os.Stdout, os.Args[1], strings.Join(os.Args[2:], "")); err != nil {
 		fmt.Fprintln(os.Stderr, "sbom:", err)
 		os.Exit(1)
 	}
 }
 
-func write(w io.Writer, program string) error {
+// write writes the bill of a program; version is the package's, or empty.
+func write(w io.Writer, program, version string) error {
 	data, err := os.ReadFile(program)
 	if err != nil {
 		return err
@@ -81,6 +84,9 @@ func write(w io.Writer, program string) error {
 	sum := sha256.Sum256(data)
 	main := module(&info.Main)
 	main.Type = "application"
+	if version != "" {
+		main.Version = version
+	}
 	main.Hashes = []hash{{"SHA-256", hex.EncodeToString(sum[:])}}
 	for _, s := range info.Settings {
 		main.Properties = append(main.Properties, property{"go:build:" + s.Key, s.Value})

@@ -26,7 +26,7 @@ func testProgram(t *testing.T, name string) {
 	}
 	var first, second bytes.Buffer
 	for _, b := range []*bytes.Buffer{&first, &second} {
-		if err := write(b, program); err != nil {
+		if err := write(b, program, "1.2.3"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -36,6 +36,9 @@ func testProgram(t *testing.T, name string) {
 	var got bom
 	if err := json.Unmarshal(first.Bytes(), &got); err != nil {
 		t.Fatal(err)
+	}
+	if c := got.Metadata.Component; c.Version != "1.2.3" || c.Name != "github.com/shared-altsd/shared-altsd" {
+		t.Errorf("it is of %s %s", c.Name, c.Version)
 	}
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
@@ -58,7 +61,7 @@ func TestNoProgram(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := write(&bytes.Buffer{}, path); err == nil || !strings.Contains(err.Error(), "is no Go program") {
+	if err := write(&bytes.Buffer{}, path, ""); err == nil || !strings.Contains(err.Error(), "is no Go program") {
 		t.Errorf("error %v", err)
 	}
 }
