@@ -75,6 +75,8 @@ func (c *fetchCRLConfig) options() []cli.Option {
 				"last run is there as well, fetch-crl.json."},
 		{Name: "textfile", Group: where, Value: cli.File(&c.Textfile),
 			Help: "Write metrics there, for the textfile collector of Prometheus' node_exporter."},
+		{Name: "machine-name", Group: where, Value: cli.String(&c.Machine, "NAME"),
+			Help: "Name of this machine in the metrics. Without it, that of its own certificate among --certificates."},
 		{Name: "timeout", Default: "1m", Group: limits, Value: cli.Duration(&c.Timeout, time.Second, 10*time.Minute),
 			Help: "How long one place may take. All of them may take 15 minutes."},
 		{Name: "max-size", Default: "16777216", Group: limits, Value: cli.Int(&c.MaxSize, "BYTES", 1<<10, certbind.MaxListSize),
@@ -103,6 +105,9 @@ func (c *fetchCRLConfig) run() error {
 		if c.Certificates, err = certbind.ReadCertificates(data, false); err != nil {
 			return fmt.Errorf("--certificates: %s: %w", c.certificates, err)
 		}
+	}
+	if c.Machine == "" {
+		c.Machine = fetchcrl.MachineName(c.Certificates)
 	}
 	c.Issuers = trust.ListIssuers(c.Certificates, time.Now())
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

@@ -84,7 +84,7 @@ func TestFetchCRL(t *testing.T) {
 	}
 	next([]byte("nonsense"))
 	run(0, "the list that is there stays", "--url", url, "--jitter", "1ms")
-	if text, err := os.ReadFile(metrics); err != nil || !strings.Contains(string(text), "shared_altsd_fetch_crl_failed 0\n") {
+	if text, err := os.ReadFile(metrics); err != nil || !strings.Contains(string(text), "shared_altsd_fetch_crl_failed{machine=") {
 		t.Errorf("%v\n%s", err, text)
 	}
 	run(1, "only certificates belong there", "--certificates", machine)

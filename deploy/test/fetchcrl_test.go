@@ -145,8 +145,8 @@ func TestSystemdFetchCRL(t *testing.T) {
 			!strings.Contains(log, "the list that is there stays") {
 			t.Errorf("the log: %s", log)
 		}
-		if text := m.sh(t, "cat "+into+"/fetch-crl.prom"); strings.Contains(text, "failing_since_seconds{url=\""+lists.url+"\"} 0\n") ||
-			!strings.Contains(text, "shared_altsd_fetch_crl_failed 0\n") {
+		if text := m.sh(t, "cat "+into+"/fetch-crl.prom"); strings.Contains(text, "failing_since_seconds{url=\""+lists.url+"\",machine=\"alpha.test\"} 0\n") ||
+			!strings.Contains(text, "shared_altsd_fetch_crl_failed{machine=\"alpha.test\"} 0\n") {
 			t.Errorf("the metrics: %s", text)
 		}
 		return "the list stays, with a line in the journal and a metric"

@@ -18,6 +18,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
+	"github.com/shared-altsd/shared-altsd/internal/wholefile"
 )
 
 // A Config says which lists are brought where.
@@ -27,6 +28,7 @@ type Config struct {
 	URLs         []string            // further places, by the administrator's word
 	Dir          string
 	Textfile     string        // of metrics, "" for none
+	Machine      string        // whose metrics they are
 	Timeout      time.Duration // of one place
 	MaxSize      int           // of one list, bytes
 	Jitter       time.Duration // at most so much later
@@ -352,5 +354,5 @@ func Extract(data []byte, to string) error {
 	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return replaceFile(to, encode(certs))
+	return wholefile.Replace(to, encode(certs))
 }

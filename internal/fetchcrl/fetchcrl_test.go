@@ -21,6 +21,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/wholefile"
 )
 
 var number = big.NewInt
@@ -481,7 +482,7 @@ func TestStore(t *testing.T) {
 	w := newWorld(t)
 	list := w.list(1)
 	w.gives(list)
-	if err := os.WriteFile(filepath.Join(w.config.Dir, tempStart+"1"), list[:9], 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(w.config.Dir, wholefile.TempStart+"1"), list[:9], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	inside := make(chan string, 1)
@@ -526,7 +527,7 @@ func TestJitterEnds(t *testing.T) {
 
 func TestTextfile(t *testing.T) {
 	w := newWorld(t)
-	w.config.Textfile = filepath.Join(t.TempDir(), "lists.prom")
+	w.config.Textfile, w.config.Machine = filepath.Join(t.TempDir(), "lists.prom"), "a.test"
 	w.gives(w.list(1))
 	w.run(true)
 	shown := func(want string) {
@@ -536,8 +537,8 @@ func TestTextfile(t *testing.T) {
 			t.Errorf("no %q: %v\n%s", want, err, data)
 		}
 	}
-	label := fmt.Sprintf("{url=%q} ", w.config.URLs[0])
-	shown("\nshared_altsd_fetch_crl_failed 0\n")
+	label := fmt.Sprintf("{url=%q,machine=\"a.test\"} ", w.config.URLs[0])
+	shown("\nshared_altsd_fetch_crl_failed{machine=\"a.test\"} 0\n")
 	shown("\nshared_altsd_fetch_crl_failing_since_seconds" + label + "0\n")
 	shown("\nshared_altsd_fetch_crl_success_seconds" + label + fmt.Sprint(w.now.Unix()) + "\n")
 	first := w.now.Unix()
@@ -551,9 +552,59 @@ func TestTextfile(t *testing.T) {
 	shown("\nshared_altsd_fetch_crl_success_seconds" + label + fmt.Sprint(first) + "\n")
 	w.now = w.now.Add(48 * time.Hour)
 	w.run(false)
-	shown("\nshared_altsd_fetch_crl_failed 1\n")
+	shown("\nshared_altsd_fetch_crl_failed{machine=\"a.test\"} 1\n")
 	w.config.Textfile = "/proc/none.prom"
 	w.run(false, "--textfile: ")
+}
+
+// However many places there are, those that have failed for longest are told apart, and the others counted.
+func TestRule65PlacesAreBounded(t *testing.T) {
+	now := time.Now()
+	r := &run{Config: &Config{Machine: "a.test"}, now: func() time.Time { return now }, state: state{Places: map[string]*place{}}}
+	var sources []source
+	for i := range maxSources {
+		url := fmt.Sprintf("http://ca.test/%d", i)
+		sources = append(sources, source{urls: []string{url, url + "/other"}})
+		r.state.Places[url] = &place{Succeeded: now}
+		if i >= 40 {
+			r.state.Places[url].FailingSince = now.Add(-time.Duration(i) * time.Minute)
+		}
+	}
+	text := r.metrics(sources)
+	samples := 0
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		samples++
+		if !strings.Contains(line, `machine="a.test"} `) {
+			t.Errorf("no machine in %s", line)
+		}
+	}
+	if samples > 20 || !strings.Contains(text, fmt.Sprintf("shared_altsd_fetch_crl_failing{machine=\"a.test\"} %d\n", maxSources-40)) {
+		t.Errorf("%d samples:\n%s", samples, text)
+	}
+	for i := range maxPlaces {
+		if url := fmt.Sprintf("http://ca.test/%d", maxSources-1-i); !strings.Contains(text, "failing_since_seconds{url=\""+url+"\"") {
+			t.Errorf("%s is not told of:\n%s", url, text)
+		}
+	}
+}
+
+// The machine is that of its own certificate, not of a CA's that stands beside it.
+func TestMachineName(t *testing.T) {
+	ca := testca.MustCA(t, testca.Options{})
+	leaf := testca.MustIssue(t, ca, testca.Leaf{Hosts: []string{"alpha.example.com", "other.example.com"}})
+	if got := MachineName([]*x509.Certificate{ca.Cert, leaf.Cert}); got != "alpha.example.com" {
+		t.Error(got)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := MachineName([]*x509.Certificate{ca.Cert}); got != strings.ToLower(host) {
+		t.Error(got)
+	}
 }
 
 func FuzzState(f *testing.F) {

@@ -18,13 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/wholefile"
 )
 
 // Files of the directory that are no lists; what is being written has a name that does not end as a list's.
 const (
 	lockName  = ".lock"
 	stateName = "fetch-crl.json"
-	tempStart = ".new-"
 	listEnd   = ".crl"
 )
 
@@ -46,7 +46,7 @@ func openStore(dir string) (*store, error) {
 	s := &store{dir, f}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries { // of a run that did not get to the end
-		if strings.HasPrefix(e.Name(), tempStart) {
+		if strings.HasPrefix(e.Name(), wholefile.TempStart) {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
@@ -107,7 +107,7 @@ func (s *store) read(name string, issuers []*x509.Certificate) (*certbind.List, 
 }
 
 func (s *store) write(name string, data []byte) error {
-	return replaceFile(filepath.Join(s.dir, name), data)
+	return wholefile.Replace(filepath.Join(s.dir, name), data)
 }
 
 // readFile reads a plain file of at most max bytes. Of the way to it nothing is asked, as safepath.Read does: the directory is this
@@ -130,31 +130,6 @@ func readFile(path string, max int) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, max)
 	}
 	return data, err
-}
-
-// replaceFile puts data in the place of a file that everybody may read, whole or not at all, and on the disk.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempStart+"*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(fs.FileMode(0o644)), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // encode returns certificates in PEM.
