@@ -207,8 +207,8 @@ func TestListen(t *testing.T) {
 			}
 			defer r.Body.Close()
 			page, _ := io.ReadAll(r.Body)
-			for _, line := range []string{`shared_altsd_forward_connections_total{outcome="clean",service="pg"} 3`,
-				`shared_altsd_forward_bytes_total{direction="in",service="pg"} 8388609`} {
+			for _, line := range []string{`shared_altsd_forward_connections_total{outcome="clean",service="pg",machine="b.test"} 3`,
+				`shared_altsd_forward_bytes_total{direction="in",service="pg",machine="b.test"} 8388609`} {
 				if !strings.Contains(string(page), line) {
 					t.Errorf("no %s in\n%s", line, page)
 				}

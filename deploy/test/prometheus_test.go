@@ -64,16 +64,7 @@ func TestPrometheusScrape(t *testing.T) {
 		"--web.listen-address="+freeAddress(t))
 
 	ask := func(expr string) string {
-		resp, err := http.Get("http://" + receiver + "/api/v1/query?query=" + url.QueryEscape(expr))
-		if err != nil {
-			return err.Error()
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			return err.Error()
-		}
-		return string(body)
+		return get("http://" + receiver + "/api/v1/query?query=" + url.QueryEscape(expr))
 	}
 	for expr, want := range map[string]string{
 		`up{job="shared-altsd"} == 1`: fmt.Sprintf(`"instance":%q`, machine),
@@ -87,6 +78,20 @@ func TestPrometheusScrape(t *testing.T) {
 			return strings.Contains(got, want), got
 		})
 	}
+}
+
+// get returns what a server answers, or why it does not.
+func get(at string) string {
+	resp, err := http.Get(at)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
 }
 
 // freeAddress returns a loopback address at which nobody listens now.

@@ -120,6 +120,9 @@ func TestPrometheus(t *testing.T) {
 	if err := set.Write(&shown, state); err != nil {
 		t.Fatal(err)
 	}
+	if err := metrics.NewForwards("v1", "listen", "s", []string{"clean"}, func() (string, error) { return "alpha.test", nil }).Write(&shown, metrics.ForwardState{}); err != nil {
+		t.Fatal(err)
+	}
 	// fetch-crl writes its own into a file.
 	textfile := filepath.Join(t.TempDir(), "lists.prom")
 	fetch := fetchcrl.Config{Dir: t.TempDir(), Textfile: textfile, URLs: []string{"http://192.0.2.1:1/list"},
@@ -158,7 +161,7 @@ func TestPrometheus(t *testing.T) {
 	n := 0
 	for _, p := range dashboard.Panels {
 		for _, q := range p.Targets {
-			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*").Replace(q.Expr)
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$machine", ".*").Replace(q.Expr)
 			rules += fmt.Sprintf("{record: q%d, expr: %q},\n", n, expr)
 			n++
 		}

@@ -50,6 +50,19 @@ func (c Client) ask(call func(context.Context, adminpb.AdminClient) error) error
 	})
 }
 
+// machineTimeout bounds the question for the machine's name, for which somebody waits who wants to know something else.
+const machineTimeout = 2 * time.Second
+
+// Machine returns the machine's name, as the daemon has it.
+func (c Client) Machine() (name string, err error) {
+	err = c.askOver(machineTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		s, err := adminpb.NewAdminClient(conn).Status(ctx, &adminpb.StatusRequest{})
+		name = s.GetMachine()
+		return err
+	})
+	return name, err
+}
+
 // Refused is what a daemon says that did not do what it was asked.
 type Refused struct{ Err error }
 

@@ -72,6 +72,7 @@ func writeStatus(w io.Writer, s *adminpb.StatusResponse) {
 	}
 	counters("initiator", s.Initiator)
 	counters("responder", s.Responder)
+	writeFigures(line, s)
 	line("connections", "%d of local applications", s.Connections)
 	refused := "ends what is refused now"
 	if s.Standing.GetKeep() {

@@ -93,7 +93,15 @@ type StatusResponse struct {
 	Standing        *Standing      `protobuf:"bytes,33,opt,name=standing,proto3" json:"standing,omitempty"`
 	Revocation      *Revocation    `protobuf:"bytes,34,opt,name=revocation,proto3" json:"revocation,omitempty"`
 	// Absent where DNS vouches for no machine.
-	Dns           *DNS `protobuf:"bytes,36,opt,name=dns,proto3" json:"dns,omitempty"`
+	Dns *DNS `protobuf:"bytes,36,opt,name=dns,proto3" json:"dns,omitempty"`
+	// What the metrics have no room for: handshakes that were accepted, by the CA that vouched for the peer.
+	ByCa []*Figure `protobuf:"bytes,41,rep,name=by_ca,json=byCa,proto3" json:"by_ca,omitempty"`
+	Work *Work     `protobuf:"bytes,42,opt,name=work,proto3" json:"work,omitempty"`
+	// Only for root and the daemon's own uid: those that failed by reason, the most frequent first, the local accounts whose
+	// handshakes failed most often, and all others together.
+	Reasons       *Reasons          `protobuf:"bytes,40,opt,name=reasons,proto3" json:"reasons,omitempty"`
+	Accounts      []*AccountFigures `protobuf:"bytes,43,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	OtherAccounts *AccountFigures   `protobuf:"bytes,44,opt,name=other_accounts,json=otherAccounts,proto3" json:"other_accounts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +297,311 @@ func (x *StatusResponse) GetDns() *DNS {
 	return nil
 }
 
+func (x *StatusResponse) GetByCa() []*Figure {
+	if x != nil {
+		return x.ByCa
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetWork() *Work {
+	if x != nil {
+		return x.Work
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetReasons() *Reasons {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetAccounts() []*AccountFigures {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetOtherAccounts() *AccountFigures {
+	if x != nil {
+		return x.OtherAccounts
+	}
+	return nil
+}
+
+type Figure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Figure) Reset() {
+	*x = Figure{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Figure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Figure) ProtoMessage() {}
+
+func (x *Figure) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Figure.ProtoReflect.Descriptor instead.
+func (*Figure) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Figure) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Figure) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type Reasons struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RefusedHere   []*Figure              `protobuf:"bytes,1,rep,name=refused_here,json=refusedHere,proto3" json:"refused_here,omitempty"`
+	RefusedByPeer []*Figure              `protobuf:"bytes,2,rep,name=refused_by_peer,json=refusedByPeer,proto3" json:"refused_by_peer,omitempty"`
+	// By applications, while a handshake was under way.
+	GivenUp       []*Figure `protobuf:"bytes,3,rep,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reasons) Reset() {
+	*x = Reasons{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reasons) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reasons) ProtoMessage() {}
+
+func (x *Reasons) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reasons.ProtoReflect.Descriptor instead.
+func (*Reasons) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Reasons) GetRefusedHere() []*Figure {
+	if x != nil {
+		return x.RefusedHere
+	}
+	return nil
+}
+
+func (x *Reasons) GetRefusedByPeer() []*Figure {
+	if x != nil {
+		return x.RefusedByPeer
+	}
+	return nil
+}
+
+func (x *Reasons) GetGivenUp() []*Figure {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
+type AccountFigures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// As it was last named; empty if it has no name.
+	Account       string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	Accepted      uint64 `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Failed        uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountFigures) Reset() {
+	*x = AccountFigures{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountFigures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountFigures) ProtoMessage() {}
+
+func (x *AccountFigures) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountFigures.ProtoReflect.Descriptor instead.
+func (*AccountFigures) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AccountFigures) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *AccountFigures) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AccountFigures) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *AccountFigures) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+// What handshakes cost.
+type Work struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Statements signed with the machine's key.
+	Signatures uint64 `protobuf:"varint,1,opt,name=signatures,proto3" json:"signatures,omitempty"`
+	// Certificates and statements of peers that were verified in full, found in the cache, and refused; and peers in the cache.
+	Verified     uint64 `protobuf:"varint,2,opt,name=verified,proto3" json:"verified,omitempty"`
+	Cached       uint64 `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`
+	Failed       uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	CacheEntries uint32 `protobuf:"varint,5,opt,name=cache_entries,json=cacheEntries,proto3" json:"cache_entries,omitempty"`
+	// Streams of applications that are no handshake under way.
+	Streams       uint32 `protobuf:"varint,6,opt,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Work) Reset() {
+	*x = Work{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Work) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Work) ProtoMessage() {}
+
+func (x *Work) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Work.ProtoReflect.Descriptor instead.
+func (*Work) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Work) GetSignatures() uint64 {
+	if x != nil {
+		return x.Signatures
+	}
+	return 0
+}
+
+func (x *Work) GetVerified() uint64 {
+	if x != nil {
+		return x.Verified
+	}
+	return 0
+}
+
+func (x *Work) GetCached() uint64 {
+	if x != nil {
+		return x.Cached
+	}
+	return 0
+}
+
+func (x *Work) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Work) GetCacheEntries() uint32 {
+	if x != nil {
+		return x.CacheEntries
+	}
+	return 0
+}
+
+func (x *Work) GetStreams() uint32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
 // What is known of certificates that are revoked.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,7 +617,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +629,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[2]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +642,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{2}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Revocation) GetLists() []*RevocationList {
@@ -376,7 +689,7 @@ type RevocationList struct {
 
 func (x *RevocationList) Reset() {
 	*x = RevocationList{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +701,7 @@ func (x *RevocationList) String() string {
 func (*RevocationList) ProtoMessage() {}
 
 func (x *RevocationList) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[3]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +714,7 @@ func (x *RevocationList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevocationList.ProtoReflect.Descriptor instead.
 func (*RevocationList) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{3}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevocationList) GetCa() string {
@@ -456,7 +769,7 @@ type PassedOver struct {
 
 func (x *PassedOver) Reset() {
 	*x = PassedOver{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +781,7 @@ func (x *PassedOver) String() string {
 func (*PassedOver) ProtoMessage() {}
 
 func (x *PassedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +794,7 @@ func (x *PassedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassedOver.ProtoReflect.Descriptor instead.
 func (*PassedOver) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{4}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PassedOver) GetSource() string {
@@ -523,7 +836,7 @@ type DNS struct {
 
 func (x *DNS) Reset() {
 	*x = DNS{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +848,7 @@ func (x *DNS) String() string {
 func (*DNS) ProtoMessage() {}
 
 func (x *DNS) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +861,7 @@ func (x *DNS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNS.ProtoReflect.Descriptor instead.
 func (*DNS) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{5}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DNS) GetNames() []string {
@@ -645,7 +958,7 @@ type Lookups struct {
 
 func (x *Lookups) Reset() {
 	*x = Lookups{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +970,7 @@ func (x *Lookups) String() string {
 func (*Lookups) ProtoMessage() {}
 
 func (x *Lookups) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +983,7 @@ func (x *Lookups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookups.ProtoReflect.Descriptor instead.
 func (*Lookups) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Lookups) GetOutcome() string {
@@ -703,7 +1016,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +1028,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +1041,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Standing) GetWatched() uint32 {
@@ -783,7 +1096,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1108,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1121,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetMode() string {
@@ -868,7 +1181,7 @@ type WouldRefuse struct {
 
 func (x *WouldRefuse) Reset() {
 	*x = WouldRefuse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1193,7 @@ func (x *WouldRefuse) String() string {
 func (*WouldRefuse) ProtoMessage() {}
 
 func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1206,7 @@ func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldRefuse.ProtoReflect.Descriptor instead.
 func (*WouldRefuse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WouldRefuse) GetRule() string {
@@ -957,7 +1270,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1282,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1295,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -1061,7 +1374,7 @@ type Expiry struct {
 
 func (x *Expiry) Reset() {
 	*x = Expiry{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1386,7 @@ func (x *Expiry) String() string {
 func (*Expiry) ProtoMessage() {}
 
 func (x *Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1399,7 @@ func (x *Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expiry.ProtoReflect.Descriptor instead.
 func (*Expiry) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Expiry) GetKind() string {
@@ -1128,7 +1441,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1453,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1466,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Fault) GetWhat() string {
@@ -1189,7 +1502,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1514,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1527,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{13}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Counters) GetAccepted() uint64 {
@@ -1263,7 +1576,7 @@ type Reloads struct {
 
 func (x *Reloads) Reset() {
 	*x = Reloads{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1588,7 @@ func (x *Reloads) String() string {
 func (*Reloads) ProtoMessage() {}
 
 func (x *Reloads) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1601,7 @@ func (x *Reloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reloads.ProtoReflect.Descriptor instead.
 func (*Reloads) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{14}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reloads) GetSucceeded() uint64 {
@@ -1355,7 +1668,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1680,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1693,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{15}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetUnix() int64 {
@@ -1449,7 +1762,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1774,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1787,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{16}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReloadRequest) GetCredentials() []byte {
@@ -1520,7 +1833,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1845,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1858,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{17}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReloadResponse) GetMachine() string {
@@ -1588,7 +1901,7 @@ var File_internal_adminpb_admin_proto protoreflect.FileDescriptor
 const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1cinternal/adminpb/admin.proto\x12\x15shared_altsd.admin.v1\"\x0f\n" +
-	"\rStatusRequest\"\xdb\b\n" +
+	"\rStatusRequest\"\x8b\v\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12!\n" +
@@ -1617,7 +1930,33 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\" \x01(\v2!.shared_altsd.admin.v1.RevocationR\n" +
 	"revocation\x12,\n" +
-	"\x03dns\x18$ \x01(\v2\x1a.shared_altsd.admin.v1.DNSR\x03dns\"\xd3\x01\n" +
+	"\x03dns\x18$ \x01(\v2\x1a.shared_altsd.admin.v1.DNSR\x03dns\x122\n" +
+	"\x05by_ca\x18) \x03(\v2\x1d.shared_altsd.admin.v1.FigureR\x04byCa\x12/\n" +
+	"\x04work\x18* \x01(\v2\x1b.shared_altsd.admin.v1.WorkR\x04work\x128\n" +
+	"\areasons\x18( \x01(\v2\x1e.shared_altsd.admin.v1.ReasonsR\areasons\x12A\n" +
+	"\baccounts\x18+ \x03(\v2%.shared_altsd.admin.v1.AccountFiguresR\baccounts\x12L\n" +
+	"\x0eother_accounts\x18, \x01(\v2%.shared_altsd.admin.v1.AccountFiguresR\rotherAccounts\"2\n" +
+	"\x06Figure\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\xcc\x01\n" +
+	"\aReasons\x12@\n" +
+	"\frefused_here\x18\x01 \x03(\v2\x1d.shared_altsd.admin.v1.FigureR\vrefusedHere\x12E\n" +
+	"\x0frefused_by_peer\x18\x02 \x03(\v2\x1d.shared_altsd.admin.v1.FigureR\rrefusedByPeer\x128\n" +
+	"\bgiven_up\x18\x03 \x03(\v2\x1d.shared_altsd.admin.v1.FigureR\agivenUp\"p\n" +
+	"\x0eAccountFigures\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x1a\n" +
+	"\baccepted\x18\x03 \x01(\x04R\baccepted\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\"\xb1\x01\n" +
+	"\x04Work\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x01 \x01(\x04R\n" +
+	"signatures\x12\x1a\n" +
+	"\bverified\x18\x02 \x01(\x04R\bverified\x12\x16\n" +
+	"\x06cached\x18\x03 \x01(\x04R\x06cached\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12#\n" +
+	"\rcache_entries\x18\x05 \x01(\rR\fcacheEntries\x12\x18\n" +
+	"\astreams\x18\x06 \x01(\rR\astreams\"\xd3\x01\n" +
 	"\n" +
 	"Revocation\x12;\n" +
 	"\x05lists\x18\x01 \x03(\v2%.shared_altsd.admin.v1.RevocationListR\x05lists\x12\x18\n" +
@@ -1744,52 +2083,64 @@ func file_internal_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_internal_adminpb_admin_proto_rawDescData
 }
 
-var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_internal_adminpb_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),  // 0: shared_altsd.admin.v1.StatusRequest
 	(*StatusResponse)(nil), // 1: shared_altsd.admin.v1.StatusResponse
-	(*Revocation)(nil),     // 2: shared_altsd.admin.v1.Revocation
-	(*RevocationList)(nil), // 3: shared_altsd.admin.v1.RevocationList
-	(*PassedOver)(nil),     // 4: shared_altsd.admin.v1.PassedOver
-	(*DNS)(nil),            // 5: shared_altsd.admin.v1.DNS
-	(*Lookups)(nil),        // 6: shared_altsd.admin.v1.Lookups
-	(*Standing)(nil),       // 7: shared_altsd.admin.v1.Standing
-	(*Policy)(nil),         // 8: shared_altsd.admin.v1.Policy
-	(*WouldRefuse)(nil),    // 9: shared_altsd.admin.v1.WouldRefuse
-	(*Certificate)(nil),    // 10: shared_altsd.admin.v1.Certificate
-	(*Expiry)(nil),         // 11: shared_altsd.admin.v1.Expiry
-	(*Fault)(nil),          // 12: shared_altsd.admin.v1.Fault
-	(*Counters)(nil),       // 13: shared_altsd.admin.v1.Counters
-	(*Reloads)(nil),        // 14: shared_altsd.admin.v1.Reloads
-	(*Failure)(nil),        // 15: shared_altsd.admin.v1.Failure
-	(*ReloadRequest)(nil),  // 16: shared_altsd.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 17: shared_altsd.admin.v1.ReloadResponse
+	(*Figure)(nil),         // 2: shared_altsd.admin.v1.Figure
+	(*Reasons)(nil),        // 3: shared_altsd.admin.v1.Reasons
+	(*AccountFigures)(nil), // 4: shared_altsd.admin.v1.AccountFigures
+	(*Work)(nil),           // 5: shared_altsd.admin.v1.Work
+	(*Revocation)(nil),     // 6: shared_altsd.admin.v1.Revocation
+	(*RevocationList)(nil), // 7: shared_altsd.admin.v1.RevocationList
+	(*PassedOver)(nil),     // 8: shared_altsd.admin.v1.PassedOver
+	(*DNS)(nil),            // 9: shared_altsd.admin.v1.DNS
+	(*Lookups)(nil),        // 10: shared_altsd.admin.v1.Lookups
+	(*Standing)(nil),       // 11: shared_altsd.admin.v1.Standing
+	(*Policy)(nil),         // 12: shared_altsd.admin.v1.Policy
+	(*WouldRefuse)(nil),    // 13: shared_altsd.admin.v1.WouldRefuse
+	(*Certificate)(nil),    // 14: shared_altsd.admin.v1.Certificate
+	(*Expiry)(nil),         // 15: shared_altsd.admin.v1.Expiry
+	(*Fault)(nil),          // 16: shared_altsd.admin.v1.Fault
+	(*Counters)(nil),       // 17: shared_altsd.admin.v1.Counters
+	(*Reloads)(nil),        // 18: shared_altsd.admin.v1.Reloads
+	(*Failure)(nil),        // 19: shared_altsd.admin.v1.Failure
+	(*ReloadRequest)(nil),  // 20: shared_altsd.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil), // 21: shared_altsd.admin.v1.ReloadResponse
 }
 var file_internal_adminpb_admin_proto_depIdxs = []int32{
-	10, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
-	11, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
-	12, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
-	13, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
-	13, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
-	14, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
-	15, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
-	8,  // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
-	9,  // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
-	7,  // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
-	2,  // 10: shared_altsd.admin.v1.StatusResponse.revocation:type_name -> shared_altsd.admin.v1.Revocation
-	5,  // 11: shared_altsd.admin.v1.StatusResponse.dns:type_name -> shared_altsd.admin.v1.DNS
-	3,  // 12: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
-	4,  // 13: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
-	6,  // 14: shared_altsd.admin.v1.DNS.lookups:type_name -> shared_altsd.admin.v1.Lookups
-	0,  // 15: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
-	16, // 16: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
-	1,  // 17: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
-	17, // 18: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
-	17, // [17:19] is the sub-list for method output_type
-	15, // [15:17] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
+	15, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
+	16, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
+	17, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
+	17, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
+	18, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
+	19, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
+	12, // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
+	13, // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
+	11, // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
+	6,  // 10: shared_altsd.admin.v1.StatusResponse.revocation:type_name -> shared_altsd.admin.v1.Revocation
+	9,  // 11: shared_altsd.admin.v1.StatusResponse.dns:type_name -> shared_altsd.admin.v1.DNS
+	2,  // 12: shared_altsd.admin.v1.StatusResponse.by_ca:type_name -> shared_altsd.admin.v1.Figure
+	5,  // 13: shared_altsd.admin.v1.StatusResponse.work:type_name -> shared_altsd.admin.v1.Work
+	3,  // 14: shared_altsd.admin.v1.StatusResponse.reasons:type_name -> shared_altsd.admin.v1.Reasons
+	4,  // 15: shared_altsd.admin.v1.StatusResponse.accounts:type_name -> shared_altsd.admin.v1.AccountFigures
+	4,  // 16: shared_altsd.admin.v1.StatusResponse.other_accounts:type_name -> shared_altsd.admin.v1.AccountFigures
+	2,  // 17: shared_altsd.admin.v1.Reasons.refused_here:type_name -> shared_altsd.admin.v1.Figure
+	2,  // 18: shared_altsd.admin.v1.Reasons.refused_by_peer:type_name -> shared_altsd.admin.v1.Figure
+	2,  // 19: shared_altsd.admin.v1.Reasons.given_up:type_name -> shared_altsd.admin.v1.Figure
+	7,  // 20: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
+	8,  // 21: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
+	10, // 22: shared_altsd.admin.v1.DNS.lookups:type_name -> shared_altsd.admin.v1.Lookups
+	0,  // 23: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
+	20, // 24: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
+	1,  // 25: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
+	21, // 26: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_internal_adminpb_admin_proto_init() }
@@ -1803,7 +2154,7 @@ func file_internal_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,7 +18,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/altscreds"
 	"github.com/shared-altsd/shared-altsd/internal/forward"
 	"github.com/shared-altsd/shared-altsd/internal/httpfwd"
-	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/reach"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/timerslack"
@@ -126,7 +125,7 @@ func (c *Config) newServer(dir string) (_ *server, err error) {
 		return nil, err
 	}
 	s.forward = &forward.Server{New: s.newLink, Log: s.log,
-		Metrics: metrics.NewForwards(version.Number(), "connect", c.Service, forward.OutcomeNames())}
+		Metrics: forward.NewMetrics("connect", c.Service, c.Socket, c.DaemonUID)}
 	s.forward.SetLimits(c.Limits)
 	if s.metrics, err = forward.ListenMetrics(c.Metrics); err != nil {
 		return nil, err

@@ -139,6 +139,7 @@ func (a *admin) Status(ctx context.Context, _ *adminpb.StatusRequest) (*adminpb.
 	resp.Connections = uint32(stats.Connections)
 	resp.Standing = &adminpb.Standing{Watched: uint32(stats.Standing.Watched), Ended: sum(stats.Standing.Ended),
 		Kept: sum(stats.Standing.Kept), Unwatched: stats.Standing.Unwatched, Keep: stats.Standing.Keep}
+	a.addFigures(resp, stats.Streams)
 	resp.Initiator, resp.Responder = a.counters(service.Initiator, stats), a.counters(service.Responder, stats)
 	if privileged {
 		for _, r := range stats.Last {

@@ -14,7 +14,7 @@ import (
 func countIn(set *metrics.Set) func(service.Record) {
 	return func(r service.Record) {
 		h := metrics.Handshake{
-			Initiator: r.Role == service.Initiator, UID: r.UID, Reason: r.Reason, ByPeer: r.ByPeer, Would: r.Would,
+			Initiator: r.Role == service.Initiator, UID: r.UID, Account: r.Local, Reason: r.Reason, ByPeer: r.ByPeer, Would: r.Would,
 			Duration: r.Duration,
 		}
 		if r.PeerCA != nil {
@@ -43,15 +43,12 @@ func (d *Daemon) state() metrics.State {
 	}
 	keyFails, _ := d.machine.Credential().Failure()
 	return metrics.State{
-		KeyFailsSince: keyFails,
-		Denied:        denied, DeniedRefusedSince: refused,
-		InFlightInitiator: s.InFlight[service.Initiator], InFlightResponder: s.InFlight[service.Responder],
-		WaitingInitiator: s.Waiting[service.Initiator], WaitingResponder: s.Waiting[service.Responder],
-		Connections: s.Connections, Streams: s.Streams,
-		PassedOver: len(d.reloader.Passed()),
-		Expiries:   items, ClockWrong: expiry.ClockFault(items, time.Now(), version.Built()) != "",
-		Signatures: m.Signatures, VerifiedFull: m.Verified, VerifiedCached: m.Cached, VerifiedFailed: m.Failed,
-		CacheEntries: m.CacheSize, DNS: dnsState(d.dns),
-		Watched: s.Standing.Watched, Unwatched: s.Standing.Unwatched, Ended: s.Standing.Ended, Kept: s.Standing.Kept,
+		InFlight: bothRoles(s.InFlight), Waiting: bothRoles(s.Waiting), Connections: s.Connections,
+		Expiries: items, ClockWrong: expiry.ClockFault(items, time.Now(), version.Built()) != "",
+		KeyFailsSince: keyFails, VerifiedFull: m.Verified, VerifiedCached: m.Cached, PassedOver: len(d.reloader.Passed()),
+		Denied: denied, DeniedRefusedSince: refused,
+		Watched: s.Standing.Watched, Ended: sum(s.Standing.Ended), Kept: sum(s.Standing.Kept), DNS: dnsState(d.dns),
 	}
 }
+
+func bothRoles(byRole [2]int) int { return byRole[service.Initiator] + byRole[service.Responder] }

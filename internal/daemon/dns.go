@@ -74,8 +74,8 @@ func dnsState(r *dane.Resolver) *metrics.DNS {
 		return nil
 	}
 	s := r.Stats()
-	return &metrics.DNS{Lookups: s.Lookups, Cached: s.Cached, InFlight: s.InFlight, Waiting: s.Waiting, Known: s.Known, Missed: s.Missed,
-		Validates: s.Probe != nil && s.Probe.Validates}
+	answered := s.Lookups[resolve.Secure.String()] + s.Lookups[resolve.Absent.String()]
+	return &metrics.DNS{Validates: s.Probe != nil && s.Probe.Validates, Answered: answered, Failed: sum(s.Lookups) - answered}
 }
 
 // checkTime is how long check waits for DNS.

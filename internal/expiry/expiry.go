@@ -73,14 +73,9 @@ func Judge(items []Item, now time.Time) []Notice {
 	var notices []Notice
 	for _, i := range items {
 		n := Notice{Item: i, Cure: i.cure()}
-		left, life := i.NotAfter.Sub(now), i.NotAfter.Sub(i.NotBefore)
+		left := i.NotAfter.Sub(now)
 		for _, w := range warnings {
-			if w == Day && life <= 3*Day {
-				w = life / 4
-			} else if life <= 3*w {
-				continue
-			}
-			if left <= w {
+			if ahead := i.ahead(w); ahead != 0 && left <= ahead {
 				n.Level++
 			}
 		}

@@ -90,7 +90,7 @@ func start(t *testing.T, limits Limits) *world {
 	if limits.Handshake == 0 {
 		limits.Handshake = time.Minute
 	}
-	w.Server = &Server{Log: slog.New(slog.NewTextHandler(w.log, nil)), Metrics: metrics.NewForwards("1", "test", "s", OutcomeNames()),
+	w.Server = &Server{Log: slog.New(slog.NewTextHandler(w.log, nil)), Metrics: metrics.NewForwards("1", "test", "s", OutcomeNames(), nil),
 		New: func(raw net.Conn) Link { return &echo{raw: raw.(*net.TCPConn), allowed: &w.refuse} }}
 	w.SetLimits(limits)
 	w.init()

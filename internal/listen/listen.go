@@ -14,7 +14,6 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/forward"
 	"github.com/shared-altsd/shared-altsd/internal/httpfwd"
 	"github.com/shared-altsd/shared-altsd/internal/ident"
-	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
 	"github.com/shared-altsd/shared-altsd/internal/timerslack"
@@ -99,7 +98,7 @@ func Run(c *Config, read func() (*Config, error)) error {
 		defer l.http.Close()
 	}
 	l.server = &forward.Server{New: l.accept, Log: l.log,
-		Metrics: metrics.NewForwards(version.Number(), "listen", s.service, forward.OutcomeNames())}
+		Metrics: forward.NewMetrics("listen", s.service, c.Socket, c.DaemonUID)}
 	l.server.SetLimits(c.Limits)
 	l.log.Info("shared-altsd listen starts", "version", version.Number(), "listen", l.sockets.addresses(), "service", s.service,
 		"allow", patterns(s.allow), "backend", c.backendName())

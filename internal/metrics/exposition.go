@@ -19,10 +19,10 @@ type label struct{ name, value string }
 // Flush.
 type exposition struct {
 	*bufio.Writer
-	common label // of every sample
+	common []label // of every sample
 }
 
-func newExposition(w io.Writer, common label) exposition {
+func newExposition(w io.Writer, common ...label) exposition {
 	return exposition{bufio.NewWriter(w), common}
 }
 
@@ -34,7 +34,7 @@ func (e exposition) family(name, kind, help string) {
 
 func (e exposition) sample(name string, value float64, labels ...label) {
 	e.WriteString(name + "{")
-	for i, l := range append(slices.Clip(labels), e.common) {
+	for i, l := range append(slices.Clip(labels), e.common...) {
 		if i > 0 {
 			e.WriteByte(',')
 		}
@@ -77,8 +77,8 @@ func formatFloat(v float64) string {
 }
 
 // durationBounds are the upper bounds of the buckets of durations, seconds: a handshake takes a few milliseconds on one
-// machine, a round trip or two of the network on two, and 20 s at most by default.
-var durationBounds = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}
+// machine, a round trip or two of the network on two; what takes a second is slow.
+var durationBounds = []float64{.005, .025, .1, 1}
 
 // A histogram counts durations in seconds by bucket, each bucket apart; the exposition adds them up.
 type histogram struct {
@@ -86,10 +86,9 @@ type histogram struct {
 	sum    float64
 }
 
+func newHistogram() histogram { return histogram{counts: make([]uint64, len(durationBounds)+1)} }
+
 func (h *histogram) observe(seconds float64) {
-	if h.counts == nil {
-		h.counts = make([]uint64, len(durationBounds)+1)
-	}
 	i, _ := slices.BinarySearch(durationBounds, seconds)
 	h.counts[i]++
 	h.sum += seconds

@@ -13,8 +13,11 @@ import (
 // Forwards is what a forward counts, connect or listen. Its methods may be called at the same time.
 type Forwards struct {
 	version, kind, service string
+	ask                    func() (machine string, err error)
 
 	mu       sync.Mutex
+	machine  string    // empty until it is known
+	asked    time.Time // when it was asked for last
 	outcomes map[string]uint64
 	in, out  uint64
 	reloads  Reloads
@@ -27,9 +30,9 @@ type ForwardState struct {
 }
 
 // NewForwards returns the counts of a forward that begins; outcomes are all that there can be, which are there from the
-// start.
-func NewForwards(version, kind, service string, outcomes []string) *Forwards {
-	f := &Forwards{version: version, kind: kind, service: service, outcomes: make(map[string]uint64),
+// start. machine says whose they are; it is asked when they are read, until it knows.
+func NewForwards(version, kind, service string, outcomes []string, machine func() (string, error)) *Forwards {
+	f := &Forwards{version: version, kind: kind, service: service, ask: machine, outcomes: make(map[string]uint64),
 		reloads: Reloads{LastSuccess: time.Now()}}
 	for _, o := range outcomes {
 		f.outcomes[o] = 0
@@ -68,11 +71,34 @@ func (f *Forwards) Count(outcome string) uint64 {
 	return f.outcomes[outcome]
 }
 
-// Write writes all in Prometheus' text format.
-func (f *Forwards) Write(w io.Writer, state ForwardState) error {
+// askAgain is how long a machine that is not known is not asked for again.
+const askAgain = 5 * time.Second
+
+// labels returns what all samples bear. Without a daemon nobody knows the machine's name.
+func (f *Forwards) labels() []label {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e := newExposition(w, label{"service", f.service})
+	if now := time.Now(); f.machine == "" && now.Sub(f.asked) > askAgain {
+		f.asked = now
+		f.mu.Unlock()
+		machine, err := f.ask()
+		f.mu.Lock()
+		if err == nil {
+			f.machine = machine
+		}
+	}
+	labels := []label{{"service", f.service}}
+	if f.machine != "" {
+		labels = append(labels, label{"machine", f.machine})
+	}
+	return labels
+}
+
+// Write writes all in Prometheus' text format.
+func (f *Forwards) Write(w io.Writer, state ForwardState) error {
+	e := newExposition(w, f.labels()...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	e.family("shared_altsd_forward_info", "gauge", "1, with what kind of forward this is and its version as labels.")
 	e.sample("shared_altsd_forward_info", 1, label{"kind", f.kind}, label{"version", f.version})
 	e.single("shared_altsd_forward_unproven_connections", "gauge", "Connections at whose other end nobody is proved yet.",

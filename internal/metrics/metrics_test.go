@@ -3,12 +3,16 @@ package metrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,68 +110,65 @@ func TestSet(t *testing.T) {
 		Duration: time.Second})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(999).String(), ByPeer: true})
 	s.Handshake(Handshake{UID: 1001, Reason: reason.Code(1000).String(), ByPeer: true})
-	s.Handshake(Handshake{UID: 1001, Reason: "accepted", Would: true})
+	s.Handshake(Handshake{UID: 1001, Account: "bob@a.test", Reason: reason.BadChoice.String()})
+	s.Handshake(Handshake{UID: 1001, Reason: reason.PeerClosedName})
+	s.Handshake(Handshake{UID: 1001, Reason: reason.CancelledName})
+	s.Handshake(Handshake{UID: 1001, Reason: "accepted", Would: true, Duration: 2 * time.Second})
 	s.Reload(errors.New("no"), end)
 	s.Reload(nil, end)
 	expect(t, scrape(t, s, State{
-		InFlightInitiator: 3, InFlightResponder: 4, Connections: 5, Streams: 6, Signatures: 7, KeyFailsSince: end,
-		VerifiedFull: 8, VerifiedCached: 9, VerifiedFailed: 10, CacheEntries: 11, ClockWrong: true, Denied: 12, DeniedRefusedSince: end,
-		DNS: &DNS{Validates: true, Lookups: map[string]uint64{"secure": 13, "bogus": 14}, Cached: 15, InFlight: 16, Waiting: 17, Known: 18, Missed: 19},
+		InFlight: 3, Waiting: 4, Connections: 5, KeyFailsSince: end, VerifiedFull: 8, VerifiedCached: 9, ClockWrong: true,
+		Denied: 12, DeniedRefusedSince: end, Watched: 20, Ended: 21, Kept: 22, PassedOver: 23,
+		DNS: &DNS{Validates: true, Answered: 13, Failed: 14},
 		Expiries: []expiry.Item{{Kind: "leaf", Name: "CN=a.example.com", NotBefore: end.Add(-time.Hour), NotAfter: end},
 			{Kind: "crl", Name: "/etc/x\"y\\z\n", NotBefore: end, NotAfter: end}},
 	}), map[string]float64{
-		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`:          2,
-		`shared_altsd_handshakes_total{role="responder",result="accepted",reason="accepted"}`:          1,
-		`shared_altsd_handshakes_total{role="responder",result="refused_here",reason="unknown_ca"}`:    1,
-		`shared_altsd_handshakes_total{role="initiator",result="refused_by_peer",reason="unknown_ca"}`: 1,
-		`shared_altsd_handshakes_total{role="responder",result="refused_by_peer",reason="unknown"}`:    2,
+		`shared_altsd_handshakes_total{role="initiator",result="accepted"}`:        2,
+		`shared_altsd_handshakes_total{role="responder",result="accepted"}`:        1,
+		`shared_altsd_handshakes_total{role="responder",result="refused_here"}`:    2,
+		`shared_altsd_handshakes_total{role="initiator",result="refused_here"}`:    0,
+		`shared_altsd_handshakes_total{role="initiator",result="refused_by_peer"}`: 1,
+		`shared_altsd_handshakes_total{role="responder",result="refused_by_peer"}`: 2,
+		`shared_altsd_handshakes_total{role="responder",result="given_up"}`:        2,
+		`shared_altsd_handshakes_refused_total{reason="unknown_ca"}`:               1,
+		`shared_altsd_handshakes_refused_total{reason="overloaded"}`:               0,
+		`shared_altsd_handshakes_refused_total{reason="other"}`:                    1,
 
-		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="0.0025"}`: 0,
-		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="0.005"}`:  2,
-		`shared_altsd_handshake_duration_seconds_bucket{role="initiator",result="accepted",le="+Inf"}`:   2,
-		`shared_altsd_handshake_duration_seconds_sum{role="initiator",result="accepted"}`:                0.008,
-		`shared_altsd_handshake_duration_seconds_bucket{role="responder",result="refused",le="20"}`:      2,
-		`shared_altsd_handshake_duration_seconds_count{role="responder",result="refused"}`:               3,
+		`shared_altsd_handshake_duration_seconds_bucket{le="0.005"}`: 2,
+		`shared_altsd_handshake_duration_seconds_bucket{le="1"}`:     2,
+		`shared_altsd_handshake_duration_seconds_bucket{le="+Inf"}`:  3,
+		`shared_altsd_handshake_duration_seconds_sum`:                2.008,
+		`shared_altsd_handshake_duration_seconds_count`:              3,
 
-		`shared_altsd_not_before_seconds{kind="leaf",name="CN=a.example.com"}`:            float64(end.Unix() - 3600),
-		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="CN=new"}`:               1,
-		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="CN=old"}`:               0,
-		`shared_altsd_handshakes_by_ca_total{role="responder",ca="CN=new"}`:               0,
-		`shared_altsd_handshakes_by_ca_total{role="initiator",ca="other"}`:                1,
-		`shared_altsd_refusals_total{role="responder",uid="1001"}`:                        3,
-		`shared_altsd_refusals_total{role="initiator",uid="1001"}`:                        1,
+		`shared_altsd_handshakes_by_ca_total{ca="CN=new"}`:                                1,
+		`shared_altsd_handshakes_by_ca_total{ca="CN=old"}`:                                0,
+		`shared_altsd_handshakes_by_ca_total{ca="other"}`:                                 2,
 		`shared_altsd_reloads_total{result="failed"}`:                                     1,
 		`shared_altsd_reloads_total{result="succeeded"}`:                                  1,
 		`shared_altsd_last_reload_successful`:                                             0,
-		`shared_altsd_policy_would_refuse_total{direction="in"}`:                          1,
-		`shared_altsd_policy_would_refuse_total{direction="out"}`:                         0,
+		`shared_altsd_policy_would_refuse_total`:                                          1,
 		`shared_altsd_denied_entries`:                                                     12,
 		`shared_altsd_denied_refused_since_seconds`:                                       float64(end.Unix()),
-		`shared_altsd_reload_refused_since_seconds`:                                       float64(end.Unix()),
-		`shared_altsd_handshakes_in_flight{role="initiator"}`:                             3,
-		`shared_altsd_handshakes_in_flight{role="responder"}`:                             4,
+		`shared_altsd_handshakes_in_flight`:                                               3,
+		`shared_altsd_handshakes_waiting`:                                                 4,
 		`shared_altsd_connections`:                                                        5,
-		`shared_altsd_streams`:                                                            6,
-		`shared_altsd_statements_signed_total`:                                            7,
 		`shared_altsd_key_fails_since_seconds`:                                            float64(end.Unix()),
 		`shared_altsd_peer_verifications_total{kind="full"}`:                              8,
 		`shared_altsd_peer_verifications_total{kind="cached"}`:                            9,
-		`shared_altsd_peer_verifications_total{kind="failed"}`:                            10,
-		`shared_altsd_peer_cache_entries`:                                                 11,
 		`shared_altsd_clock_wrong`:                                                        1,
+		`shared_altsd_crl_passed_over`:                                                    23,
+		`shared_altsd_standing_connections`:                                               20,
+		`shared_altsd_standing_refused_total{result="ended"}`:                             21,
+		`shared_altsd_standing_refused_total{result="kept"}`:                              22,
 		`shared_altsd_dns_resolver_validates`:                                             1,
-		`shared_altsd_dns_lookups_total{outcome="secure"}`:                                13,
-		`shared_altsd_dns_lookups_total{outcome="bogus"}`:                                 14,
-		`shared_altsd_dns_lookups_total{outcome="cached"}`:                                15,
-		`shared_altsd_dns_lookups_in_flight`:                                              16,
-		`shared_altsd_dns_lookups_waiting`:                                                17,
-		`shared_altsd_dns_names{kind="known"}`:                                            18,
-		`shared_altsd_dns_names{kind="missed"}`:                                           19,
+		`shared_altsd_dns_lookups_total{outcome="answered"}`:                              13,
+		`shared_altsd_dns_lookups_total{outcome="failed"}`:                                14,
+		`shared_altsd_not_before_seconds{kind="leaf",name="CN=a.example.com"}`:            float64(end.Unix() - 3600),
 		`shared_altsd_not_after_seconds{kind="leaf",name="CN=a.example.com"}`:             float64(end.Unix()),
 		`shared_altsd_not_after_seconds{kind="crl",name="/etc/x\"y\\z\n"}`:                float64(end.Unix()),
 		`shared_altsd_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: 1,
 	})
-	for initiator, want := range map[bool][2]uint64{true: {2, 1}, false: {1, 3}} {
+	for initiator, want := range map[bool][2]uint64{true: {2, 1}, false: {1, 6}} {
 		if ok, refused := s.Handshakes(initiator); [2]uint64{ok, refused} != want {
 			t.Errorf("Handshakes(%v): %d, %d, want %v", initiator, ok, refused, want)
 		}
@@ -175,32 +176,85 @@ func TestSet(t *testing.T) {
 	if r := s.Reloads(); r.Succeeded != 1 || r.Failed != 1 || r.LastSuccess.IsZero() || !r.RefusedSince.Equal(end) {
 		t.Errorf("Reloads: %+v", r)
 	}
+	want := Figures{
+		RefusedHere:   []Figure{{"bad_choice", 1}, {"unknown_ca", 1}},
+		RefusedByPeer: []Figure{{"unknown", 2}, {"unknown_ca", 1}},
+		GivenUp:       []Figure{{"cancelled", 1}, {"peer_closed", 1}},
+		ByCA:          []Figure{{"CN=old", 0}, {"CN=new", 1}, {"other", 2}},
+		Accounts:      []AccountFigures{{1001, "bob@a.test", 1, 7}},
+		OtherAccounts: AccountFigures{Accepted: 2},
+	}
+	if got := s.Figures(1); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
 }
 
-// Any number of local accounts makes a bounded number of samples.
+// Whatever happens, a page has the same series, few enough to be read from each machine of a fleet, and each of them names the
+// machine. No label is of an account, a peer or an application.
+func TestRule65SeriesAreBounded(t *testing.T) {
+	s := New("v1", "a.test")
+	var cas []string
+	for i := range 300 {
+		cas = append(cas, fmt.Sprintf("CN=CA %d (serial %d)", i, i))
+	}
+	state := State{DNS: new(DNS)}
+	now := time.Now()
+	for i, kind := range []string{expiry.Leaf, expiry.Chain, expiry.CA, expiry.CRL} {
+		state.Expiries = append(state.Expiries, expiry.Item{Kind: kind, NotBefore: now, NotAfter: now.Add(time.Duration(i+1) * time.Hour)})
+	}
+	s.SetCAs(cas)
+	names := func(page map[string]float64) []string { return slices.Sorted(maps.Keys(page)) }
+	idle := names(scrape(t, s, state))
+	for i := range 400 {
+		for _, kind := range []string{expiry.Leaf, expiry.Chain, expiry.CA, expiry.CRL} {
+			state.Expiries = append(state.Expiries, expiry.Item{Kind: kind, Name: fmt.Sprint(i), NotBefore: now,
+				NotAfter: now.Add(time.Duration(i+9) * time.Hour)})
+		}
+	}
+	for code := range 1 << 16 {
+		for _, byPeer := range []bool{true, false} {
+			s.Handshake(Handshake{Initiator: code%2 == 0, UID: uint32(code), Account: fmt.Sprintf("u%d@a.test", code), ByPeer: byPeer,
+				Reason: reason.Code(code).String(), Duration: time.Duration(code) * time.Millisecond, CA: cas[code%len(cas)], Would: byPeer})
+		}
+	}
+	for _, name := range []string{reason.BadRequestName, reason.PeerClosedName, reason.CancelledName} {
+		s.Handshake(Handshake{Reason: name})
+	}
+	for _, ca := range append(cas, "", "of the system's pool") {
+		s.Handshake(Handshake{Reason: accepted, CA: ca})
+	}
+	s.Reload(errors.New("no"), now)
+	busy := names(scrape(t, s, state))
+	if !slices.Equal(idle, busy) {
+		t.Errorf("other series than at the start:\n%q\n%q", idle, busy)
+	}
+	if len(busy) > MaxSeries {
+		t.Errorf("%d series:\n%s", len(busy), strings.Join(busy, "\n"))
+	}
+	t.Logf("%d series", len(busy))
+}
+
+// Any number of local accounts is told of in a bounded room: 1024 apart, and of those the ones asked for.
 func TestUIDsAreBounded(t *testing.T) {
 	s := New("", "a.test")
 	for uid := range uint32(3 * maxUIDs) {
 		s.Handshake(Handshake{UID: uid, Reason: reason.Overloaded.String()})
 	}
-	s.Handshake(Handshake{UID: 0, Reason: reason.Overloaded.String()})
-	n := 0
-	got := scrape(t, s, State{})
-	for k := range got {
-		if strings.HasPrefix(k, "shared_altsd_refusals_total") {
-			n++
-		}
+	s.Handshake(Handshake{UID: 7, Account: "greeter@a.test", Reason: reason.Overloaded.String()})
+	if len(s.accounts) != maxUIDs {
+		t.Errorf("%d accounts are kept", len(s.accounts))
 	}
-	if n != maxUIDs+1 {
-		t.Errorf("%d samples of refusals, want %d", n, maxUIDs+1)
+	f := s.Figures(2)
+	if want := []AccountFigures{{7, "greeter@a.test", 0, 2}, {0, "", 0, 1}}; !slices.Equal(f.Accounts, want) {
+		t.Errorf("%+v", f.Accounts)
 	}
-	expect(t, got, map[string]float64{
-		`shared_altsd_refusals_total{role="responder",uid="other"}`: 2 * maxUIDs,
-		`shared_altsd_refusals_total{role="responder",uid="0"}`:     2,
-	})
+	if f.OtherAccounts.Failed != 3*maxUIDs-2 {
+		t.Errorf("others: %+v", f.OtherAccounts)
+	}
 }
 
-// CAs come and go with the files: what is counted of those that stay stays, and nothing is shown of those that went.
+// CAs come and go with the files: what is counted of those that stay stays, and nothing is shown of those that went. A page
+// has the first of them, the Figures have all.
 func TestCAs(t *testing.T) {
 	s := New("", "a.test")
 	s.SetCAs([]string{"one", "two"})
@@ -208,23 +262,28 @@ func TestCAs(t *testing.T) {
 		s.Handshake(Handshake{Reason: "accepted", CA: ca})
 		s.Handshake(Handshake{Reason: reason.UnknownCA.String(), CA: ca})
 	}
-	s.SetCAs([]string{"two", "three"})
+	s.SetCAs([]string{"two", "three", "three", "four", "five"})
 	s.Handshake(Handshake{Reason: "accepted", CA: "one"}) // it was under way
-	s.Handshake(Handshake{Reason: "accepted", CA: "three"})
+	for _, ca := range []string{"three", "five", "five", "five"} {
+		s.Handshake(Handshake{Reason: "accepted", CA: ca})
+	}
 	got := make(map[string]float64)
 	for k, v := range scrape(t, s, State{}) {
-		if strings.HasPrefix(k, "shared_altsd_handshakes_by_ca_total{role=\"responder\"") {
+		if strings.HasPrefix(k, "shared_altsd_handshakes_by_ca_total{") {
 			got[k] = v
 		}
 	}
-	if len(got) != 3 {
+	if want := map[string]float64{
+		`shared_altsd_handshakes_by_ca_total{ca="two"}`:   2,
+		`shared_altsd_handshakes_by_ca_total{ca="three"}`: 1,
+		`shared_altsd_handshakes_by_ca_total{ca="four"}`:  0,
+		`shared_altsd_handshakes_by_ca_total{ca="other"}`: 5,
+	}; !maps.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
-	expect(t, got, map[string]float64{
-		`shared_altsd_handshakes_by_ca_total{role="responder",ca="two"}`:   2,
-		`shared_altsd_handshakes_by_ca_total{role="responder",ca="three"}`: 1,
-		`shared_altsd_handshakes_by_ca_total{role="responder",ca="other"}`: 2,
-	})
+	if want := []Figure{{"two", 2}, {"three", 1}, {"four", 0}, {"five", 3}, {"other", 2}}; !slices.Equal(s.Figures(0).ByCA, want) {
+		t.Errorf("%v", s.Figures(0).ByCA)
+	}
 }
 
 func TestParseAddr(t *testing.T) {
@@ -307,9 +366,9 @@ func TestServe(t *testing.T) {
 	parse(t, get())
 	wg.Wait()
 	expect(t, parse(t, get()), map[string]float64{
-		`shared_altsd_handshakes_total{role="initiator",result="accepted",reason="accepted"}`: 100,
-		`shared_altsd_reloads_total{result="succeeded"}`:                                      400,
-		`shared_altsd_connections`:                                                            7,
+		`shared_altsd_handshakes_total{role="initiator",result="accepted"}`: 100,
+		`shared_altsd_reloads_total{result="succeeded"}`:                    400,
+		`shared_altsd_connections`:                                          7,
 	})
 	if resp, err := client.Post("http://localhost/metrics", "", nil); err != nil || resp.StatusCode != 405 {
 		t.Errorf("POST: %v %v", resp, err)
