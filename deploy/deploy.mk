@@ -12,7 +12,7 @@ STEP_CA := github.com/smallstep/certificates/cmd/step-ca@v0.30.2
 STEP := github.com/smallstep/cli/cmd/step@v0.28.7
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
-DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
+DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus prometheus-node-exporter rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
 DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
 # The program says the package's version, and so do its pages.

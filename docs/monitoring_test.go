@@ -19,7 +19,7 @@ func TestMetricsAreNamed(t *testing.T) {
 	set, now := metrics.New("v1", "a.test"), time.Now()
 	state := metrics.State{DNS: new(metrics.DNS), Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: "a.test", NotBefore: now, NotAfter: now}}}
 	forward := metrics.NewForwards("v1", "listen", "s", []string{"clean"}, func() (string, error) { return "a.test", nil })
-	for _, err := range []error{set.Write(&page, state), forward.Write(&page, metrics.ForwardState{})} {
+	for _, err := range []error{set.Write(&page, state), metrics.WriteDown(&page, "a.test"), forward.Write(&page, metrics.ForwardState{})} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,8 @@ if [ -d /run/systemd/system ]; then
 	systemctl stop 'shared-altsd-listen@*.service' || :
 	systemctl stop shared-altsd-resolve.socket shared-altsd-resolve.service || :
 	systemctl stop shared-altsd-fetch-crl.timer shared-altsd-fetch-crl.service || :
+	systemctl stop shared-altsd-textfile.timer shared-altsd-textfile.service || :
 	systemctl stop shared-altsd-renew.path shared-altsd-renew.timer shared-altsd-metrics.socket shared-altsd.socket shared-altsd.service || :
 fi
-systemctl --no-reload disable shared-altsd-fetch-crl.timer shared-altsd-resolve.socket shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket \
+systemctl --no-reload disable shared-altsd-fetch-crl.timer shared-altsd-textfile.timer shared-altsd-resolve.socket shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket \
 	shared-altsd.service >/dev/null 2>&1 || :

@@ -60,6 +60,22 @@ func TestPrometheusScrape(t *testing.T) {
 		"--credentials", put("machine.pem", string(p.issue(p.ca, machine).PEM())), "--ca", put("ca.pem", string(p.ca.PEM())))
 	run(t, "prometheus", "--config.file="+put("server.yml", "global: {evaluation_interval: 1s}\nrule_files: ["+alerts+"]\n"),
 		"--storage.tsdb.path="+path("server"), "--web.listen-address="+receiver, "--web.enable-remote-write-receiver")
+	// The same by node_exporter, to which the daemon's metrics come as a file.
+	collected, exporter := t.TempDir(), freeAddress(t)
+	waitFor(t, "the file", func() (bool, string) {
+		out, err := command(program, "status", "--socket", path("socket"), "--textfile", filepath.Join(collected, "shared-altsd.prom"))
+		return err == nil, out
+	})
+	run(t, "prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile",
+		"--collector.textfile.directory="+collected, "--web.listen-address="+exporter)
+	for _, want := range []string{"\nnode_textfile_scrape_error 0\n", "\nshared_altsd_up{machine=\"" + machine + "\"} 1\n",
+		"\nshared_altsd_handshake_duration_seconds_bucket{machine=\"" + machine + "\",le=\"+Inf\"} 0\n",
+		"\nnode_textfile_mtime_seconds{file=\"" + filepath.Join(collected, "shared-altsd.prom") + "\"} "} {
+		waitFor(t, want, func() (bool, string) {
+			got := get("http://" + exporter + "/metrics")
+			return strings.Contains(got, want), got
+		})
+	}
 	run(t, "prometheus", "--enable-feature=agent", "--config.file="+agent, "--storage.agent.path="+path("agent"),
 		"--web.listen-address="+freeAddress(t))
 

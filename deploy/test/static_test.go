@@ -23,7 +23,8 @@ import (
 // TestUnits has systemd's own tools judge the unit files, without a running systemd.
 func TestUnits(t *testing.T) {
 	for unit, most := range map[string]float64{"shared-altsd.service": 1.5, "shared-altsd-listen@.service": 2.0,
-		"shared-altsd-resolve.service": 2.0, "shared-altsd-signer.service": 1.5, "shared-altsd-fetch-crl.service": 2.0} {
+		"shared-altsd-resolve.service": 2.0, "shared-altsd-signer.service": 1.5, "shared-altsd-fetch-crl.service": 2.0,
+		"shared-altsd-textfile.service": 1.5} {
 		out := must(t, "systemd-analyze", "security", "--offline=true", "deploy/systemd/"+unit)
 		m := regexp.MustCompile(`Overall exposure level for shared-altsd\S*: ([0-9.]+)`).FindStringSubmatch(out)
 		if m == nil {
@@ -43,7 +44,8 @@ func TestUnits(t *testing.T) {
 	var copies []string
 	for _, unit := range append(units, filepath.Join(root, "deploy/systemd/shared-altsd-renew.path"),
 		filepath.Join(root, "deploy/systemd/shared-altsd-renew.timer"),
-		filepath.Join(root, "deploy/systemd/shared-altsd-fetch-crl.timer")) {
+		filepath.Join(root, "deploy/systemd/shared-altsd-fetch-crl.timer"),
+		filepath.Join(root, "deploy/systemd/shared-altsd-textfile.timer")) {
 		b, err := os.ReadFile(unit)
 		if err != nil {
 			t.Fatal(err)
@@ -59,8 +61,8 @@ func TestUnits(t *testing.T) {
 		}
 		copies = append(copies, name)
 	}
-	if len(copies) != 13 {
-		t.Errorf("%d units, want 13: %v", len(copies), copies)
+	if len(copies) != 15 {
+		t.Errorf("%d units, want 15: %v", len(copies), copies)
 	}
 	cmd := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, copies...)...)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
@@ -118,6 +120,9 @@ func TestPrometheus(t *testing.T) {
 	var shown strings.Builder
 	state := metrics.State{Expiries: []expiry.Item{{Kind: expiry.Leaf, Name: `CN="x"`, NotAfter: time.Now()}}, DNS: new(metrics.DNS)}
 	if err := set.Write(&shown, state); err != nil {
+		t.Fatal(err)
+	}
+	if err := metrics.WriteDown(&shown, "alpha.test"); err != nil {
 		t.Fatal(err)
 	}
 	if err := metrics.NewForwards("v1", "listen", "s", []string{"clean"}, func() (string, error) { return "alpha.test", nil }).Write(&shown, metrics.ForwardState{}); err != nil {

@@ -602,6 +602,87 @@ func (x *Work) GetStreams() uint32 {
 	return 0
 }
 
+type MetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsRequest) Reset() {
+	*x = MetricsRequest{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsRequest) ProtoMessage() {}
+
+func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
+func (*MetricsRequest) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+}
+
+type MetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In Prometheus' text format, for node_exporter's textfile collector.
+	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsResponse) Reset() {
+	*x = MetricsResponse{}
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsResponse) ProtoMessage() {}
+
+func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
+func (*MetricsResponse) Descriptor() ([]byte, []int) {
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *MetricsResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // What is known of certificates that are revoked.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -617,7 +698,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +710,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +723,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revocation) GetLists() []*RevocationList {
@@ -689,7 +770,7 @@ type RevocationList struct {
 
 func (x *RevocationList) Reset() {
 	*x = RevocationList{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +782,7 @@ func (x *RevocationList) String() string {
 func (*RevocationList) ProtoMessage() {}
 
 func (x *RevocationList) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +795,7 @@ func (x *RevocationList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevocationList.ProtoReflect.Descriptor instead.
 func (*RevocationList) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevocationList) GetCa() string {
@@ -769,7 +850,7 @@ type PassedOver struct {
 
 func (x *PassedOver) Reset() {
 	*x = PassedOver{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +862,7 @@ func (x *PassedOver) String() string {
 func (*PassedOver) ProtoMessage() {}
 
 func (x *PassedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[8]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +875,7 @@ func (x *PassedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassedOver.ProtoReflect.Descriptor instead.
 func (*PassedOver) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{8}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PassedOver) GetSource() string {
@@ -836,7 +917,7 @@ type DNS struct {
 
 func (x *DNS) Reset() {
 	*x = DNS{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +929,7 @@ func (x *DNS) String() string {
 func (*DNS) ProtoMessage() {}
 
 func (x *DNS) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[9]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +942,7 @@ func (x *DNS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNS.ProtoReflect.Descriptor instead.
 func (*DNS) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{9}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DNS) GetNames() []string {
@@ -958,7 +1039,7 @@ type Lookups struct {
 
 func (x *Lookups) Reset() {
 	*x = Lookups{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1051,7 @@ func (x *Lookups) String() string {
 func (*Lookups) ProtoMessage() {}
 
 func (x *Lookups) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[10]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1064,7 @@ func (x *Lookups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookups.ProtoReflect.Descriptor instead.
 func (*Lookups) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{10}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Lookups) GetOutcome() string {
@@ -1016,7 +1097,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1109,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[11]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1122,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{11}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Standing) GetWatched() uint32 {
@@ -1096,7 +1177,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1189,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[12]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1202,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{12}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Policy) GetMode() string {
@@ -1181,7 +1262,7 @@ type WouldRefuse struct {
 
 func (x *WouldRefuse) Reset() {
 	*x = WouldRefuse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1274,7 @@ func (x *WouldRefuse) String() string {
 func (*WouldRefuse) ProtoMessage() {}
 
 func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[13]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1287,7 @@ func (x *WouldRefuse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldRefuse.ProtoReflect.Descriptor instead.
 func (*WouldRefuse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{13}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WouldRefuse) GetRule() string {
@@ -1270,7 +1351,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1363,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[14]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1376,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{14}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -1374,7 +1455,7 @@ type Expiry struct {
 
 func (x *Expiry) Reset() {
 	*x = Expiry{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1467,7 @@ func (x *Expiry) String() string {
 func (*Expiry) ProtoMessage() {}
 
 func (x *Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[15]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1480,7 @@ func (x *Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expiry.ProtoReflect.Descriptor instead.
 func (*Expiry) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{15}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Expiry) GetKind() string {
@@ -1441,7 +1522,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1534,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[16]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1547,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{16}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Fault) GetWhat() string {
@@ -1502,7 +1583,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1595,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[17]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1608,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{17}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Counters) GetAccepted() uint64 {
@@ -1576,7 +1657,7 @@ type Reloads struct {
 
 func (x *Reloads) Reset() {
 	*x = Reloads{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1669,7 @@ func (x *Reloads) String() string {
 func (*Reloads) ProtoMessage() {}
 
 func (x *Reloads) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[18]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1682,7 @@ func (x *Reloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reloads.ProtoReflect.Descriptor instead.
 func (*Reloads) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{18}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Reloads) GetSucceeded() uint64 {
@@ -1668,7 +1749,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1761,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[19]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1774,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{19}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Failure) GetUnix() int64 {
@@ -1762,7 +1843,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1855,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[20]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1868,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{20}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReloadRequest) GetCredentials() []byte {
@@ -1833,7 +1914,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1926,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_adminpb_admin_proto_msgTypes[21]
+	mi := &file_internal_adminpb_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1939,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{21}
+	return file_internal_adminpb_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReloadResponse) GetMachine() string {
@@ -1956,7 +2037,10 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\x06cached\x18\x03 \x01(\x04R\x06cached\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12#\n" +
 	"\rcache_entries\x18\x05 \x01(\rR\fcacheEntries\x12\x18\n" +
-	"\astreams\x18\x06 \x01(\rR\astreams\"\xd3\x01\n" +
+	"\astreams\x18\x06 \x01(\rR\astreams\"\x10\n" +
+	"\x0eMetricsRequest\"%\n" +
+	"\x0fMetricsResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"\xd3\x01\n" +
 	"\n" +
 	"Revocation\x12;\n" +
 	"\x05lists\x18\x01 \x03(\v2%.shared_altsd.admin.v1.RevocationListR\x05lists\x12\x18\n" +
@@ -2066,10 +2150,11 @@ const file_internal_adminpb_admin_proto_rawDesc = "" +
 	"\x0enot_after_unix\x18\x02 \x01(\x03R\fnotAfterUnix\x12\x16\n" +
 	"\x06serial\x18\x03 \x01(\tR\x06serial\x12\x18\n" +
 	"\achanged\x18\x04 \x03(\tR\achanged\x12\x12\n" +
-	"\x04note\x18\x05 \x01(\tR\x04note2\xb5\x01\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note2\x8f\x02\n" +
 	"\x05Admin\x12U\n" +
 	"\x06Status\x12$.shared_altsd.admin.v1.StatusRequest\x1a%.shared_altsd.admin.v1.StatusResponse\x12U\n" +
-	"\x06Reload\x12$.shared_altsd.admin.v1.ReloadRequest\x1a%.shared_altsd.admin.v1.ReloadResponseB7Z5github.com/shared-altsd/shared-altsd/internal/adminpbb\x06proto3"
+	"\x06Reload\x12$.shared_altsd.admin.v1.ReloadRequest\x1a%.shared_altsd.admin.v1.ReloadResponse\x12X\n" +
+	"\aMetrics\x12%.shared_altsd.admin.v1.MetricsRequest\x1a&.shared_altsd.admin.v1.MetricsResponseB7Z5github.com/shared-altsd/shared-altsd/internal/adminpbb\x06proto3"
 
 var (
 	file_internal_adminpb_admin_proto_rawDescOnce sync.Once
@@ -2083,44 +2168,46 @@ func file_internal_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_internal_adminpb_admin_proto_rawDescData
 }
 
-var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_internal_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_internal_adminpb_admin_proto_goTypes = []any{
-	(*StatusRequest)(nil),  // 0: shared_altsd.admin.v1.StatusRequest
-	(*StatusResponse)(nil), // 1: shared_altsd.admin.v1.StatusResponse
-	(*Figure)(nil),         // 2: shared_altsd.admin.v1.Figure
-	(*Reasons)(nil),        // 3: shared_altsd.admin.v1.Reasons
-	(*AccountFigures)(nil), // 4: shared_altsd.admin.v1.AccountFigures
-	(*Work)(nil),           // 5: shared_altsd.admin.v1.Work
-	(*Revocation)(nil),     // 6: shared_altsd.admin.v1.Revocation
-	(*RevocationList)(nil), // 7: shared_altsd.admin.v1.RevocationList
-	(*PassedOver)(nil),     // 8: shared_altsd.admin.v1.PassedOver
-	(*DNS)(nil),            // 9: shared_altsd.admin.v1.DNS
-	(*Lookups)(nil),        // 10: shared_altsd.admin.v1.Lookups
-	(*Standing)(nil),       // 11: shared_altsd.admin.v1.Standing
-	(*Policy)(nil),         // 12: shared_altsd.admin.v1.Policy
-	(*WouldRefuse)(nil),    // 13: shared_altsd.admin.v1.WouldRefuse
-	(*Certificate)(nil),    // 14: shared_altsd.admin.v1.Certificate
-	(*Expiry)(nil),         // 15: shared_altsd.admin.v1.Expiry
-	(*Fault)(nil),          // 16: shared_altsd.admin.v1.Fault
-	(*Counters)(nil),       // 17: shared_altsd.admin.v1.Counters
-	(*Reloads)(nil),        // 18: shared_altsd.admin.v1.Reloads
-	(*Failure)(nil),        // 19: shared_altsd.admin.v1.Failure
-	(*ReloadRequest)(nil),  // 20: shared_altsd.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 21: shared_altsd.admin.v1.ReloadResponse
+	(*StatusRequest)(nil),   // 0: shared_altsd.admin.v1.StatusRequest
+	(*StatusResponse)(nil),  // 1: shared_altsd.admin.v1.StatusResponse
+	(*Figure)(nil),          // 2: shared_altsd.admin.v1.Figure
+	(*Reasons)(nil),         // 3: shared_altsd.admin.v1.Reasons
+	(*AccountFigures)(nil),  // 4: shared_altsd.admin.v1.AccountFigures
+	(*Work)(nil),            // 5: shared_altsd.admin.v1.Work
+	(*MetricsRequest)(nil),  // 6: shared_altsd.admin.v1.MetricsRequest
+	(*MetricsResponse)(nil), // 7: shared_altsd.admin.v1.MetricsResponse
+	(*Revocation)(nil),      // 8: shared_altsd.admin.v1.Revocation
+	(*RevocationList)(nil),  // 9: shared_altsd.admin.v1.RevocationList
+	(*PassedOver)(nil),      // 10: shared_altsd.admin.v1.PassedOver
+	(*DNS)(nil),             // 11: shared_altsd.admin.v1.DNS
+	(*Lookups)(nil),         // 12: shared_altsd.admin.v1.Lookups
+	(*Standing)(nil),        // 13: shared_altsd.admin.v1.Standing
+	(*Policy)(nil),          // 14: shared_altsd.admin.v1.Policy
+	(*WouldRefuse)(nil),     // 15: shared_altsd.admin.v1.WouldRefuse
+	(*Certificate)(nil),     // 16: shared_altsd.admin.v1.Certificate
+	(*Expiry)(nil),          // 17: shared_altsd.admin.v1.Expiry
+	(*Fault)(nil),           // 18: shared_altsd.admin.v1.Fault
+	(*Counters)(nil),        // 19: shared_altsd.admin.v1.Counters
+	(*Reloads)(nil),         // 20: shared_altsd.admin.v1.Reloads
+	(*Failure)(nil),         // 21: shared_altsd.admin.v1.Failure
+	(*ReloadRequest)(nil),   // 22: shared_altsd.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),  // 23: shared_altsd.admin.v1.ReloadResponse
 }
 var file_internal_adminpb_admin_proto_depIdxs = []int32{
-	14, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
-	15, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
-	16, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
-	17, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
-	17, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
-	18, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
-	19, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
-	12, // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
-	13, // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
-	11, // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
-	6,  // 10: shared_altsd.admin.v1.StatusResponse.revocation:type_name -> shared_altsd.admin.v1.Revocation
-	9,  // 11: shared_altsd.admin.v1.StatusResponse.dns:type_name -> shared_altsd.admin.v1.DNS
+	16, // 0: shared_altsd.admin.v1.StatusResponse.certificate:type_name -> shared_altsd.admin.v1.Certificate
+	17, // 1: shared_altsd.admin.v1.StatusResponse.expiries:type_name -> shared_altsd.admin.v1.Expiry
+	18, // 2: shared_altsd.admin.v1.StatusResponse.faults:type_name -> shared_altsd.admin.v1.Fault
+	19, // 3: shared_altsd.admin.v1.StatusResponse.initiator:type_name -> shared_altsd.admin.v1.Counters
+	19, // 4: shared_altsd.admin.v1.StatusResponse.responder:type_name -> shared_altsd.admin.v1.Counters
+	20, // 5: shared_altsd.admin.v1.StatusResponse.reloads:type_name -> shared_altsd.admin.v1.Reloads
+	21, // 6: shared_altsd.admin.v1.StatusResponse.last_failures:type_name -> shared_altsd.admin.v1.Failure
+	14, // 7: shared_altsd.admin.v1.StatusResponse.policy:type_name -> shared_altsd.admin.v1.Policy
+	15, // 8: shared_altsd.admin.v1.StatusResponse.would_refuse:type_name -> shared_altsd.admin.v1.WouldRefuse
+	13, // 9: shared_altsd.admin.v1.StatusResponse.standing:type_name -> shared_altsd.admin.v1.Standing
+	8,  // 10: shared_altsd.admin.v1.StatusResponse.revocation:type_name -> shared_altsd.admin.v1.Revocation
+	11, // 11: shared_altsd.admin.v1.StatusResponse.dns:type_name -> shared_altsd.admin.v1.DNS
 	2,  // 12: shared_altsd.admin.v1.StatusResponse.by_ca:type_name -> shared_altsd.admin.v1.Figure
 	5,  // 13: shared_altsd.admin.v1.StatusResponse.work:type_name -> shared_altsd.admin.v1.Work
 	3,  // 14: shared_altsd.admin.v1.StatusResponse.reasons:type_name -> shared_altsd.admin.v1.Reasons
@@ -2129,15 +2216,17 @@ var file_internal_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 17: shared_altsd.admin.v1.Reasons.refused_here:type_name -> shared_altsd.admin.v1.Figure
 	2,  // 18: shared_altsd.admin.v1.Reasons.refused_by_peer:type_name -> shared_altsd.admin.v1.Figure
 	2,  // 19: shared_altsd.admin.v1.Reasons.given_up:type_name -> shared_altsd.admin.v1.Figure
-	7,  // 20: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
-	8,  // 21: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
-	10, // 22: shared_altsd.admin.v1.DNS.lookups:type_name -> shared_altsd.admin.v1.Lookups
+	9,  // 20: shared_altsd.admin.v1.Revocation.lists:type_name -> shared_altsd.admin.v1.RevocationList
+	10, // 21: shared_altsd.admin.v1.Revocation.passed_over:type_name -> shared_altsd.admin.v1.PassedOver
+	12, // 22: shared_altsd.admin.v1.DNS.lookups:type_name -> shared_altsd.admin.v1.Lookups
 	0,  // 23: shared_altsd.admin.v1.Admin.Status:input_type -> shared_altsd.admin.v1.StatusRequest
-	20, // 24: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
-	1,  // 25: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
-	21, // 26: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
+	22, // 24: shared_altsd.admin.v1.Admin.Reload:input_type -> shared_altsd.admin.v1.ReloadRequest
+	6,  // 25: shared_altsd.admin.v1.Admin.Metrics:input_type -> shared_altsd.admin.v1.MetricsRequest
+	1,  // 26: shared_altsd.admin.v1.Admin.Status:output_type -> shared_altsd.admin.v1.StatusResponse
+	23, // 27: shared_altsd.admin.v1.Admin.Reload:output_type -> shared_altsd.admin.v1.ReloadResponse
+	7,  // 28: shared_altsd.admin.v1.Admin.Metrics:output_type -> shared_altsd.admin.v1.MetricsResponse
+	26, // [26:29] is the sub-list for method output_type
+	23, // [23:26] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -2154,7 +2243,7 @@ func file_internal_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_adminpb_admin_proto_rawDesc), len(file_internal_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

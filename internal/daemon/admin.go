@@ -42,6 +42,7 @@ type admin struct {
 	policy   *standard
 	denied   *deniedStore
 	metrics  *metrics.Set
+	state    func() metrics.State
 	server   *service.Server
 	health   *health.Server
 	draining atomic.Bool
@@ -49,8 +50,9 @@ type admin struct {
 
 // addAdmin adds the services to server, which does not serve yet.
 func addAdmin(server *service.Server, machine *certbind.Machine, dns *dane.Resolver, r *reloader, p *standard, d *deniedStore,
-	set *metrics.Set) *admin {
-	a := &admin{machine: machine, dns: dns, files: r.files, reloader: r, policy: p, denied: d, metrics: set, server: server, health: health.NewServer()}
+	set *metrics.Set, state func() metrics.State) *admin {
+	a := &admin{machine: machine, dns: dns, files: r.files, reloader: r, policy: p, denied: d, metrics: set, state: state, server: server,
+		health: health.NewServer()}
 	a.health.SetServingStatus(altspb.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	adminpb.RegisterAdminServer(server, a)
 	adminpb.RegisterDenialServer(server, &denial{store: d})

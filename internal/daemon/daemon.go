@@ -136,7 +136,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	})
 	d.reloader.settings = settings
 	d.reloader.beginLists(listsState, passed)
-	d.admin = addAdmin(d.server, d.machine, d.dns, d.reloader, d.policy, d.denied, d.metrics)
+	d.admin = addAdmin(d.server, d.machine, d.dns, d.reloader, d.policy, d.denied, d.metrics, d.state)
 	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err

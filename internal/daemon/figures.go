@@ -1,8 +1,14 @@
 package daemon
 
 import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/status"
+
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
+	"github.com/shared-altsd/shared-altsd/service"
 )
 
 // maxAccounts is how many local accounts status tells apart.
@@ -34,4 +40,19 @@ func figures(of []metrics.Figure) (out []*adminpb.Figure) {
 
 func accountFigures(f metrics.AccountFigures) *adminpb.AccountFigures {
 	return &adminpb.AccountFigures{Uid: f.UID, Account: f.Account, Accepted: f.Accepted, Failed: f.Failed}
+}
+
+// Metrics returns what a scrape would read. Any user may ask, as any may read a port of loopback.
+func (a *admin) Metrics(ctx context.Context, _ *adminpb.MetricsRequest) (*adminpb.MetricsResponse, error) {
+	c, err := service.CallerFromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	if err := a.server.Work(ctx, c, statusCost, func() {
+		err = a.metrics.WriteTextfile(&text, a.state())
+	}); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	return &adminpb.MetricsResponse{Text: text.String()}, err
 }

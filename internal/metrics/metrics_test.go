@@ -231,7 +231,20 @@ func TestRule65SeriesAreBounded(t *testing.T) {
 	if len(busy) > MaxSeries {
 		t.Errorf("%d series:\n%s", len(busy), strings.Join(busy, "\n"))
 	}
-	t.Logf("%d series", len(busy))
+	var b strings.Builder
+	if err := s.WriteTextfile(&b, state); err != nil {
+		t.Fatal(err)
+	}
+	collected := names(parse(t, b.String()))
+	if len(collected) > MaxSeries || !slices.Contains(collected, "shared_altsd_up") {
+		t.Errorf("%d series in a textfile", len(collected))
+	}
+	for _, series := range collected {
+		if !strings.HasPrefix(series, "shared_altsd_") {
+			t.Errorf("a textfile has %s, which node_exporter has of itself", series)
+		}
+	}
+	t.Logf("%d series, %d in a textfile", len(busy), len(collected))
 }
 
 // Any number of local accounts is told of in a bounded room: 1024 apart, and of those the ones asked for.

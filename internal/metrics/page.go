@@ -51,6 +51,26 @@ func (s *Set) Write(w io.Writer, state State) error {
 	return e.Flush()
 }
 
+// WriteTextfile writes the same for node_exporter's textfile collector, where the metrics of a process are node_exporter's
+// own, and adds that the daemon is up, which a scrape finds out by itself.
+func (s *Set) WriteTextfile(w io.Writer, state State) error {
+	e := newExposition(w, label{"machine", s.machine})
+	e.up(true)
+	s.write(e, &state)
+	return e.Flush()
+}
+
+// WriteDown writes what is to be known of a machine whose daemon does not answer.
+func WriteDown(w io.Writer, machine string) error {
+	e := newExposition(w, label{"machine", machine})
+	e.up(false)
+	return e.Flush()
+}
+
+func (e exposition) up(is bool) {
+	e.single("shared_altsd_up", "gauge", "1 if the daemon answered when this was written.", number(is))
+}
+
 func (s *Set) write(e exposition, state *State) {
 	e.family("shared_altsd_build_info", "gauge", "1, with what the daemon was built from as labels.")
 	e.sample("shared_altsd_build_info", 1, label{"version", s.version}, label{"goversion", runtime.Version()})
