@@ -3,7 +3,9 @@
 package deploytest
 
 import (
+	"errors"
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,11 +13,12 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
-// TestSystemdMonitoring does on a machine what docs/monitoring.md says of the two ways to its metrics.
+// TestSystemdMonitoring does on a machine what docs/monitoring.md says of the two ways to its metrics, and runs each command of
+// docs/runbooks.md there: on a machine that is well each of them has to work.
 func TestSystemdMonitoring(t *testing.T) {
 	image := strings.TrimSpace(must(t, "deploy/test/rootfs.sh"))
 	m, p := boot(t, image, network(t), "alpha", "deb"), newPKI(t)
-	tab := &table{title: "Metrics by a port and by a file"}
+	tab := &table{title: "Metrics by a port and by a file, and the commands of the runbooks"}
 	defer tab.print()
 	blocks := testdoc.Blocks(t, "docs/monitoring.md", "TestSystemdMonitoring")
 	if len(blocks) != 2 {
@@ -83,6 +86,30 @@ func TestSystemdMonitoring(t *testing.T) {
 			t.Errorf("of a daemon that is up again:\n%s", text)
 		}
 		return "the file says so, under the machine's name; the unit does not fail"
+	})
+	tab.row(t, "the runbooks", func(t *testing.T) string {
+		n := 0
+		for _, block := range testdoc.Blocks(t, "docs/runbooks.md", "TestSystemdMonitoring") {
+			for command := range strings.Lines(block) {
+				command = strings.TrimSpace(command)
+				out, err := m.try(command)
+				status := 0
+				if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+					status = exit.ExitCode()
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				n++
+				switch ours := strings.HasPrefix(command, "shared-altsd ") || strings.HasPrefix(command, "systemctl re"); {
+				case status == 0:
+				case !ours && (status == 1 || status == 3): // nothing found, or a unit that is not needed here
+				case status == 4 && strings.Contains(command, "signer"): // it is another package's
+				default:
+					t.Errorf("%s: exit status %d\n%s", command, status, out)
+				}
+			}
+		}
+		return fmt.Sprintf("%d commands work", n)
 	})
 	tab.row(t, "removed", func(t *testing.T) string {
 		m.sh(t, "DEBIAN_FRONTEND=noninteractive dpkg -r shared-altsd")
