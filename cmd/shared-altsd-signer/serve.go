@@ -80,6 +80,7 @@ var errOpening = errors.New("the signer is still opening its key: see whether th
 
 func (c *serveFlags) serve() error {
 	log := slog.New(systemd.NewHandler(os.Stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) }))
+	defer systemd.Flush(log.Handler())
 	if err := nodumps.Set(); err != nil {
 		return err
 	}

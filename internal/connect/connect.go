@@ -143,6 +143,7 @@ func (c *Config) newServer(dir string) (_ *server, err error) {
 // run serves until a signal comes; another one ends what it then waits for.
 func (s *server) run(signals <-chan os.Signal, notify *systemd.Notifier) {
 	defer s.close()
+	defer systemd.Flush(s.log.Handler())
 	s.log.Info("shared-altsd connect starts", "version", version.Number(), "peer", s.config.Target.Account,
 		"address", s.config.address(), "protocol", s.config.protocol, "listens", s.places.String())
 	p := &forward.Process{Server: s.forward, Signals: signals, Notify: notify, MetricsOn: s.metrics,

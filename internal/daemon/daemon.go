@@ -51,6 +51,7 @@ func Serve(c Config) error {
 		return err
 	}
 	log := newLogger(os.Stderr, c.LogLevel, c.LogJSON)
+	defer systemd.Flush(log.Handler())
 	if inexact != nil {
 		log.Warn("timers stay exact, which costs a few percent of processor time", "error", inexact)
 	}

@@ -63,6 +63,7 @@ func Run(c *Config, read func() (*Config, error)) error {
 	signals := forward.Signals()
 	unix.Umask(0o077)
 	l := &listener{log: forward.NewLogger(c.LogLevel), spawner: newSpawner()}
+	defer systemd.Flush(l.log.Handler())
 	if inexact != nil {
 		l.log.Warn("timers stay exact, which costs a few percent of processor time", "error", inexact)
 	}

@@ -56,6 +56,7 @@ func Run(c *Config) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	log := c.log(os.Stderr)
+	defer systemd.Flush(log.Handler())
 	log.Info("shared-altsd resolve starts", "version", version.Number(), "resolver", addr.String(), "socket", l.Addr().String())
 	r := New(addr, log)
 	go r.Watch(ctx)

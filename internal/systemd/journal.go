@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,13 +12,21 @@ import (
 )
 
 // NewHandler returns what newHandler makes, a handler that writes one line a record, for writing to f. Where f leads to
-// the journal, each line begins with its priority (sd-daemon(3)), by which journalctl -p chooses.
+// the journal, each record goes there by itself, with a field of each key (native.go). Where that cannot be reached, the
+// line is written to f and begins with its priority (sd-daemon(3)), by which journalctl -p chooses.
 func NewHandler(f *os.File, newHandler func(io.Writer) slog.Handler) slog.Handler {
 	if !isJournal(f) {
 		return newHandler(f)
 	}
-	w := &priorityWriter{w: f}
-	return &handler{newHandler(w), w}
+	line := new(bytes.Buffer)
+	return &handler{Handler: newHandler(line), line: line, mu: new(sync.Mutex), to: newNative(f)}
+}
+
+// Flush waits a little for what a handler of NewHandler still has to bring to the journal.
+func Flush(h slog.Handler) {
+	if h, ok := h.(*handler); ok {
+		h.to.flush()
+	}
 }
 
 // Writer returns a writer to f, each of whose writes is a line of that level, for what is not logged.
@@ -39,23 +48,25 @@ func isJournal(f *os.File) bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// prefix returns what a line of a level begins with: the priority of syslog(3) for debug, info, warning or error.
-func prefix(level slog.Level) string {
+// priority returns that of syslog(3) for debug, info, warning or error.
+func priority(level slog.Level) byte {
 	switch {
 	case level < slog.LevelInfo:
-		return "<7>"
+		return '7'
 	case level < slog.LevelWarn:
-		return "<6>"
+		return '6'
 	case level < slog.LevelError:
-		return "<4>"
+		return '4'
 	}
-	return "<3>"
+	return '3'
 }
+
+// prefix returns what a line of a level begins with.
+func prefix(level slog.Level) string { return "<" + string(priority(level)) + ">" }
 
 // A priorityWriter begins each write with a prefix.
 type priorityWriter struct {
 	w      io.Writer
-	mu     sync.Mutex // held while a handler writes a record, because of prefix
 	prefix string
 }
 
@@ -64,23 +75,50 @@ func (w *priorityWriter) Write(line []byte) (int, error) {
 	return max(0, n-len(w.prefix)), err
 }
 
-// A handler has another one write to a priorityWriter.
+// A handler has another one write a line, and brings it and its keys to the journal.
 type handler struct {
 	slog.Handler
-	w *priorityWriter
+	to     *native
+	mu     *sync.Mutex // held while a line is made
+	line   *bytes.Buffer
+	within string      // of WithGroup, as names of fields have it
+	fields []slog.Attr // of WithAttrs
 }
 
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	h.w.mu.Lock()
-	defer h.w.mu.Unlock()
-	h.w.prefix = prefix(r.Level)
-	return h.Handler.Handle(ctx, r)
+	h.mu.Lock()
+	h.line.Reset()
+	err := h.Handler.Handle(ctx, r)
+	e := newEntry(r.Level, bytes.TrimSuffix(h.line.Bytes(), []byte("\n")))
+	h.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	e.text("ALTSD_EVENT", r.Message)
+	for _, a := range h.fields {
+		e.attr("", a)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		e.attr(h.within, a)
+		return true
+	})
+	h.to.write(e)
+	return nil
 }
 
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{h.Handler.WithAttrs(attrs), h.w}
+	with := *h
+	with.Handler = h.Handler.WithAttrs(attrs)
+	with.fields = append([]slog.Attr(nil), h.fields...)
+	for _, a := range attrs {
+		a.Key = h.within + a.Key
+		with.fields = append(with.fields, a)
+	}
+	return &with
 }
 
 func (h *handler) WithGroup(name string) slog.Handler {
-	return &handler{h.Handler.WithGroup(name), h.w}
+	with := *h
+	with.Handler, with.within = h.Handler.WithGroup(name), h.within+name+"_"
+	return &with
 }

@@ -13,9 +13,10 @@ import (
 	"testing"
 )
 
-// stream returns a file and what JOURNAL_STREAM says where it is the journal.
+// stream returns a file and what JOURNAL_STREAM says where it is the journal, which takes no entries otherwise.
 func stream(t *testing.T) (f *os.File, variable string) {
 	t.Helper()
+	setJournal(t, filepath.Join(t.TempDir(), "none"))
 	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
 	if err != nil {
 		t.Fatal(err)
