@@ -23,6 +23,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testmachine"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
@@ -98,6 +99,7 @@ func startDaemon(t testing.TB, name string, c Config, services ...func(grpc.Serv
 		c.Machine = testMachine(t, name, testca.Leaf{})
 	}
 	c.Logger = slog.New(slog.NewTextHandler(d.logs, nil))
+	t.Cleanup(func() { testlog.Load(t, "..").Sections["The daemon"].CheckText(t, d.logs.String()) })
 	c.OnFinish = func(r Record) {
 		select {
 		case d.records <- r:

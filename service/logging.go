@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -159,14 +160,15 @@ func (a *auditor) finish(r Record) {
 	if !logged {
 		return
 	}
-	level, text := slog.LevelInfo, "handshake done"
 	switch {
-	case r.Would:
-		level = slog.LevelWarn
 	case !ok:
-		level, text = slog.LevelWarn, "handshake failed"
+		a.log.LogAttrs(context.Background(), slog.LevelWarn, "handshake failed",
+			append(r.attrs(), slog.Bool("by_peer", r.ByPeer), slog.String("detail", r.Detail))...)
+	case r.Would:
+		a.log.LogAttrs(context.Background(), slog.LevelWarn, "handshake done", r.attrs()...)
+	default:
+		a.log.LogAttrs(context.Background(), slog.LevelInfo, "handshake done", r.attrs()...)
 	}
-	a.log.LogAttrs(context.Background(), level, text, r.attrs()...)
 }
 
 // refusedNow writes the line of a connection that stood and is refused now.
@@ -181,11 +183,18 @@ func (a *auditor) refusedNow(r Record, ended bool) {
 	if !ended {
 		text = "connection kept that would be refused"
 	}
-	a.log.LogAttrs(context.Background(), slog.LevelWarn, text, r.attrs()...)
+	attrs := slices.Concat(r.whose(), r.proved(), r.judged())
+	a.log.LogAttrs(context.Background(), slog.LevelWarn, text, append(attrs, slog.String("detail", r.Detail))...)
 }
 
-// attrs are what a line says, each key only where there is something to say (docs/log.md).
+// attrs are what the line of a handshake says, each key only where there is something to say (docs/log.md).
 func (r *Record) attrs() []slog.Attr {
+	return slices.Concat(r.whose(), r.ends(), r.proved(),
+		[]slog.Attr{slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent), slog.Int("received", r.Received)}, r.judged())
+}
+
+// whose are the keys that say of which caller it is.
+func (r *Record) whose() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("role", r.Role.String()), slog.String("local", r.Local),
 		slog.Uint64("uid", uint64(r.UID)), slog.Int("pid", int(r.PID)), slog.String("program", r.Program),
@@ -193,6 +202,11 @@ func (r *Record) attrs() []slog.Attr {
 	if r.Socket != "" {
 		attrs = append(attrs, slog.String("socket", r.Socket))
 	}
+	return attrs
+}
+
+// ends are those of the connection.
+func (r *Record) ends() (attrs []slog.Attr) {
 	for _, end := range []struct {
 		key string
 		at  netip.AddrPort
@@ -208,28 +222,28 @@ func (r *Record) attrs() []slog.Attr {
 		}
 		attrs = append(attrs, slog.String("addresses_by", by))
 	}
-	attrs = append(attrs, slog.String("peer", r.Peer))
+	return attrs
+}
+
+// proved are those of the peer, and of the outcome.
+func (r *Record) proved() []slog.Attr {
+	attrs := []slog.Attr{slog.String("peer", r.Peer)}
 	if r.Serial != "" {
 		attrs = append(attrs, slog.String("peer_serial", r.Serial), slog.String("peer_issuer", r.Issuer))
 	}
 	if r.DNS {
 		attrs = append(attrs, slog.String("verified_by", "dns"))
 	}
-	attrs = append(attrs, slog.String("reason", r.Reason))
-	if !r.stands {
-		attrs = append(attrs, slog.Duration("duration", r.Duration), slog.Int("sent", r.Sent), slog.Int("received", r.Received))
-	}
+	return append(attrs, slog.String("reason", r.Reason))
+}
+
+// judged are those of the policy.
+func (r *Record) judged() (attrs []slog.Attr) {
 	if r.Rule != "" {
 		attrs = append(attrs, slog.String("rule", r.Rule))
 	}
 	if r.Would {
 		attrs = append(attrs, slog.String("would", reason.DeniedByPolicy.String()))
-	}
-	if r.Reason != reason.Accepted.String() {
-		if !r.stands {
-			attrs = append(attrs, slog.Bool("by_peer", r.ByPeer))
-		}
-		attrs = append(attrs, slog.String("detail", r.Detail))
 	}
 	return attrs
 }

@@ -80,13 +80,6 @@ func (a *auditor) closeWindow(who share) {
 		if n <= key.logged() {
 			continue
 		}
-		level, text := slog.LevelWarn, "handshakes failed that were not logged one by one"
-		if key.done() {
-			level, text = slog.LevelInfo, "handshakes done that were not logged one by one"
-		}
-		if key.stands {
-			text = "connections that stood are refused now, not logged one by one"
-		}
 		attrs := []slog.Attr{slog.Int("suppressed", n-key.logged()), slog.String("reason", key.reason)}
 		if key.would {
 			attrs = append(attrs, slog.String("would", reason.DeniedByPolicy.String()))
@@ -99,7 +92,15 @@ func (a *auditor) closeWindow(who share) {
 				attrs = append(attrs, slog.Uint64("uid", uint64(key.uid)))
 			}
 		}
-		a.log.LogAttrs(context.Background(), level, text, append(attrs, slog.String("peer_machine", key.machine))...)
+		attrs = append(attrs, slog.String("peer_machine", key.machine))
+		switch ctx := context.Background(); {
+		case key.stands:
+			a.log.LogAttrs(ctx, slog.LevelWarn, "connections that stood are refused now, not logged one by one", attrs...)
+		case key.done():
+			a.log.LogAttrs(ctx, slog.LevelInfo, "handshakes done that were not logged one by one", attrs...)
+		default:
+			a.log.LogAttrs(ctx, slog.LevelWarn, "handshakes failed that were not logged one by one", attrs...)
+		}
 	}
 }
 

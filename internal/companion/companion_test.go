@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shared-altsd/shared-altsd/internal/handed"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -46,6 +47,7 @@ func serve(t testing.TB, s *Server, path string) (log *testprog.Log, stop func()
 	}
 	log = new(testprog.Log)
 	s.Log = slog.New(slog.NewTextHandler(log, nil))
+	t.Cleanup(func() { testlog.Load(t, "../..").Sections["Companions"].CheckText(t, log.String()) })
 	ctx, end := context.WithCancel(context.Background())
 	stop = testnet.Serve(t, path, func(l *net.UnixListener) error { return s.Serve(ctx, l) }, func(context.Context) error { end(); return nil })
 	return log, stop

@@ -201,7 +201,7 @@ func (p *places) watch(ctx context.Context, log *slog.Logger) {
 			done, err := l.Watch()
 			trouble := ""
 			if done != "" {
-				log.Warn(done, "socket", l.Path)
+				log.Warn("a socket was mended", "what", done, "socket", l.Path)
 			}
 			if err != nil {
 				trouble = err.Error()

@@ -248,7 +248,7 @@ func (d *Daemon) rotateStatic(done <-chan struct{}) {
 			return
 		}
 		d.log.Error("the static key could not be replaced, the old one stays in use", "error", err,
-			"tried again in", retryInterval.String())
+			"retry", retryInterval.String())
 		select {
 		case <-done:
 			return
@@ -274,7 +274,7 @@ func (d *Daemon) hangup() {
 func (d *Daemon) drain(s os.Signal, signals <-chan os.Signal) {
 	d.notify.Stopping()
 	d.admin.drain()
-	d.log.Info("stopping", "signal", s.String(), "waits up to", d.config.DrainTimeout.String())
+	d.log.Info("stopping", "signal", s.String(), "drain", d.config.DrainTimeout.String())
 	ctx, cancel := context.WithTimeout(context.Background(), d.config.DrainTimeout)
 	defer cancel()
 	go func() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -67,6 +68,7 @@ func (l *listed) start() error {
 	l.t.Helper()
 	l.log.Reset()
 	log := slog.New(slog.NewTextHandler(&l.log, nil))
+	l.t.Cleanup(func() { testlog.Load(l.t, "../..").Sections["The daemon"].CheckText(l.t, l.log.String()) })
 	loaded, err := l.files.load("")
 	if err != nil {
 		l.t.Fatal(err)

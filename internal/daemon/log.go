@@ -28,13 +28,13 @@ func newLogger(f *os.File, level slog.Level, json bool) *slog.Logger {
 // logStart logs what the daemon starts with, and what is wrong with it.
 func (d *Daemon) logStart(l *loaded) {
 	for _, w := range l.warnings {
-		d.log.Warn(w)
+		d.log.Warn("warning", "what", w)
 	}
 	var paths, cas []string
 	for _, s := range d.sockets.local {
 		paths = append(paths, s.Path)
 		for _, w := range s.Warnings {
-			d.log.Warn(w)
+			d.log.Warn("warning", "what", w)
 		}
 	}
 	for _, ca := range d.config.Files.CAs {
@@ -48,7 +48,7 @@ func (d *Daemon) logStart(l *loaded) {
 		"sockets", strings.Join(paths, " "), "cas", strings.Join(cas, " "), "users", service.AccountSource)...)...)
 	logFaults(d.log, l)
 	for _, f := range purposeFault(l.credential, l.trust) {
-		d.log.Warn(f.What, "cure", f.Cure)
+		d.log.Warn("warning", "what", f.What, "cure", f.Cure)
 	}
 }
 
@@ -68,6 +68,6 @@ func logFaults(log *slog.Logger, l *loaded) {
 		if f.Warning {
 			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, "this machine's certificate: "+f.What, "cure", f.Cure)
+		log.Log(context.Background(), level, "this machine's certificate", "what", f.What, "cure", f.Cure)
 	}
 }

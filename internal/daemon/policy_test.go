@@ -15,6 +15,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -151,6 +152,7 @@ func openStore(t *testing.T, dir string) *testStore {
 	s := &testStore{t: t}
 	p := &standard{apply: func(p *policy.Policy) { s.now = p }, forget: func() {}}
 	var err error
+	t.Cleanup(func() { testlog.Load(t, "../..").Sections["The daemon"].CheckText(t, s.logs.String()) })
 	if s.deniedStore, err = openDenied(dir, p, slog.New(slog.NewTextHandler(&s.logs, nil))); err != nil {
 		t.Fatal(err)
 	}

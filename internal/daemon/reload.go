@@ -252,10 +252,10 @@ func (r *reloader) tryReload(req reloadRequest) (changed []string, err error) {
 	r.memory.marks = judged.marks
 	r.memory.add(next.trust)
 	for _, l := range judged.let {
-		r.log.Warn("let by the administrator: " + l)
+		r.log.Warn("let by the administrator", "what", l)
 	}
 	for _, w := range next.warnings {
-		r.log.Warn(w)
+		r.log.Warn("warning", "what", w)
 	}
 	changed = append(changed, changes(old, force{next.credential, next.trust, next.rules})...)
 	attrs := append(credentialAttrs(next), "changed", changedText(changed))

@@ -55,7 +55,7 @@ func (s *sockets) watch(log *slog.Logger, serve func(*servedSocket) error) error
 func (w *watched) look(log *slog.Logger) {
 	done, err := w.Watch()
 	if done != "" {
-		log.Warn(done, "socket", w.Path, "cure", "keep what cleans up away from its directory: systemd-tmpfiles by the line "+
+		log.Warn("a socket was mended", "what", done, "socket", w.Path, "cure", "keep what cleans up away from its directory: systemd-tmpfiles by the line "+
 			"'x "+w.Path+"*' in a file of /etc/tmpfiles.d")
 	}
 	switch {

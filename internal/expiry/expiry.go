@@ -2,6 +2,7 @@
 package expiry
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -162,11 +163,11 @@ func (a *Announcer) Announce(items []Item, now time.Time) {
 		if n.Level <= a.level[n.Item] {
 			continue
 		}
-		log := a.log.Warn
+		level := slog.LevelWarn
 		if n.Ended || n.NotYet {
-			log = a.log.Error
+			level = slog.LevelError
 		}
-		log("expiry: "+n.What, "cure", n.Cure, "kind", n.Kind, "not_after", n.NotAfter.UTC().Format(time.RFC3339))
+		a.log.Log(context.Background(), level, "expiry", "what", n.What, "cure", n.Cure, "kind", n.Kind, "not_after", n.NotAfter.UTC().Format(time.RFC3339))
 	}
 	a.level = level
 }

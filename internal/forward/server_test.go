@@ -19,6 +19,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
 	"github.com/shared-altsd/shared-altsd/internal/systemd"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -41,7 +42,10 @@ func (e *echo) Prove(ctx context.Context) error {
 		return Refuse(Handshake, err)
 	}
 	e.mu.Lock()
-	e.facts.Peer, e.facts.Holder = strings.TrimSpace(line), strings.TrimSpace(line)
+	e.facts.Holder = strings.TrimSpace(line)
+	if e.facts.Peer = e.facts.Holder; !strings.Contains(e.facts.Peer, "@") {
+		e.facts.Peer += "@alpha.test"
+	}
 	e.mu.Unlock()
 	return e.Recheck()
 }
@@ -66,7 +70,7 @@ func (e *echo) Facts() Facts {
 }
 
 func (e *echo) Recheck() error {
-	if bad, _ := e.allowed.Load().(string); bad != "" && e.Facts().Peer == bad {
+	if bad, _ := e.allowed.Load().(string); bad != "" && e.Facts().Holder == bad {
 		return Refuse(NotAllowed, errors.New("not any more"))
 	}
 	return nil
@@ -87,6 +91,7 @@ type world struct {
 func start(t *testing.T, limits Limits) *world {
 	t.Helper()
 	w := &world{log: new(testprog.Log), signals: make(chan os.Signal, 4), done: make(chan struct{})}
+	t.Cleanup(func() { testlog.Load(t, "../..").Sections["Forwards"].CheckText(t, w.log.String()) })
 	if limits.Handshake == 0 {
 		limits.Handshake = time.Minute
 	}

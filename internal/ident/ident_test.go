@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
@@ -387,6 +388,7 @@ func TestRule54StrangerAtTheAddress(t *testing.T) {
 // TestRule54StrangersAsk has other accounts ask: they get no byte and take no place from the server.
 func TestRule54StrangersAsk(t *testing.T) {
 	l := new(testprog.Log)
+	t.Cleanup(func() { testlog.Load(t, "../..").Sections["Forwards"].CheckText(t, l.String()) })
 	i := open(t, Config{Log: slog.New(slog.NewTextHandler(l, nil))})
 	s := newServer(t)
 	_, far, _ := dial(t, i, s, alice)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -57,6 +58,7 @@ func newBench(t *testing.T, leaf testca.Leaf, rate int) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { testlog.Load(t, "../..").Sections["shared-altsd-signer"].CheckText(t, b.log.String()) })
 	return b
 }
 
