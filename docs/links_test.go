@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -154,4 +155,33 @@ func functionOrField(name string) bool {
 	folder, _, found := strings.Cut(path.Base(name), ".")
 	_, err := os.Stat(filepath.Join("..", path.Dir(name), folder))
 	return found && err == nil
+}
+
+// What units, scripts, messages and pages name below /usr/share/doc/shared-altsd is there.
+func TestPathsOfDocuments(t *testing.T) {
+	have := packaged(t)
+	place := regexp.MustCompile(`/usr/share/doc/shared-altsd/([\w./@-]*\w)`)
+	found := 0
+	for _, folder := range []string{"../deploy", "../cmd", "../internal", "../docs"} {
+		err := filepath.WalkDir(folder, func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			for _, m := range place.FindAllStringSubmatch(read(t, file), -1) {
+				if filepath.Base(file) == "nfpm.yaml" {
+					continue // which puts them there
+				}
+				if found++; !have[m[1]] {
+					t.Errorf("%s names %s, and the package has no such file", strings.TrimPrefix(file, "../"), m[0])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d paths were found", found)
+	}
 }
