@@ -185,3 +185,27 @@ func TestPathsOfDocuments(t *testing.T) {
 		t.Errorf("only %d paths were found", found)
 	}
 }
+
+// A reader who begins at README gets to each page by links.
+func TestPagesAreReached(t *testing.T) {
+	reached := map[string]bool{}
+	var follow func(page string)
+	follow = func(page string) {
+		if reached[page] {
+			return
+		}
+		reached[page] = true
+		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
+			file, _, _ := strings.Cut(m[1], "#")
+			if target := path.Join(path.Dir(page), file); strings.HasSuffix(file, ".md") && !strings.Contains(file, "://") {
+				follow(target)
+			}
+		}
+	}
+	follow("README.md")
+	for _, page := range pages(t) {
+		if strings.HasPrefix(page, "docs/") && !reached[page] {
+			t.Errorf("no link leads to %s from README", page)
+		}
+	}
+}
