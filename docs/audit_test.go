@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -23,6 +24,14 @@ func read(t *testing.T, path string) string {
 // functions returns "package folder.Name" of each test and fuzz target there is.
 func functions(t *testing.T) map[string]bool {
 	t.Helper()
+	found, err := allFunctions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+var allFunctions = sync.OnceValues(func() (map[string]bool, error) {
 	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\((?:t|f|m) \*testing\.[TFM]\)`)
 	found := map[string]bool{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -33,16 +42,17 @@ func functions(t *testing.T) map[string]bool {
 		if err != nil {
 			return err
 		}
-		for _, m := range declaration.FindAllStringSubmatch(read(t, path), -1) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range declaration.FindAllStringSubmatch(string(text), -1) {
 			found[filepath.ToSlash(folder)+"."+m[1]] = true
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
+	return found, err
+})
 
 var named = regexp.MustCompile("`([a-z0-9/-]+\\.(?:Test|Fuzz)\\w+)`")
 

@@ -40,7 +40,7 @@ var unmarked = []string{}
 
 // Each block of code of each page is one that a test takes from there, an example, or says visibly that it was not run.
 func TestBlocksAreMarked(t *testing.T) {
-	tests := map[string][]string{} // the folders by the name
+	tests, texts := map[string][]string{}, map[string]string{} // the folders by the name, and what stands in the tests of each
 	for name := range functions(t) {
 		folder, test, _ := strings.Cut(name, ".")
 		tests[test] = append(tests[test], folder)
@@ -51,7 +51,9 @@ func TestBlocksAreMarked(t *testing.T) {
 				t.Errorf("%s:%d: nobody answers for this block: internal/testdoc says how", page, b.Line)
 			}
 			for _, test := range b.Tests {
-				if !slices.ContainsFunc(tests[test], func(folder string) bool { return readsPage(t, folder, page) }) {
+				if !slices.ContainsFunc(tests[test], func(folder string) bool {
+					return strings.Contains(testsOf(t, texts, folder), strings.TrimPrefix(page, "docs/"))
+				}) {
 					t.Errorf("%s:%d: no package with a test %s names this page in its tests: %v", page, b.Line, test, tests[test])
 				}
 			}
@@ -59,12 +61,17 @@ func TestBlocksAreMarked(t *testing.T) {
 	}
 }
 
-// readsPage reports whether the tests of a folder name a page.
-func readsPage(t *testing.T, folder, page string) bool {
+// testsOf returns the text of the tests of a folder, which is kept.
+func testsOf(t *testing.T, texts map[string]string, folder string) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
+	if texts[folder] == "" {
+		files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			texts[folder] += read(t, file)
+		}
 	}
-	return slices.ContainsFunc(files, func(file string) bool { return strings.Contains(read(t, file), strings.TrimPrefix(page, "docs/")) })
+	return texts[folder]
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -20,12 +21,17 @@ type goPackage struct {
 	Imports              []string
 }
 
+// listed is what go list says, once for all tests.
+var listed = sync.OnceValues(func() ([]byte, error) {
+	cmd := exec.Command("go", "list", "-json", "./...")
+	cmd.Dir = ".."
+	return cmd.Output()
+})
+
 // packages returns those of the module, without its prefix, by their path.
 func packages(t *testing.T) map[string]goPackage {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json", "./...")
-	cmd.Dir = ".."
-	out, err := cmd.Output()
+	out, err := listed()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,25 +11,40 @@ import (
 	"testing"
 )
 
-// prose is a page without its blocks of code, and without what is quoted as code.
-func prose(text string) string {
-	text = regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
-	text = regexp.MustCompile(`(?m)^    .*$`).ReplaceAllString(text, "")
-	return regexp.MustCompile("`[^`\n]*`").ReplaceAllString(text, "`x`")
-}
+var (
+	fenced   = regexp.MustCompile("(?ms)^```.*?^```")
+	indented = regexp.MustCompile(`(?m)^    .*$`)
+	quoted   = regexp.MustCompile("`[^`\n]*`")
+	link     = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	headings = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	linked   = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
+	unnamed  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	anchor   = regexp.MustCompile(`<a (?:id|name)="([^"]+)"`)
+)
 
-var link = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+// linksOf returns where a page's links lead, without those to other sites: a page has them outside of code.
+func linksOf(t *testing.T, page string) []string {
+	t.Helper()
+	text := fenced.ReplaceAllString(read(t, filepath.Join("..", page)), "")
+	text = quoted.ReplaceAllString(indented.ReplaceAllString(text, ""), "`x`")
+	var found []string
+	for _, m := range link.FindAllStringSubmatch(text, -1) {
+		if !strings.Contains(m[1], "://") && !strings.HasPrefix(m[1], "mailto:") {
+			found = append(found, m[1])
+		}
+	}
+	return found
+}
 
 // anchors returns what a page's headings are called in links, as forges make it of them.
 func anchors(text string) map[string]bool {
 	found := map[string]bool{}
-	text = regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
-	for _, m := range regexp.MustCompile(`(?m)^#+ +(.*)$`).FindAllStringSubmatch(text, -1) {
-		name := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`).ReplaceAllString(m[1], "$1")
-		name = regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(name), "")
+	text = fenced.ReplaceAllString(text, "")
+	for _, m := range headings.FindAllStringSubmatch(text, -1) {
+		name := unnamed.ReplaceAllString(strings.ToLower(linked.ReplaceAllString(m[1], "$1")), "")
 		found[strings.ReplaceAll(strings.TrimSpace(name), " ", "-")] = true
 	}
-	for _, m := range regexp.MustCompile(`<a (?:id|name)="([^"]+)"`).FindAllStringSubmatch(text, -1) {
+	for _, m := range anchor.FindAllStringSubmatch(text, -1) {
 		found[m[1]] = true
 	}
 	return found
@@ -37,22 +52,27 @@ func anchors(text string) map[string]bool {
 
 // Each link of a page leads to a file that is there, and to a heading of it.
 func TestLinks(t *testing.T) {
-	links := 0
+	links, names := 0, map[string]map[string]bool{}
 	for _, page := range pages(t) {
-		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
-			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
-				continue
-			}
+		for _, to := range linksOf(t, page) {
 			links++
-			file, anchor, _ := strings.Cut(m[1], "#")
+			file, name, _ := strings.Cut(to, "#")
 			target := page
 			if file != "" {
 				target = path.Join(path.Dir(page), file)
 			}
 			if _, err := os.Stat(filepath.Join("..", target)); err != nil || strings.HasPrefix(target, "..") {
-				t.Errorf("%s: the link %s leads to nothing", page, m[1])
-			} else if anchor != "" && !anchors(read(t, filepath.Join("..", target)))[anchor] {
-				t.Errorf("%s: the link %s leads to no heading of %s", page, m[1], target)
+				t.Errorf("%s: the link %s leads to nothing", page, to)
+				continue
+			}
+			if name == "" {
+				continue
+			}
+			if names[target] == nil {
+				names[target] = anchors(read(t, filepath.Join("..", target)))
+			}
+			if !names[target][name] {
+				t.Errorf("%s: the link %s leads to no heading of %s", page, to, target)
 			}
 		}
 	}
@@ -101,12 +121,9 @@ func TestLinksInPackage(t *testing.T) {
 			}
 			continue
 		}
-		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
-			file, _, _ := strings.Cut(m[1], "#")
-			if file == "" || strings.Contains(file, "://") || strings.HasPrefix(file, "mailto:") {
-				continue
-			}
-			if target := path.Join(path.Dir(page), file); !have[target] {
+		for _, to := range linksOf(t, page) {
+			file, _, _ := strings.Cut(to, "#")
+			if target := path.Join(path.Dir(page), file); file != "" && !have[target] {
 				t.Errorf("%s links to %s, which the package does not have", page, target)
 			}
 		}
@@ -195,10 +212,9 @@ func TestPagesAreReached(t *testing.T) {
 			return
 		}
 		reached[page] = true
-		for _, m := range link.FindAllStringSubmatch(prose(read(t, filepath.Join("..", page))), -1) {
-			file, _, _ := strings.Cut(m[1], "#")
-			if target := path.Join(path.Dir(page), file); strings.HasSuffix(file, ".md") && !strings.Contains(file, "://") {
-				follow(target)
+		for _, to := range linksOf(t, page) {
+			if file, _, _ := strings.Cut(to, "#"); strings.HasSuffix(file, ".md") {
+				follow(path.Join(path.Dir(page), file))
 			}
 		}
 	}
