@@ -81,6 +81,16 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// glob returns the files of a pattern, of which there has to be one.
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Errorf("%s: no file: %v", pattern, err)
+	}
+	return files
+}
+
 // packaged returns, of the source tree, which files the daemon's package has among its documents: there the same tree begins at
 // /usr/share/doc/shared-altsd.
 func packaged(t *testing.T) map[string]bool {
@@ -92,11 +102,7 @@ func packaged(t *testing.T) map[string]bool {
 		if !ours || to == "copyright" {
 			continue
 		}
-		files, err := filepath.Glob(filepath.Join("..", m[1]))
-		if err != nil || len(files) == 0 {
-			t.Errorf("the package wants %s: %v", m[1], err)
-		}
-		for _, file := range files {
+		for _, file := range glob(t, filepath.Join("..", m[1])) {
 			file = strings.TrimPrefix(filepath.ToSlash(file), "../")
 			name := to
 			if strings.HasSuffix(to, "/") {
@@ -135,9 +141,11 @@ var sourcePath = regexp.MustCompile("`((?:deploy|docs|interop|internal|cmd|servi
 // Each file of the source tree that a page names is there. Those of the examples, which an administrator copies, are in the
 // package as well.
 func TestPathsInPages(t *testing.T) {
-	var sources []string // of what the package has, wherever
-	for _, m := range regexp.MustCompile(`(?m)^  - src: (\S+)$`).FindAllStringSubmatch(read(t, "../deploy/packages/nfpm.yaml"), -1) {
-		sources = append(sources, m[1])
+	var sources []string // of what the packages have, wherever
+	for _, file := range glob(t, "../deploy/packages/*.yaml") {
+		for _, m := range regexp.MustCompile(`(?m)^  - src: (\S+)$`).FindAllStringSubmatch(read(t, file), -1) {
+			sources = append(sources, m[1])
+		}
 	}
 	inPackage := func(name string) bool {
 		name = strings.TrimSuffix(name, "/")
@@ -158,7 +166,7 @@ func TestPathsInPages(t *testing.T) {
 				t.Errorf("%s names %s, which is not there", page, m[1])
 			}
 			if manual && (strings.HasPrefix(m[1], "deploy/") || strings.HasPrefix(m[1], "docs/")) && !inPackage(m[1]) {
-				t.Errorf("%s names %s, which the package does not have", page, m[1])
+				t.Errorf("%s names %s, which no package has", page, m[1])
 			}
 		}
 	}
