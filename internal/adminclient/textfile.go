@@ -10,6 +10,9 @@ import (
 	"regexp"
 	"syscall"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/shared-altsd/shared-altsd/internal/adminpb"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
 	"github.com/shared-altsd/shared-altsd/internal/metrics"
@@ -17,14 +20,18 @@ import (
 )
 
 // WriteTextfile writes the daemon's metrics to a file of node_exporter's textfile collector. Of a daemon that does not answer it
-// writes that it is down, and returns why.
+// writes that it is down, and returns why. One that answers and has no metrics to give, of version 0.1.0, leaves the file as it is.
 func (c Client) WriteTextfile(path string) error {
 	var text []byte
+	older := false
 	err := c.ask(func(ctx context.Context, admin adminpb.AdminClient) error {
 		m, err := admin.Metrics(ctx, &adminpb.MetricsRequest{})
-		text = []byte(m.GetText())
+		text, older = []byte(m.GetText()), status.Code(err) == codes.Unimplemented
 		return err
 	})
+	if older {
+		return errors.New("the daemon that runs is of an earlier version, which writes no metrics for a file: restart it")
+	}
 	if err != nil {
 		var down bytes.Buffer
 		if err := metrics.WriteDown(&down, machineOf(path)); err != nil {
