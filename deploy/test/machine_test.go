@@ -12,10 +12,11 @@ import (
 
 // A machine is a container in which systemd runs as process 1.
 type machine struct {
-	t    *testing.T
-	name string // also its host name, under .test
-	id   string
-	kind string // deb or rpm: by what the daemon is installed
+	t       *testing.T
+	name    string // also its host name, under .test
+	id      string
+	kind    string // deb or rpm: by what the daemon is installed
+	network string
 }
 
 // network makes a docker network for the machines of a test.
@@ -36,7 +37,7 @@ func boot(t *testing.T, image, network, name, kind string) *machine {
 	if strings.TrimSpace(must(t, "docker", "info", "--format", "{{.CgroupVersion}}")) == "2" {
 		cgroups = "rw"
 	}
-	m := &machine{t: t, name: name, kind: kind}
+	m := &machine{t: t, name: name, kind: kind, network: network}
 	m.id = strings.TrimSpace(must(t, "docker", "run", "-d", "--hostname", name+".test", "--network", network,
 		"--network-alias", name+".test", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
 		"--security-opt", "apparmor=unconfined", "--cgroupns", "host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:"+cgroups,

@@ -10,7 +10,7 @@ case $what in
 systemd)
 	suite=bookworm
 	# sssd-proxy over libnss-extrausers gives accounts that only SSSD knows, by way of its real socket and responder.
-	packages=$packages,rpm,dnf,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger
+	packages=$packages,rpm,dnf,man-db,bash-completion,sssd-common,sssd-proxy,libnss-sss,libnss-extrausers,openssl,curl,easy-rsa,golang-cfssl,certmonger,rsyslog
 	;;
 postgres)
 	suite=bookworm
@@ -40,7 +40,7 @@ debootstrap --variant=minbase --include="$packages" "$suite" "$dir/root" ${mirro
 rm -rf "$dir"/root/var/cache/apt/archives/*.deb "$dir"/root/var/lib/apt/lists/*
 # What has no place on a machine that lives in a container, and would only slow its start.
 for unit in systemd-udevd.service systemd-timesyncd.service getty.target apt-daily.timer apt-daily-upgrade.timer \
-	dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer; do
+	dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer rsyslog.service syslog.socket; do
 	ln -sf /dev/null "$dir/root/etc/systemd/system/$unit"
 done
 rm -f "$dir/root/etc/machine-id" "$dir/root/usr/sbin/policy-rc.d"
