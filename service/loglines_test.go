@@ -1,6 +1,8 @@
 package service
 
 import (
+	"log/slog"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/altspb"
+	"github.com/shared-altsd/shared-altsd/internal/testlog"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // varies matches what differs from one handshake to the next.
@@ -75,5 +79,48 @@ func TestSaidAddresses(t *testing.T) {
 	}
 	if strings.Contains(lines[1], "address") {
 		t.Errorf("nothing was said: %s", lines[1])
+	}
+}
+
+// Rule 66: lines in JSON are of the same events, keys and forms, whatever came of a handshake.
+func TestRule66LinesInJSON(t *testing.T) {
+	logs := new(testprog.Log)
+	a := newAuditor(slog.New(slog.NewJSONHandler(logs, nil)), nil)
+	end := netip.MustParseAddrPort("[2001:db8::1]:50051")
+	r := Record{ID: "b4f03d9c5c1f6a22", Role: Responder, Local: "bob@beta.test", UID: 1002, PID: 815, Program: "a \x1b[2J\n", Socket: "/run/s",
+		Peer: `AD\alice@alpha.test`, Serial: "7233", Issuer: "CN=Example CA", DNS: true, Near: end, Remote: end, Proved: true, Reason: "accepted",
+		Rule: "a.policy:3", Duration: 2666261 * time.Nanosecond, Sent: 1866, Received: 2484}
+	a.finish(r)
+	would := r
+	would.Would = true
+	a.finish(would)
+	for range 2 * donesLogged {
+		a.finish(r)
+	}
+	refused := r
+	refused.Reason, refused.Detail, refused.ByPeer, refused.Would = "unknown_77", "why", true, false
+	a.finish(refused)
+	a.finish(Record{Reason: "peer_closed", Detail: "why"})
+	refused.stands = true
+	a.refusedNow(refused, true)
+	a.refusedNow(refused, false)
+	for range 2 * donesLogged {
+		a.finish(Record{Reason: "malformed", share: share{kind: ofSocket}})
+		a.refusedNow(refused, true)
+	}
+	a.flush()
+	s, seen := testlog.Load(t, "..").Sections["The daemon"], map[string]bool{}
+	for line := range strings.Lines(logs.String()) {
+		l, err := s.ParseJSON(line)
+		if err == nil {
+			err = s.Check(l)
+		}
+		if err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		seen[l.Message] = true
+	}
+	if len(seen) != 7 {
+		t.Errorf("events: %v", seen)
 	}
 }

@@ -2,7 +2,9 @@
 package testlog
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // An Event is one kind of line, by its message.
@@ -135,6 +138,43 @@ func ParseText(line string) (*Line, error) {
 				return nil, fmt.Errorf("the key %s twice", key)
 			}
 			l.Keys, l.Values[key] = append(l.Keys, key), value
+		}
+	}
+	return l, nil
+}
+
+// ParseJSON reads a line of JSON. A duration in nanoseconds has the form of text then, as a list has.
+func (s *Section) ParseJSON(line string) (*Line, error) {
+	l := &Line{Values: map[string]string{}}
+	all := map[string]any{}
+	d := json.NewDecoder(strings.NewReader(line))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
+		return nil, err
+	}
+	for key, value := range all {
+		switch v := value.(type) {
+		case json.Number:
+			if value = v.String(); s.Forms[key] == "duration" {
+				ns, err := v.Int64()
+				if err != nil {
+					return nil, err
+				}
+				value = time.Duration(ns).String()
+			}
+		case string:
+			if s.Forms[key] == "number" || s.Forms[key] == "duration" && strings.Trim(v, "0123456789") == "" {
+				return nil, fmt.Errorf("%s is a string: %q", key, v)
+			}
+		}
+		switch key {
+		case slog.TimeKey:
+		case slog.LevelKey:
+			l.Level = strings.ToLower(fmt.Sprint(value))
+		case slog.MessageKey:
+			l.Message = fmt.Sprint(value)
+		default:
+			l.Keys, l.Values[key] = append(l.Keys, key), fmt.Sprint(value)
 		}
 	}
 	return l, nil
