@@ -47,6 +47,8 @@ func TestSystemdAudit(t *testing.T) {
 		})
 	}
 	p.works(t)
+	p.beta.sh(t, "systemctl restart systemd-journald.service") // the next line goes to it as well
+	p.works(t)
 	// A forward; and somebody who is refused, as the client demands another account.
 	p.beta.sh(t, "systemd-run -q --unit echo -p User=bob shared-altsd listen --listen :7600 --allow '*@alpha.test' -- /bin/cat")
 	waitFor(t, "the forward", func() (bool, string) {
@@ -91,6 +93,10 @@ func TestSystemdAudit(t *testing.T) {
 	forged := entries(p.beta, "ALTSD_PEER=mallory@evil.test")
 	if len(forged) != 1 || len(entries(p.beta, "-u shared-altsd ALTSD_PEER=mallory@evil.test")) != 0 {
 		t.Errorf("the forged line: %v", forged)
+	}
+
+	if n := len(entries(p.beta, "-u shared-altsd.service _TRANSPORT=journal ALTSD_ROLE=responder ALTSD_REASON=accepted")); n != 3 {
+		t.Errorf("beta has %d handshakes as responder, and not 3: two calls, the journal's restart between them, and a forward", n)
 	}
 
 	// What the page asks of the journal.
