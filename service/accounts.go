@@ -59,6 +59,10 @@ type AccountDatabase interface {
 type AccountOptions struct {
 	// AllowDomainAccounts lets @ and \ stand in account names.
 	AllowDomainAccounts bool
+	// Domains, in lower case, are those of directories whose accounts may take part, each by its name with its domain,
+	// alice@ad.example.com, however the database writes it here. Then an account is of one of them or has a line in /etc/passwd. None:
+	// names are taken as the database has them. It goes with AllowDomainAccounts.
+	Domains []string
 	// Groups are the groups whose membership is looked up, by their names in lower case.
 	Groups []string
 	// Timeout bounds each query of a lookup; 0 means 5 seconds.
@@ -374,7 +378,7 @@ func (a *Accounts) fill(e *accountEntry, of subject, places chan struct{}) {
 		opts.Groups = slices.Concat(opts.Groups, e.local)
 		slices.Sort(opts.Groups)
 		opts.Groups = slices.Compact(opts.Groups)
-		r := resolver{a.source, opts, ask}
+		r := resolver{a.source, a.files, opts, ask}
 		if of.name != "" {
 			e.err = r.vacant(of.name)
 		} else {

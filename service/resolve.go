@@ -15,6 +15,7 @@ import (
 // A resolver asks a user database and applies the rules for names.
 type resolver struct {
 	source userSource
+	files  *userFiles
 	opts   AccountOptions
 	// ask begins a query, which has its own time.
 	ask func() (context.Context, context.CancelFunc)
@@ -39,24 +40,37 @@ func (r resolver) resolve(uid uint32) (Account, error) {
 	if err != nil {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for uid %d: %w", uid, err)
 	}
-	name := ascii.Lower(u.name)
-	if err := certbind.ValidAccount(name, r.opts.AllowDomainAccounts); err != nil {
-		return Account{}, reason.Errorf(reason.LocalAccount,
-			"the account name %.80q of uid %d cannot be used: %w", u.name, uid, err)
+	name := ""
+	if len(r.opts.Domains) > 0 && !r.files.has(uid, ascii.Lower(u.name)) {
+		name, err = r.inDomain(u)
+	} else {
+		name, err = r.asItIs(u)
 	}
-	back, err := query(r, r.source.uidOf, name)
-	unknown := absent(err, name)
-	if err != nil && !unknown {
-		return Account{}, reason.Errorf(reason.Internal, "the user database failed for account %q: %w", name, err)
-	}
-	if unknown || back != uid {
-		return Account{}, reason.Errorf(reason.LocalAccount, "%s", leadsElsewhere(u, unknown, back))
+	if err != nil {
+		return Account{}, err
 	}
 	acct := Account{UID: uid, Name: name}
 	if acct.Groups, err = r.groups(u); err != nil {
 		return Account{}, reason.Errorf(reason.Internal, "the user database failed for the groups of %q: %w", name, err)
 	}
 	return acct, nil
+}
+
+// asItIs returns the name of a user as the database has it, in lower case.
+func (r resolver) asItIs(u userEntry) (string, error) {
+	name := ascii.Lower(u.name)
+	if err := certbind.ValidAccount(name, r.opts.AllowDomainAccounts); err != nil {
+		return "", reason.Errorf(reason.LocalAccount, "the account name %.80q of uid %d cannot be used: %w", u.name, u.uid, err)
+	}
+	back, err := query(r, r.source.uidOf, name)
+	unknown := absent(err, name)
+	if err != nil && !unknown {
+		return "", reason.Errorf(reason.Internal, "the user database failed for account %q: %w", name, err)
+	}
+	if unknown || back != u.uid {
+		return "", reason.Errorf(reason.LocalAccount, "%s", leadsElsewhere(u, unknown, back))
+	}
+	return name, nil
 }
 
 // absent reports whether an error means that the user database does not know a name, and not that it failed. For digits

@@ -14,7 +14,8 @@ import (
 
 // userFiles is what the files of this machine say. Of a uid it decides how a lookup queues and nothing else: uids with a
 // line in /etc/passwd are accounts, those in a range of /etc/subuid are what a user can make up by the thousand. A name that
-// a socket gives out is refused if /etc/passwd has it (vacancies.go).
+// a socket gives out is refused if /etc/passwd has it (vacancies.go), and where domains of directories are named, who has a line
+// there is of none (directory.go).
 type userFiles struct {
 	passwd, subuid string // paths
 
@@ -23,7 +24,14 @@ type userFiles struct {
 	seen     [2]os.FileInfo // nil while there is no such file
 	accounts map[uint32]bool
 	names    map[string]string // of /etc/passwd, by themselves in lower case
+	lines    map[passwdLine]bool
 	ranges   []UIDRange
+}
+
+// A passwdLine is what a line of /etc/passwd says, its name in lower case.
+type passwdLine struct {
+	uid  uint32
+	name string
 }
 
 const (
@@ -47,6 +55,14 @@ func (f *userFiles) class(uid uint32) uidClass {
 	return stranger
 }
 
+// has reports whether /etc/passwd has the account.
+func (f *userFiles) has(uid uint32, lower string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.look()
+	return f.lines[passwdLine{uid, lower}]
+}
+
 // spelling returns how /etc/passwd writes a name that is given in lower case, "" if it has none such.
 func (f *userFiles) spelling(name string) string {
 	f.mu.Lock()
@@ -65,11 +81,12 @@ func (f *userFiles) look() {
 
 func (f *userFiles) refresh() {
 	if changed(f.passwd, &f.seen[0]) {
-		f.accounts, f.names = make(map[uint32]bool), make(map[string]string)
+		f.accounts, f.names, f.lines = make(map[uint32]bool), make(map[string]string), make(map[passwdLine]bool)
 		eachLine(f.passwd, func(fields []string) {
 			f.names[ascii.Lower(fields[0])] = fields[0]
 			if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil {
 				f.accounts[uint32(uid)] = true
+				f.lines[passwdLine{uint32(uid), ascii.Lower(fields[0])}] = true
 			}
 		})
 	}

@@ -46,7 +46,7 @@ func testSource(t *testing.T, src userSource) {
 // groupsOf returns those groups that u is a member of.
 func groupsOf(t *testing.T, src userSource, u userEntry, wanted ...string) ([]string, error) {
 	ask := func() (context.Context, context.CancelFunc) { return context.WithCancel(t.Context()) }
-	return resolver{src, AccountOptions{Groups: wanted}, ask}.groups(u)
+	return resolver{src, newUserFiles(), AccountOptions{Groups: wanted}, ask}.groups(u)
 }
 
 func TestOSUsers(t *testing.T) { testSource(t, osUsers{}) }

@@ -17,7 +17,8 @@ var checkCommand = &cli.Command{
 	About: `
 Loads certificate, key, CAs and revocation lists as serve does and says what a daemon with the same CAs would say of
 this machine: chain, name, key, usage, expiry, revocation. Each fault comes with its cure. Exit status 1 if there is a
-fault.
+fault. It looks at the accounts of this machine as well, as far as they are listed or have processes, and warns of those whose
+names keep them out.
 
   shared-altsd check --credentials machine.pem --ca ca.pem
   shared-altsd check --config /etc/shared-altsd/shared-altsd.conf
@@ -36,7 +37,7 @@ What the command line leaves out, it takes from the packages' files if they are 
 		f := new(daemon.Files)
 		var denied string
 		const group = "Policy:"
-		options := append(fileOptions(f),
+		options := append(append(fileOptions(f), accountOptions(f, "Accounts:")...),
 			cli.Option{Name: "policy", Group: group, Value: cli.String(&f.Policy, "DIR").CompleteFiles(),
 				Help: "Directory of rules, as that of serve."},
 			cli.Option{Name: "denied", Group: group, Value: cli.String(&denied, "DIR").CompleteFiles(),

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/adminclient"
 	"github.com/shared-altsd/shared-altsd/internal/ascii"
@@ -9,6 +11,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/localsock"
 	"github.com/shared-altsd/shared-altsd/internal/ping"
 	"github.com/shared-altsd/shared-altsd/internal/purpose"
+	"github.com/shared-altsd/shared-altsd/service"
 )
 
 // Flags that several subcommands have.
@@ -64,6 +67,22 @@ func fileOptions(f *daemon.Files) []cli.Option {
 			Help: "Purpose (extended key usage) that every peer's certificate has to name: '" + purpose.Name + "', that of " +
 				"shared-altsd's own, or an OID such as 1.3.6.1.4.1.32473.1.1. Recommended: without it, whoever can read the key of a " +
 				"machine's web server speaks for every account there."},
+	}
+}
+
+// accountOptions returns the flags about how accounts are named, which serve and check share.
+func accountOptions(f *daemon.Files, group string) []cli.Option {
+	domains := func(v string) error {
+		f.AccountDomains = strings.Split(ascii.Lower(v), ",")
+		return service.CheckDomains(f.AccountDomains)
+	}
+	return []cli.Option{
+		{Name: "account-domain", Group: group, Value: cli.Func("DOMAINS", domains),
+			Help: "Domains of directories, separated by commas, such as ad.example.com. Their accounts are named with their domain, " +
+				"alice@ad.example.com, whether the user database here says that, alice or AD\\alice; all others need a line in " +
+				"/etc/passwd. Give it on all machines alike."},
+		{Name: "allow-domain-accounts", Group: group, Value: cli.Switch(&f.AllowDomainAccounts),
+			Help: "Accept '@' and '\\' in account names, here and in those of peers, as --account-domain does."},
 	}
 }
 

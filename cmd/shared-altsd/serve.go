@@ -88,6 +88,7 @@ func (c *serveConfig) options() []cli.Option {
 	directory := func(to *string) cli.Value {
 		return cli.Func("DIR", func(v string) error { *to = v; return nil }).CompleteFiles()
 	}
+	names := accountOptions(&c.Files, naming)
 	o := append(fileOptions(&c.Files), socket,
 		cli.Option{Name: "socket-mode", Default: "0666", Group: local, Value: cli.Func("MODE", c.setSocketMode),
 			Help: "Permission bits of the sockets, octal."},
@@ -114,8 +115,7 @@ func (c *serveConfig) options() []cli.Option {
 		cli.Option{Name: "server-accounts", Group: naming, Value: cli.List(&c.ServerAccounts, "ACCOUNTS", account),
 			Help: "Accounts, separated by commas, that a client without target accounts accepts as server; 'same' is the " +
 				"client's own account name."},
-		cli.Option{Name: "allow-domain-accounts", Group: naming, Value: cli.Switch(&c.Files.AllowDomainAccounts),
-			Help: "Accept '@' and '\\' in account names, here and in those of peers."},
+		names[0], names[1],
 		cli.Option{Name: "min-version", Default: "1", Group: naming, Value: cli.Int(&c.MinVersion, "N", 1, 1),
 			Help: "Least version of the inter-daemon protocol that is accepted. This build serves version 1 alone."},
 		cli.Option{Name: "handshake-timeout", Default: "10s", Group: limits,

@@ -74,6 +74,7 @@ func Check(w io.Writer, f *Files) (accepted bool, err error) {
 	if f.MachineName == "" {
 		faults = append(faults, anotherHosts(leaf, hostFQDN())...)
 	}
+	soon = append(soon, checkAccounts(f.accounts(nil))...)
 	for _, fault := range append(faults, soon...) {
 		kind := "fault"
 		if fault.Warning {

@@ -20,7 +20,7 @@ var settingFlags = map[certbind.Setting]string{
 	certbind.SettingForgetList:     "reload --forget-list",
 	certbind.SettingLists:          "--crl",
 	certbind.SettingCompleteList:   "--crl complete=FILE",
-	certbind.SettingDomainAccounts: "--allow-domain-accounts",
+	certbind.SettingDomainAccounts: "--account-domain, or --allow-domain-accounts",
 }
 
 // expiryFlags are the flags that go with the cure of what ends.

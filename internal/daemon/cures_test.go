@@ -28,7 +28,7 @@ func TestWithFlag(t *testing.T) {
 	account := fmt.Errorf("cannot use this: %w", certbind.ValidAccount("a@b", false))
 	for err, want := range map[error]string{
 		noCA:                "no CA is trusted, so that every peer would be refused; name one (--ca)",
-		account:             account.Error() + " (--allow-domain-accounts)",
+		account:             account.Error() + " (--account-domain, or --allow-domain-accounts)",
 		errors.New("other"): "other",
 	} {
 		if got := withFlag(err); got.Error() != want || !errors.Is(got, err) {

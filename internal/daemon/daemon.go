@@ -99,15 +99,14 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	}
 	d.metrics = metrics.New(version.Number(), l.name)
 	d.metrics.SetCAs(countedCAs(l.trust))
-	accounts := service.NewAccounts(service.AccountOptions{AllowDomainAccounts: c.Files.AllowDomainAccounts,
-		Groups: c.PublishGroups})
+	accounts := service.NewAccounts(c.Files.accounts(c.PublishGroups))
 	d.dns = newDNS(&c.Files, d.machine, log)
 	d.server, err = service.New(service.Config{
 		Machine:             d.machine,
 		Resolver:            asResolver(d.dns),
 		Accounts:            accounts,
 		PublishGroups:       c.PublishGroups,
-		AllowDomainAccounts: c.Files.AllowDomainAccounts,
+		AllowDomainAccounts: c.Files.domainAccounts(),
 		SecureNaming:        c.SecureNaming,
 		ServerAccounts:      c.ServerAccounts,
 		MinVersion:          byte(c.MinVersion),
@@ -138,7 +137,7 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	d.reloader.settings = settings
 	d.reloader.beginLists(listsState, passed)
 	d.admin = addAdmin(d.server, d.machine, d.dns, d.reloader, d.policy, d.denied, d.metrics, d.state)
-	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, domains: c.Files.AllowDomainAccounts})
+	adminpb.RegisterRulesServer(d.server, &rulesTest{policy: d.policy, server: d.server, accounts: c.Files.accounts(nil)})
 	if d.sockets, err = listen(&c, log); err != nil {
 		return nil, err
 	}

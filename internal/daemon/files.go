@@ -14,6 +14,7 @@ import (
 	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/cli"
 	"github.com/shared-altsd/shared-altsd/internal/signer"
+	"github.com/shared-altsd/shared-altsd/service"
 )
 
 // Files names all that is read from disk about certificates, with the rules that belong to it.
@@ -25,7 +26,9 @@ type Files struct {
 	MachineName         string
 	RequireEKU          asn1.ObjectIdentifier
 	AllowDomainAccounts bool
-	CRLStaleOK          bool
+	// AccountDomains are domains of directories, with which their accounts are named. They allow domains in names.
+	AccountDomains []string
+	CRLStaleOK     bool
 	// Resolver is the socket of the companion that asks DNS about machines for which it vouches, "" for DefaultResolver.
 	Resolver string
 	// Policy is the directory of the rules by which accounts may talk to each other, "" for none: all may.
@@ -95,6 +98,14 @@ func (f *Files) load(running string) (_ *loaded, err error) {
 	return l, nil
 }
 
+// domainAccounts reports whether names of accounts, here and of peers, may have domains in them.
+func (f *Files) domainAccounts() bool { return f.AllowDomainAccounts || len(f.AccountDomains) > 0 }
+
+// accounts says how names of accounts are read.
+func (f *Files) accounts(groups []string) service.AccountOptions {
+	return service.AccountOptions{AllowDomainAccounts: f.domainAccounts(), Domains: f.AccountDomains, Groups: groups}
+}
+
 // machineName returns the name that a credential is used for.
 func (f *Files) machineName(c *certbind.Credential, t *certbind.Trust, running string) (string, error) {
 	if running != "" {
@@ -156,7 +167,7 @@ func (f *Files) loadCredential(l *loaded) (*certbind.Credential, error) {
 }
 
 func (f *Files) loadTrust() (*certbind.Trust, error) {
-	config := certbind.TrustConfig{RequireEKU: f.RequireEKU, AllowDomainAccounts: f.AllowDomainAccounts,
+	config := certbind.TrustConfig{RequireEKU: f.RequireEKU, AllowDomainAccounts: f.domainAccounts(),
 		CRLStaleOK: f.CRLStaleOK}
 	for _, ca := range f.CAs {
 		c := certbind.CA{Names: ca.Names, Source: ca.File, System: ca.File == "system", DANE: ca.File == dnsVouches}

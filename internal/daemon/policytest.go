@@ -18,9 +18,9 @@ import (
 // A rulesTest answers what the policy in force would say.
 type rulesTest struct {
 	adminpb.UnimplementedRulesServer
-	policy  *standard
-	server  *service.Server
-	domains bool // accounts of domains are allowed
+	policy   *standard
+	server   *service.Server
+	accounts service.AccountOptions
 }
 
 // Bounds of a test.
@@ -47,7 +47,7 @@ func (r *rulesTest) Test(ctx context.Context, req *adminpb.TestRulesRequest) (*a
 	case privileged && req.GetLocalGroups() != nil:
 		conn.Groups, err = groupsWritten(req.GetLocalGroups().GetNames())
 	case privileged:
-		conn.Groups, err = localGroups(ctx, p, conn.Account, r.domains)
+		conn.Groups, err = localGroups(ctx, p, conn.Account, r.accounts)
 	case req.GetLocalGroups() != nil:
 		err = status.Error(codes.PermissionDenied, "only root and the daemon's own account may say in which groups an account is: "+
 			"leave --local-group out")
@@ -80,12 +80,13 @@ func (r *rulesTest) own(ctx context.Context, c service.Caller, account string, p
 }
 
 // localGroups returns those of the groups that a policy names which an account is in.
-func localGroups(ctx context.Context, p *policy.Policy, account string, domains bool) ([]string, error) {
+func localGroups(ctx context.Context, p *policy.Policy, account string, o service.AccountOptions) ([]string, error) {
 	named := p.LocalGroups()
 	if len(named) == 0 {
 		return nil, nil
 	}
-	acct, err := service.AccountNamed(ctx, account, service.AccountOptions{AllowDomainAccounts: domains, Groups: named})
+	o.Groups = named
+	acct, err := service.AccountNamed(ctx, account, o)
 	if errors.Is(err, service.ErrNoAccount) {
 		err = fmt.Errorf("%w; the rules name groups of local accounts: say with --local-group in which it is, empty for none", err)
 	}
@@ -188,7 +189,8 @@ func TestRules(dir, denied string, domains bool, req *adminpb.TestRulesRequest) 
 	if req.GetLocalGroups() != nil {
 		conn.Groups, err = groupsWritten(req.GetLocalGroups().GetNames())
 	} else {
-		conn.Groups, err = localGroups(context.Background(), p, conn.Account, domains)
+		conn.Groups, err = localGroups(context.Background(), p, conn.Account,
+			service.AccountOptions{AllowDomainAccounts: domains})
 	}
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 	}
 	uses := map[string]service.SocketUse{}
 	for _, spec := range specs {
-		if err := spec.Use.Check(c.Files.AllowDomainAccounts); err != nil {
+		if err := spec.Use.Check(c.Files.domainAccounts()); err != nil {
 			return nil, fmt.Errorf("--socket %s: %w", spec.Path, withFlag(err))
 		}
 		uses[spec.Path] = spec.Use
@@ -69,7 +69,7 @@ func listen(c *Config, log *slog.Logger) (_ *sockets, err error) {
 					"limit it in one place", in.path)
 			}
 			if use, err = service.ParseSocketUse(in.name); err == nil {
-				err = withFlag(use.Check(c.Files.AllowDomainAccounts))
+				err = withFlag(use.Check(c.Files.domainAccounts()))
 			}
 			if err != nil {
 				return nil, fmt.Errorf("FileDescriptorName=%s of the socket unit: %w", in.name, err)

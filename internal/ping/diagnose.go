@@ -95,7 +95,7 @@ func diagnoseRefusal(e *altscreds.HandshakeError, host string) string {
 			"allowed. 'shared-altsd whoami' under that account says which.", refuser)
 	case altscreds.ReasonAccountUnacceptable:
 		return fmt.Sprintf("%s does not accept the name of the account on %s; names with @ or a backslash need "+
-			"--allow-domain-accounts on both.", capital(refuser), refused)
+			"--account-domain, or --allow-domain-accounts, on both.", capital(refuser), refused)
 	case altscreds.ReasonMalformed, altscreds.ReasonDecryptionFailed, altscreds.ReasonUnsupportedVersion:
 		return "What came from the peer is not this protocol: another service listens on this port, or something between " +
 			"the machines changes the bytes, or one daemon is much older than the other ('shared-altsd --version' on both)."

@@ -43,7 +43,7 @@ var reasons = map[reason.Code]struct {
 	reason.StatementInvalid:        {codes.Unauthenticated, codes.PermissionDenied, "The other machine's daemon is at fault, or somebody uses what he captured. Restart it; if it stays, treat it as an attack."},
 	reason.StatementExpired:        {codes.Unauthenticated, codes.PermissionDenied, "Check both clocks: a statement is made 5 minutes back, so that clocks may differ by as much."},
 	reason.MachineNameMismatch:     {codes.Unauthenticated, codes.PermissionDenied, "Have the certificate issued with the machine's own DNS name (a wildcard names no machine), within the name constraints of its CA, or set `--machine-name` to a name that it has."},
-	reason.AccountUnacceptable:     {codes.PermissionDenied, codes.PermissionDenied, "Rename the account, or set `--allow-domain-accounts` on both machines if its name has `@` or a backslash."},
+	reason.AccountUnacceptable:     {codes.PermissionDenied, codes.PermissionDenied, "Rename the account, or set `--account-domain` or `--allow-domain-accounts` on both machines if its name has `@` or a backslash."},
 	reason.TargetMismatch:          {codes.PermissionDenied, codes.PermissionDenied, "Name the account that the server really runs as, or dial a name that is in its certificate. If neither is wrong, somebody else has taken the port."},
 	reason.NoApplicationProtocol:   {codes.Internal, codes.Internal, "The two applications do not speak the same protocol (gRPC's is `grpc`): check port and program."},
 	reason.NoRecordProtocol:        {codes.Internal, codes.Internal, "Upgrade the older gRPC library: `ALTSRP_GCM_AES128_REKEY` is needed."},
