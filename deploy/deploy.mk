@@ -13,7 +13,7 @@ STEP := github.com/smallstep/cli/cmd/step@v0.28.7
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus prometheus-node-exporter rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
-DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg
+DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg ansible-core openssh-client
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
 # The program says the package's version, and so do its pages.
 STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSION)

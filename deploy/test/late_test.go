@@ -4,10 +4,13 @@ package deploytest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shared-altsd/shared-altsd/internal/testdoc"
 )
 
 // restart has a machine lose its power, and boots it with what is on its disk.
@@ -34,7 +37,7 @@ func TestSystemdLateCertificate(t *testing.T) {
 	serial := fmt.Sprintf("%x", issued.Cert.SerialNumber)
 	half := len(issued.CertPEM) / 2
 	for name, part := range map[string][]byte{"key": issued.KeyPEM, "half": issued.CertPEM[:half], "rest": issued.CertPEM[half:],
-		"whole": issued.PEM(), "ca": pki.ca.PEM()} {
+		"whole": issued.PEM(), "joined": append(slices.Clone(issued.KeyPEM), issued.CertPEM...), "ca": pki.ca.PEM()} {
 		m.put(t, "/root/"+name, part, "0600")
 	}
 	without := func(t *testing.T) {
@@ -96,7 +99,11 @@ func TestSystemdLateCertificate(t *testing.T) {
 		if state := m.property(t, "shared-altsd.service", "ActiveState"); state != "inactive" {
 			t.Errorf("the daemon is %s", state)
 		}
-		// What hooks run, each on a daemon that is stopped.
+		// What hooks run, each on a daemon that is stopped: first that of docs/fleet.md.
+		hook := testdoc.Blocks(t, "docs/fleet.md", "TestSystemdLateCertificate")[0]
+		m.put(t, "/root/hook", []byte(hook[strings.Index(hook, "#!"):]), "0755")
+		m.sh(t, "mkdir -p /root/live; cp /root/key /root/live/privkey.pem; cat /root/half /root/rest >/root/live/fullchain.pem; rm "+file+
+			"; RENEWED_LINEAGE=/root/live /root/hook; cmp "+file+" /root/joined")
 		m.sh(t, "systemctl try-reload-or-restart shared-altsd")
 		if state := m.property(t, "shared-altsd.service", "ActiveState"); state != "inactive" {
 			t.Errorf("the daemon is %s by try-reload-or-restart", state)

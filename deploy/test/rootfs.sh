@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm, dnf
-# and CAs; with the argument postgres, Debian 12 with PostgreSQL 15; with podman, Debian 13 with a podman that has Quadlet; or with
-# oldest, Debian 11, whose systemd is the oldest that the packages take. Prints the image's name. The name holds a digest of
-# this file, so that an image already made is used again and a change here makes a new one.
+# and CAs; with the argument postgres, Debian 12 with PostgreSQL 15; with ansible, Debian 12 as Ansible meets a new server; with
+# podman, Debian 13 with a podman that has Quadlet; or with oldest, Debian 11, whose systemd is the oldest that the packages take.
+# Prints the image's name. The name holds a digest of this file, so that an image already made is used again and a change here makes a new one.
 set -eu
 what=${1:-systemd}
 packages=systemd,systemd-sysv,dbus,procps,iproute2
@@ -15,6 +15,10 @@ systemd)
 postgres)
 	suite=bookworm
 	packages=$packages,postgresql,locales
+	;;
+ansible)
+	suite=bookworm
+	packages=$packages,python3,python3-apt,openssh-server
 	;;
 podman)
 	suite=trixie
