@@ -3,6 +3,7 @@ package service
 // How a session ends: by its timer, for another's sake, with the daemon, and what is told to whom.
 
 import (
+	"context"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
@@ -59,6 +60,27 @@ func (h *session) drain() *failure {
 	return nil
 }
 
+// mayBegin refuses what begins while the daemon stops. A client's library that makes its call anew waits for the moment from which its
+// connection takes no more of them: before, a server of the same program has to get in by it still.
+func (h *session) mayBegin(ctx context.Context) error {
+	switch {
+	case h.srv.draining.Err() != nil:
+		return errStopping
+	case h.role != Initiator || !h.srv.stopping.Load():
+		return nil
+	case !h.retries:
+		return errStopping
+	case h.hurried:
+		return errWouldWait
+	}
+	select {
+	case <-h.srv.draining.Done():
+		return errStopping
+	case <-ctx.Done():
+		return h.srv.gone(ctx.Err())
+	}
+}
+
 // late keeps a client's session that ended between two requests for the next one, by whose answer alone a stock library
 // learns why. It stands among the streams that are not under way, if there is room.
 func (h *session) late() {
@@ -98,7 +120,7 @@ func (h *session) expire() *failure {
 //	the handshake's time is over               timed_out *        DEADLINE_EXCEEDED        timed_out
 //	the application gives up                   local_account *    CANCELLED, if it listens cancelled +
 //	  by its own deadline                      timed_out *        DEADLINE_EXCEEDED        timed_out +
-//	the daemon drains, nothing being under way nothing            UNAVAILABLE              nothing
+//	the daemon drains, nothing being under way nothing            UNAVAILABLE ##           nothing
 //	  a peer being silent for long             shutting_down *    DEADLINE_EXCEEDED        timed_out
 //	  and stops at last, cutting the rest      shutting_down *    nothing                  shutting_down
 //	accepted                                   status 0, by step  the result               accepted
@@ -110,6 +132,9 @@ func (h *session) expire() *failure {
 // where the application asks the next daemon.
 //
 // # the same, in answer to a whole message 1 (refuse). Nothing is told if none has come within a second.
+//
+// ## or to begin anew at the next daemon, where its library does that (handshakeCall.retry); so also where there is no place before
+// the stop, of which nothing is recorded then.
 //
 // + but not before a start request, or before the peer has said anything: that is not worth a line.
 //
@@ -150,7 +175,8 @@ func (h *session) end(f *failure) *failure {
 		h.state = refused
 		h.setTimer(lingerTime)
 	}
-	if asked || !f.outside && f.tell != reason.ShuttingDown {
+	anew := f != nil && f.tell == reason.ShuttingDown && h.retries && !h.answered // at the next daemon, and nothing failed
+	if asked && !anew || !f.outside && f.tell != reason.ShuttingDown {
 		h.srv.audit.finish(h.record())
 	}
 	// As large as the peer, or its zone, made it, and the session may linger.

@@ -163,6 +163,10 @@ func clientKindOf(userAgent string) clientKind {
 // blocks reports whether an event loop stands still while such a client waits, and with it all else that it does.
 func (k clientKind) blocks() bool { return k == clientJava || k == clientEnvoy }
 
+// retries reports whether such a client makes a call anew of which it is told that nothing was done. C-core's handshaker has that
+// switched off, and altscreds asks again by itself.
+func (k clientKind) retries() bool { return k == clientGo }
+
 // asksLate reports whether such a client, whose handshake is over while it waits for its peer, asks for the reason with the
 // next request alone, and takes the end of the RPC for a fault of the daemon's.
 func (k clientKind) asksLate() bool { return k != clientAltscreds && k != clientOther }

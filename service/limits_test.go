@@ -74,7 +74,7 @@ func TestRule24Handshakes(t *testing.T) {
 		t.Errorf("the peer is told %x: %v", resp.GetOutFrames(), err)
 	}
 	go func() {
-		_, err := newParty(testContext(t), conn).do(clientStart(nil))
+		_, err := newParty(testContext(t), dial(t, d.socket, "shared-altsd-altscreds")).do(clientStart(nil))
 		done <- err
 	}()
 	for d.Snapshot().Waiting[Initiator] == 0 {

@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,12 +14,13 @@ import (
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 	"github.com/shared-altsd/shared-altsd/internal/testnet"
+	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
 // A stop refuses new handshakes, ends silent streams, and lets those under way finish.
 func TestShutdown(t *testing.T) {
 	alpha, beta := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "beta.test", Config{})
-	silent, waiting := open(t, beta, ""), open(t, beta, "grpc-c/29")
+	silent, waiting := open(t, beta, "grpc-c/29"), open(t, beta, "grpc-c/29")
 	waiting.must(t, serverStart(nil, nil))
 	c, s := open(t, alpha, ""), open(t, beta, "")
 	m1 := c.must(t, clientStart(nil)).OutFrames
@@ -62,7 +65,7 @@ func TestShutdown(t *testing.T) {
 // the server's half has not begun. What begins now is for the next daemon.
 func TestShutdownFinishesWithinTheMachine(t *testing.T) {
 	d := startDaemon(t, "beta.test", Config{})
-	c, s, late := open(t, d, ""), open(t, d, ""), open(t, d, "")
+	c, s, late := open(t, d, ""), open(t, d, ""), open(t, d, "shared-altsd-altscreds")
 	m1 := c.must(t, clientStart(nil)).OutFrames
 
 	done := make(chan error, 1)
@@ -79,6 +82,66 @@ func TestShutdownFinishesWithinTheMachine(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// What grpc-go begins while a daemon stops, at a socket that outlives it, is begun at the next daemon: nothing fails.
+func TestShutdownLosesNoneOfGRPCGo(t *testing.T) {
+	first, second := startDaemon(t, "alpha.test", Config{}), startDaemon(t, "alpha.test", Config{})
+	path := filepath.Join(testprog.Dir(t), "s")
+	kept, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	serve := func(d *daemon) {
+		f, err := kept.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		l, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go d.Serve(l.(*net.UnixListener), nil)
+	}
+	serve(first)
+	conn := dial(t, path, "")
+	underWay, silent := newParty(testContext(t), conn), newParty(testContext(t), conn)
+	underWay.must(t, clientStart(nil))
+
+	done := make(chan error, 1)
+	go func() { done <- first.Shutdown(testContext(t)) }()
+	for !first.stopping.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	late := make(chan error, 1)
+	go func() {
+		_, err := newParty(testContext(t), conn).do(clientStart(nil))
+		late <- err
+	}()
+	select {
+	case err := <-late:
+		t.Errorf("it is answered before the daemon has ended: %v", err)
+	case err := <-done:
+		t.Errorf("the daemon ends while a handshake is under way: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	underWay.stream.CloseSend()
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	serve(second)
+	if err := <-late; err != nil {
+		t.Errorf("what began during the stop: %v", err)
+	}
+	silent.must(t, clientStart(nil))
+	if n := second.Snapshot().InFlight[Initiator]; n != 2 {
+		t.Errorf("the next daemon has %d handshakes, want both", n)
+	}
+	if log := first.logs.String(); strings.Contains(log, "shutting_down") {
+		t.Errorf("the log tells of a failure that there was not: %s", log)
 	}
 }
 

@@ -68,6 +68,8 @@ type session struct {
 	ends      endpoints // of the connection, if the kernel told them
 	ending    bool      // the daemon stops: the peer must not be silent for long
 	again     bool      // the application begins again with the next daemon if this one stops
+	answered  bool      // a request was
+	retries   bool      // its library makes a call anew of which nothing was done
 	watches   bool      // the application can have its connections watched
 	impatient bool      // the application's thread stands still until it is answered
 }
@@ -110,6 +112,7 @@ func (h *session) step(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 		switch err {
 		case nil:
 			resp.Status = &altspb.HandshakerStatus{}
+			h.answered = true
 			return resp, nil
 		case errWouldWait:
 			h.state = before
@@ -166,8 +169,8 @@ func (h *session) take(ctx context.Context, req *altspb.HandshakerReq) (*altspb.
 // begin checks the start request; nothing is done for the peer yet.
 func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 	h.began = time.Now()
-	if h.srv.draining.Err() != nil || h.role == Initiator && h.srv.stopping.Load() {
-		return errStopping
+	if err := h.mayBegin(ctx); err != nil {
+		return err
 	}
 	if h.caller.refusal != nil {
 		return h.caller.refusal
@@ -202,7 +205,7 @@ func (h *session) begin(ctx context.Context, req *altspb.HandshakerReq) error {
 // a peer of our protocol to tell.
 func (h *session) refuse(err error) bool {
 	f := asFailure(err)
-	if err == errWouldWait || err == errStopping && h.again || f.tell == reason.Accepted {
+	if err == errWouldWait || err == errStopping && (h.again || h.retries) || f.tell == reason.Accepted {
 		return false // the peer hears from the next daemon, or the application alone is at fault
 	}
 	h.refusal = f

@@ -29,7 +29,7 @@ func (s *Server) newCall(caller Caller, st *localgrpc.Stream) *handshakeCall {
 	sentAway := func() { go st.Do(c.giveWay) } // it is called under the gate's lock
 	c.h = s.newSession(caller, func() { st.Do(c.expire) }, sentAway)
 	c.h.impatient, c.h.again = c.kind.blocks(), c.kind == clientAltscreds
-	c.h.watches = c.h.again
+	c.h.watches, c.h.retries = c.h.again, c.kind.retries()
 	return c
 }
 
@@ -75,6 +75,7 @@ func (c *handshakeCall) wait(req *altspb.HandshakerReq) {
 // answer sends the response to a request, and ends the call if the session ended.
 func (c *handshakeCall) answer(req *altspb.HandshakerReq, resp *altspb.HandshakerResp, err error) {
 	switch {
+	case err != nil && c.retry(asFailure(err)):
 	case err != nil:
 		resp, err = c.kind.deliver(asFailure(err), c.h.id, req)
 		if resp != nil {
@@ -104,8 +105,17 @@ func (c *handshakeCall) end(f *failure) {
 
 // ended ends the call by a failure that no request is to be answered by.
 func (c *handshakeCall) ended(f *failure) {
+	if c.retry(f) {
+		return
+	}
 	_, err := c.kind.deliver(f, c.h.id, nil)
 	c.st.Finish(err)
+}
+
+// retry has the client's library make a call anew, at the next daemon, of which a stopping one has done nothing; it reports whether it
+// does.
+func (c *handshakeCall) retry(f *failure) bool {
+	return f.tell == reason.ShuttingDown && !f.byPeer && c.h.retries && c.st.Retry()
 }
 
 // event ends the session for a reason from outside. One that then has a status frame for the peer goes on for a moment,

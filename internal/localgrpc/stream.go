@@ -235,6 +235,19 @@ func (st *Stream) Finish(err error) {
 	})
 }
 
+// Retry ends the call so that the client makes it anew on another connection: nothing of it was worked on (RFC 9113, section 8.7).
+// It reports whether that can be said still, which is not so once an answer has begun.
+func (st *Stream) Retry() bool {
+	if st.over || st.started || st.c.closed {
+		return false
+	}
+	st.c.goAwayGently() // before, so that the client does not come back by this one
+	st.over = true
+	st.c.reset(st.id, http2.ErrCodeRefusedStream)
+	st.forget()
+	return true
+}
+
 // release lets go of what the call needs no more, though its answer may wait.
 func (st *Stream) release() {
 	if st.timer != nil {
