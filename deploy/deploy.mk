@@ -20,7 +20,7 @@ STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSI
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-signer packages-next package-root release images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-signer packages-next packages-last package-root release images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -60,6 +60,10 @@ release:
 	@VERSION='$(VERSION)' RELEASE_DIR='$(RELEASE_DIR)' RELEASE_KEY='$(RELEASE_KEY)' RELEASE_ARCHS='$(RELEASE_ARCHS)' RELEASE_ADD='$(RELEASE_ADD)' \
 		RELEASE_PACKAGES='$(RELEASE_PACKAGES)' RELEASE_TIME='$(RELEASE_TIME)' RELEASE_VALID_DAYS='$(RELEASE_VALID_DAYS)' deploy/release/release.sh
 
+# Those of the last release, to upgrade from and to roll back to, with its application for the tests.
+packages-last:
+	deploy/last-release.sh packages dist/last
+
 step:
 	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP_CA)
 	CGO_ENABLED=0 GOBIN=$(CURDIR)/dist/tools $(GO) install $(STEP)
@@ -79,7 +83,7 @@ DEPLOY_TEST = $(GO) test -tags deploy -count=1 -v -timeout 40m ./deploy/test -ru
 compose-test: images
 	$(DEPLOY_TEST) '^TestCompose$$'
 
-test-systemd: packages-next images step
+test-systemd: packages-next packages-last images step
 	$(DEPLOY_TEST) '^TestSystemd'
 
 test-units: package-root packages-signer
@@ -88,7 +92,7 @@ test-units: package-root packages-signer
 test-prometheus:
 	$(DEPLOY_TEST) '^TestPrometheus'
 
-test-deploy: deploy-debian-packages packages-next images step
+test-deploy: deploy-debian-packages packages-next packages-last images step
 	$(GO) vet -tags deploy ./deploy/...
 	$(DEPLOY_TEST) .
 

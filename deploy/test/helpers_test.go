@@ -120,6 +120,7 @@ func (r report) String() string {
 
 // daemonStatus is a part of what status --json prints.
 type daemonStatus struct {
+	Version     string `json:"version"`
 	Machine     string `json:"machine"`
 	Certificate struct {
 		Serial string `json:"serial"`
@@ -127,6 +128,9 @@ type daemonStatus struct {
 	Initiator struct {
 		InFlight int `json:"in_flight"`
 	} `json:"initiator"`
+	Responder struct {
+		Accepted int `json:"accepted"`
+	} `json:"responder"`
 	Reloads struct {
 		Succeeded int    `json:"succeeded"`
 		Failed    int    `json:"failed"`

@@ -95,12 +95,12 @@ func (m *machine) copyIn(t *testing.T, pattern string) string {
 	return "/root/" + filepath.Base(path)
 }
 
-// install installs or upgrades the package in a folder of the work tree.
+// install installs or upgrades the package in a folder of the work tree; configuration that was changed on the machine stays.
 func (m *machine) install(t *testing.T, folder string) string {
 	t.Helper()
 	path := m.copyIn(t, folder+"/*."+m.kind)
 	if m.kind == "deb" {
-		return m.sh(t, "dpkg -i "+path)
+		return m.sh(t, "dpkg --force-confold -i "+path)
 	}
 	// Without the dependencies, which Debian's rpm does not know to be there.
 	return m.sh(t, "rpm -U --force-debian --nodeps "+path)
