@@ -3,7 +3,7 @@
 # package, the public key and checksums. `make release` runs it; docs/install.md says how it is used. Of the environment:
 #
 #   VERSION             of the packages
-#   RELEASE_DIR         where the release goes: what is there is replaced as a whole, at the end
+#   RELEASE_DIR         where the release goes: one that is there is replaced as a whole, at the end
 #   RELEASE_KEY         the fingerprint of a key that gpg has, by GNUPGHOME or an agent; without it one for a trial is made and thrown away
 #   RELEASE_ARCHS       architectures, as Go names them; the signer's package is for this machine's alone
 #   RELEASE_ADD         earlier releases, whose packages come along if the same key has signed them
@@ -14,6 +14,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 umask 022
 export LC_ALL=C TZ=UTC
+GPG_TTY=${GPG_TTY:-$(tty || true)} # where gpg asks for the key's passphrase
+export GPG_TTY
 # Neither make's variables nor what this machine's builds are set to; the program says its commit.
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL SOURCE_DATE_EPOCH GOAMD64 GOARM64 GOEXPERIMENT GODEBUG CGO_CFLAGS CGO_CPPFLAGS CGO_LDFLAGS
 export GOFLAGS=-buildvcs=true
@@ -28,6 +30,9 @@ time=${RELEASE_TIME:-$committed}
 [[ $time =~ ^[0-9]{1,10}$ ]] || fail "RELEASE_TIME=$time: want seconds since 1970"
 [[ ${RELEASE_VALID_DAYS:-1} =~ ^[1-9][0-9]{0,3}$ ]] || fail "RELEASE_VALID_DAYS=$RELEASE_VALID_DAYS: want days, from 1 to 9999"
 [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "VERSION=$VERSION: want three numbers, as 1.2.3"
+if [ -n "$(ls -A "$RELEASE_DIR" 2>/dev/null)" ] && [ ! -e "$RELEASE_DIR/RELEASE" ]; then
+	fail "RELEASE_DIR=$RELEASE_DIR is there, and no release, so it is not replaced: name another folder"
+fi
 [ -z "$(git status --porcelain)" ] || echo "make release: changes that are not committed are not in it"
 mkdir -p "$(dirname "$RELEASE_DIR")"
 work=$(mktemp -d "$(dirname "$RELEASE_DIR")/.release.XXXXXX")

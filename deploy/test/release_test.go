@@ -203,6 +203,12 @@ func TestRelease(t *testing.T) {
 	refused("is not signed by "+key, "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "GNUPGHOME="+other, "RELEASE_KEY="+key)
 	refused("gpg has no key", "RELEASE_KEY="+strings.Repeat("0", 40))
 	refused("want a whole fingerprint", "RELEASE_KEY="+r.key[24:])
+	if out, err := r.make(t, r.home, "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir); err == nil || !strings.Contains(err.Error(), "is there, and no release") {
+		t.Errorf("a folder of something else: %v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(r.home); len(left) == 0 {
+		t.Error("a folder of something else is gone")
+	}
 	refused("want three numbers", "VERSION=1.2~rc1")
 	refused("there is no package", "RELEASE_ARCHS=")
 	if left, _ := filepath.Glob(filepath.Join(top, ".release.*")); len(left) > 0 {
