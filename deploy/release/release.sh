@@ -42,9 +42,9 @@ trap 'rm -rf "$work"' EXIT
 # The key, and with it the time that signatures bear: the same key and commit give the same bytes.
 if [ -z "${RELEASE_KEY:-}" ]; then
 	echo "make release: RELEASE_KEY is not given, so this is for a trial: its key is thrown away"
-	export GNUPGHOME=$work/gnupg
-	mkdir -m 700 "$GNUPGHOME"
-	trap 'gpgconf --kill gpg-agent; rm -rf "$work"' EXIT
+	GNUPGHOME=$(mktemp -d) # not below $work, whose name may be too long for the socket of gpg's agent
+	export GNUPGHOME
+	trap 'gpgconf --kill gpg-agent; rm -rf "$work" "$GNUPGHOME"' EXIT
 	gpg --batch --quiet --pinentry-mode loopback --passphrase '' --faked-system-time "$time" \
 		--quick-generate-key 'shared-altsd, for a trial alone' rsa3072 sign never 2>/dev/null
 	RELEASE_KEY=$(gpg --batch --trust-model always --list-secret-keys --with-colons | awk -F: '$1 == "fpr" { print $10; exit }')

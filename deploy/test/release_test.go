@@ -199,6 +199,15 @@ func TestRelease(t *testing.T) {
 	deb := strings.TrimSpace(shell(t, "ls "+again+"/apt/pool/main/s/shared-altsd/shared-altsd-signer_*.deb"))
 	change(t, deb)
 	refused("is another package of the same name", "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "RELEASE_PACKAGES="+again)
+	// One for a trial has a key of its own, wherever it is made.
+	trial := filepath.Join(top, strings.Repeat("a-folder-of-a-long-name/", 6))
+	if out, err := r.make(t, trial, "RELEASE_KEY=", "RELEASE_ARCHS=", "RELEASE_PACKAGES="+r.dir); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	signer := shell(t, fmt.Sprintf("cd %s; gpg --dearmor <shared-altsd.asc >%s/trial.gpg; gpgv --keyring %[2]s/trial.gpg SHA256SUMS.asc SHA256SUMS 2>&1", trial, top))
+	if !strings.Contains(signer, `Good signature from "shared-altsd, for a trial alone"`) {
+		t.Error(signer)
+	}
 	other, key := keyring(t)
 	refused("is not signed by "+key, "RELEASE_ARCHS=", "RELEASE_ADD="+r.dir, "GNUPGHOME="+other, "RELEASE_KEY="+key)
 	refused("gpg has no key", "RELEASE_KEY="+strings.Repeat("0", 40))
