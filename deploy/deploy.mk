@@ -1,6 +1,6 @@
 # Included by the Makefile.
 #
-# make packages       dist/*.deb and dist/*.rpm, and those of the signer in dist/signer
+# make packages       dist/*.deb and dist/*.rpm, those of the signer in dist/signer, and the policy for SELinux in dist/selinux
 # make release        dist/release: signed repositories for apt and dnf, bills of materials, checksums; RELEASE_KEY=FINGERPRINT of a key that gpg has
 # make images         the docker images of deploy/compose.yaml, from scratch on static binaries
 # make compose-test   two machines and a foreign one under docker compose, as a table
@@ -14,13 +14,15 @@ VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus prometheus-node-exporter rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
 DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg ansible-core openssh-client
+# What compiles and examines the policy for SELinux.
+DEPLOY_DEBIAN_PACKAGES += checkpolicy semodule-utils policycoreutils setools selinux-utils selinux-policy-dev bzip2 cpio
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
 # The program says the package's version, and so do its pages.
 STAMP = -X github.com/shared-altsd/shared-altsd/internal/version.stamped=$(VERSION)
 STATIC_BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w $(STAMP)'
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: packages packages-signer packages-next packages-last package-root release images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
+.PHONY: packages packages-signer packages-selinux packages-next packages-last package-root release images step compose-test test-deploy deploy-debian-packages test-systemd test-prometheus test-units
 
 package-root:
 	mkdir -p dist/root
@@ -38,6 +40,8 @@ packages: package-root
 		--packager $$p --target $(PACKAGE_DIR)/ || exit; done
 	@if [ $(ARCH) = "$$($(GO) env GOHOSTARCH)" ]; then $(MAKE) --no-print-directory packages-signer; else \
 		echo "no package of the signer for $(ARCH): it needs a C compiler for that, so build it there"; fi
+	@if command -v checkmodule >/dev/null && command -v semodule_package >/dev/null; then $(MAKE) --no-print-directory packages-selinux; else \
+		echo "no package of the policy for SELinux: it needs checkmodule and semodule_package (on Debian checkpolicy and semodule-utils)"; fi
 
 # The signer needs cgo, so that it is built for the machine that it is built on.
 packages-signer:
@@ -48,6 +52,14 @@ packages-signer:
 	glibc=$$(objdump -T dist/root/shared-altsd-signer | grep -o 'GLIBC_[0-9.]*' | cut -c7- | sort -V | tail -n1); \
 	for p in deb rpm; do GLIBC=$$glibc VERSION=$(VERSION) ARCH=$(ARCH) $(GO) run $(NFPM) package --config deploy/packages/signer.yaml \
 		--packager $$p --target $(PACKAGE_DIR)/signer/ || exit; done
+
+# The policy module for SELinux; the version of its format is one that every system takes on which the units start.
+packages-selinux:
+	mkdir -p dist/root $(PACKAGE_DIR)/selinux
+	checkmodule -M -m -c 19 -o dist/root/shared_altsd.mod deploy/selinux/shared_altsd.te
+	semodule_package -o dist/root/shared_altsd.pp -m dist/root/shared_altsd.mod -f deploy/selinux/shared_altsd.fc
+	rm -f $(PACKAGE_DIR)/selinux/*.rpm
+	VERSION=$(VERSION) $(GO) run $(NFPM) package --config deploy/packages/selinux.yaml --packager rpm --target $(PACKAGE_DIR)/selinux/
 
 # The same as a later version, to upgrade to.
 packages-next: packages

@@ -65,8 +65,8 @@ func execFailed(err error) error {
 			err = fmt.Errorf("%w (if that is the daemon, give its uid by --daemon-uid)", err)
 		case execns.NoNamespace:
 			err = fmt.Errorf("%w (the system has to allow user namespaces: see the sysctls user.max_user_namespaces, "+
-				"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu; in a chroot the "+
-				"kernel never does; else prepare the mounts by systemd or the container and use --prepared, as docs/clients/exec.md shows)", err)
+				"kernel.unprivileged_userns_clone on Debian, kernel.apparmor_restrict_unprivileged_userns on Ubuntu, where "+
+				"the package has a profile, docs/mac.md; in a chroot the kernel never does; else prepare the mounts by systemd or the container and use --prepared, as docs/clients/exec.md shows)", err)
 		case execns.NotPrepared:
 			err = fmt.Errorf("--prepared, but %w", err)
 		}

@@ -10,6 +10,16 @@ esac
 
 systemd-sysusers shared-altsd.conf
 
+# The profile that lets exec make its namespace, where AppArmor knows of those. One older than 4.0 would fail over the file at each
+# boot. An administrator's file of that name stays, and so does his word that the profile is not to be (aa-disable).
+profile=/etc/apparmor.d/shared-altsd
+if [ -e /etc/apparmor.d/abi/4.0 ]; then
+	[ -e "$profile" ] || ln -sf /usr/share/shared-altsd/apparmor/shared-altsd "$profile"
+	if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && [ ! -e /etc/apparmor.d/disable/shared-altsd ]; then
+		apparmor_parser -r -T -W "$profile" || echo "shared-altsd: AppArmor did not take $profile, so that exec may be refused a user namespace"
+	fi
+fi
+
 booted=
 if [ -d /run/systemd/system ]; then
 	booted=yes

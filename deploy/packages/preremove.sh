@@ -14,3 +14,7 @@ if [ -d /run/systemd/system ]; then
 fi
 systemctl --no-reload disable shared-altsd-fetch-crl.timer shared-altsd-textfile.timer shared-altsd-resolve.socket shared-altsd-renew.path shared-altsd-metrics.socket shared-altsd.socket \
 	shared-altsd.service >/dev/null 2>&1 || :
+if [ -L /etc/apparmor.d/shared-altsd ]; then
+	[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || apparmor_parser -R /etc/apparmor.d/shared-altsd || :
+	rm -f /etc/apparmor.d/shared-altsd
+fi

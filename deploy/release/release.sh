@@ -21,7 +21,7 @@ unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL SOURCE_DATE_EPOCH GOAMD64 GOARM64
 export GOFLAGS=-buildvcs=true
 
 fail() { echo "make release: $*" >&2; exit 1; }
-for tool in git gpg gpgv apt-ftparchive createrepo_c rpmsign rpmkeys; do
+for tool in git gpg gpgv apt-ftparchive createrepo_c rpmsign rpmkeys checkmodule semodule_package; do
 	command -v $tool >/dev/null || fail "there is no $tool: as root on Debian, make deploy-debian-packages"
 done
 commit=$(git rev-parse --verify HEAD)
@@ -78,6 +78,8 @@ for arch in $RELEASE_ARCHS; do
 		cp "$file" "$to/"
 		sbom "$src/dist/root/$program" >"$to/$(basename "$file").cdx.json"
 	done
+	# The policy for SELinux has no program, and is the same for each architecture.
+	cp "$src/dist/$arch"/selinux/*.rpm "$rpms/"
 done
 
 # take adds the packages of a folder.

@@ -138,6 +138,9 @@ func TestRelease(t *testing.T) {
 			must(t, "sh", "-ec", fmt.Sprintf("cd %s; rpm2archive - <%s | tar -xz", dir, filepath.Join(r.dir, name)))
 		}
 		programs, _ := filepath.Glob(filepath.Join(dir, "usr/bin/*"))
+		if strings.Contains(name, "shared-altsd-selinux-") && len(programs) == 0 {
+			continue // a policy, which has no parts of others to name
+		}
 		if len(programs) != 1 {
 			t.Fatalf("%s: %q", name, programs)
 		}
@@ -161,7 +164,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("the bill of materials of %s is of %v, its program has %s", name, bom, sum)
 		}
 	}
-	if packages != 4 {
+	if packages != 5 {
 		t.Errorf("%d packages", packages)
 	}
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a docker image in which the deployment tests boot systemd, by debootstrap: Debian 12 with systemd, dbus, SSSD, rpm, dnf
 # and CAs; with the argument postgres, Debian 12 with PostgreSQL 15; with ansible, Debian 12 as Ansible meets a new server; with
-# podman, Debian 13 with a podman that has Quadlet; or with oldest, Debian 11, whose systemd is the oldest that the packages take.
+# podman, Debian 13 with a podman that has Quadlet and AppArmor 4; or with oldest, Debian 11, whose systemd is the oldest that the packages take.
 # Prints the image's name. The name holds a digest of this file, so that an image already made is used again and a change here makes a new one.
 set -eu
 what=${1:-systemd}
@@ -22,7 +22,7 @@ ansible)
 	;;
 podman)
 	suite=trixie
-	packages=$packages,podman,crun,netavark,nftables,catatonit
+	packages=$packages,podman,crun,netavark,nftables,catatonit,apparmor
 	;;
 oldest)
 	suite=bullseye
