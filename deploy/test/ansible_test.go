@@ -194,9 +194,12 @@ func TestSystemdAnsible(t *testing.T) {
 	if _, failed := recap(t, beta, out); err == nil || failed != "1" || !strings.Contains(out, "/etc/shared-altsd/conf.d/50-ansible.conf:2: unknown name") {
 		t.Errorf("a mistake: %v\n%s", err, out)
 	}
+	if out, err := c.try(c.commands[enforce] + ` -l beta.test -e '{"shared_altsd_settings": {"require-euk": "1.2.3"}}'`); err == nil {
+		t.Errorf("the same mistake once more:\n%s", out)
+	}
 	calls("alice", "")
 	// What a reload does not change restarts the daemon.
-	c.play(t, enforce, `-l beta.test -e '{"shared_altsd_settings": {"log-level": "debug"}}'`)
+	c.play(t, enforce, `-l beta.test -e '{"shared_altsd_settings": {"require-eku": "shared-altsd", "log-level": "debug"}}'`)
 	if now := daemonOf(beta); now == before {
 		t.Error("the daemon was not started again for its log's level")
 	}
