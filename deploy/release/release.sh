@@ -70,12 +70,13 @@ mkdir -p "$pool" "$rpms"
 sbom() { (cd "$src" && go run ./internal/sbom "$1" "$VERSION"); }
 for arch in $RELEASE_ARCHS; do
 	make -s -C "$src" packages VERSION="$VERSION" ARCH="$arch" PACKAGE_DIR="dist/$arch" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "packages for $arch"; }
-	for file in "$src/dist/$arch"/*.{deb,rpm} "$src/dist/$arch"/signer/*.{deb,rpm}; do
+	for file in "$src/dist/$arch"/*.{deb,rpm} "$src/dist/$arch"/signer/*.{deb,rpm} "$src/dist/$arch"/selinux/*.rpm; do
 		[ -e "$file" ] || continue # no signer for other architectures
 		program=shared-altsd to=$pool
 		[[ $file != */signer/* ]] || program=shared-altsd-signer
 		[[ $file != *.rpm ]] || to=$rpms
 		cp "$file" "$to/"
+		[[ $file != */selinux/* ]] || continue # has no program
 		sbom "$src/dist/root/$program" >"$to/$(basename "$file").cdx.json"
 	done
 	# The policy for SELinux has no program, and is the same for each architecture.

@@ -131,6 +131,9 @@ func TestRelease(t *testing.T) {
 			continue
 		}
 		packages++
+		if strings.Contains(name, "selinux") {
+			continue // has no program
+		}
 		dir := t.TempDir()
 		if strings.HasSuffix(name, ".deb") {
 			must(t, "dpkg-deb", "-x", filepath.Join(r.dir, name), dir)
