@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Bounds on the cache, in identities. One machine, however many statements it signs, can push out only its own; nor, where DNS
+// Bounds on the cache, in identities, the first where MachineConfig says none. One machine, however many statements it signs, can push out only its own; nor, where DNS
 // vouches for it, by certificates, which it signs itself.
 const (
-	maxCached        = 4096
+	DefaultCached    = 4096
 	maxCachedPerLeaf = 256
 )
 
@@ -20,6 +20,7 @@ const (
 // nothing found under the old one can be used. The key is the SHA-256 of the whole identity; a key of less would mix
 // up what differs in the rest (one static key, for instance, serves many accounts).
 type cache struct {
+	max     int
 	mu      sync.Mutex
 	entries map[[32]byte]*list.Element
 	all     list.List // of *cached, oldest first
@@ -32,8 +33,8 @@ type cached struct {
 	inGroup *list.Element // its place in groups[group], also oldest first
 }
 
-func newCache() *cache {
-	return &cache{entries: make(map[[32]byte]*list.Element), groups: make(map[[32]byte]*list.List)}
+func newCache(max int) *cache {
+	return &cache{max: max, entries: make(map[[32]byte]*list.Element), groups: make(map[[32]byte]*list.List)}
 }
 
 func cacheKey(identity []byte) [32]byte { return sha256.Sum256(identity) }
@@ -86,7 +87,7 @@ func (c *cache) put(key [32]byte, o *outcome) {
 	if group.Len() > maxCachedPerLeaf {
 		c.remove(group.Front().Value.(*list.Element))
 	}
-	if c.all.Len() > maxCached {
+	if c.all.Len() > c.max {
 		c.remove(c.all.Front())
 	}
 }

@@ -366,7 +366,7 @@ func TestRule57Cache(t *testing.T) {
 // Rule 57: a machine under DNS signs its certificates itself, and however many it makes, it pushes out only its own.
 func TestRule57CacheBounds(t *testing.T) {
 	trust := dnsTrust(t, "example.com")
-	c := newCache()
+	c := newCache(DefaultCached)
 	put := func(i *testca.Issued, account string) [32]byte {
 		cl := newClaim(i)
 		cl.Account = account

@@ -28,6 +28,8 @@ type MachineConfig struct {
 	Trust *Trust
 	// Window is how long a statement is made for from now: 15 minutes to 23 h 55 min, DefaultWindow if zero.
 	Window time.Duration
+	// Cached is how many identities are kept that were verified, DefaultCached if zero.
+	Cached int
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 	// Logger gets lines at level debug only. nil: none.
@@ -44,6 +46,7 @@ type Machine struct {
 	now       func() time.Time
 	logger    *slog.Logger
 	newStatic func() (public, private [32]byte, err error)
+	cached    int // identities at most that a cache keeps
 
 	// state is swapped as one, so that each call sees credential, static key, trust and cache that belong together.
 	state atomic.Pointer[state]
@@ -82,9 +85,13 @@ func (b *binding) drop() {
 func NewMachine(cfg MachineConfig) (*Machine, error) {
 	m := &Machine{
 		name: cfg.Name, window: cfg.Window, now: cfg.Now, logger: cfg.Logger, newStatic: cfg.NewStatic, limits: usualLimits,
+		cached: cfg.Cached,
 	}
 	if m.window == 0 {
 		m.window = DefaultWindow
+	}
+	if m.cached == 0 {
+		m.cached = DefaultCached
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -111,7 +118,7 @@ func NewMachine(cfg MachineConfig) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.state.Store(&state{cfg.Credential, b, cfg.Trust, newCache()})
+	m.state.Store(&state{cfg.Credential, b, cfg.Trust, newCache(m.cached)})
 	return m, nil
 }
 

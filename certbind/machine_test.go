@@ -382,8 +382,32 @@ func TestRule15CacheListEnds(t *testing.T) {
 	wantCode(t, err, reason.RevocationUnknown)
 }
 
+// The bound is the one that was given, and a reload keeps it.
+func TestCacheBoundIsGiven(t *testing.T) {
+	ca := newCA(t, testca.Options{})
+	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}})
+	for given, want := range map[int]int{0: DefaultCached, 3: 3} {
+		m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca)), Cached: given})
+		if got := m.state.Load().cache.max; got != want {
+			t.Errorf("given %d: %d", given, got)
+		}
+		if err := m.Reload(credential(t, i), newTrust(t, trusting(ca))); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 8 {
+			a := attest(t, m, "account"+strconv.Itoa(n))
+			if _, err := m.Verify(a.Identity, a.Public); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.Stats().CacheSize; got != min(want, 8) {
+			t.Errorf("given %d, after a reload %d are kept", given, got)
+		}
+	}
+}
+
 func TestRule15CacheBounds(t *testing.T) {
-	c := newCache()
+	c := newCache(DefaultCached)
 	now := time.Now()
 	key := func(n int) (k [32]byte) { copy(k[:], strconv.Itoa(n)); return k }
 	add := func(n, leaf int) {
@@ -397,17 +421,17 @@ func TestRule15CacheBounds(t *testing.T) {
 	if c.len() != maxCachedPerLeaf+1 || !has(0) || has(maxCachedPerLeaf) || !has(maxCachedPerLeaf+1) {
 		t.Fatalf("one leaf has %d", c.len())
 	}
-	for n := range 2 * maxCached {
+	for n := range 2 * DefaultCached {
 		add(10000+n, 100+n/8)
 	}
-	if c.len() != maxCached || len(c.entries) != maxCached || has(0) || !has(10000+2*maxCached-1) {
+	if c.len() != DefaultCached || len(c.entries) != DefaultCached || has(0) || !has(10000+2*DefaultCached-1) {
 		t.Fatalf("all leaves have %d", c.len())
 	}
-	if n := len(c.groups); n != maxCached/8 {
+	if n := len(c.groups); n != DefaultCached/8 {
 		t.Fatalf("%d leaves are remembered", n)
 	}
-	add(10000+2*maxCached-1, 7) // the same key again replaces
-	if c.len() != maxCached {
+	add(10000+2*DefaultCached-1, 7) // the same key again replaces
+	if c.len() != DefaultCached {
 		t.Fatalf("%d", c.len())
 	}
 	for k := range c.entries {

@@ -59,7 +59,7 @@ func (m *Machine) Reload(c *Credential, t *Trust) error {
 	t.inherit(m.Trust())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.put(c, next, t, newCache())
+	m.put(c, next, t, newCache(m.cached))
 	return nil
 }
 

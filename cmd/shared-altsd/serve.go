@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,6 +125,10 @@ func (c *serveConfig) options() []cli.Option {
 		cli.Option{Name: "statement-lifetime", Default: "6h", Group: limits,
 			Value: cli.Duration(&c.StatementLifetime, 15*time.Minute, 23*time.Hour),
 			Help:  "How long a signed statement is valid, and after which time the static key is replaced."},
+		cli.Option{Name: "verified-peers", Default: strconv.Itoa(certbind.DefaultCached), Group: limits,
+			Value: cli.Int(&c.VerifiedPeers, "N", 256, 1<<16),
+			Help: "How many identities of peers are kept, so that the next handshake with one costs no certificate work: more than the " +
+				"accounts on other machines that this one talks with. docs/benchmarks.md says what each costs."},
 		cli.Option{Name: "drain-timeout", Default: "20s", Group: limits,
 			Value: cli.Duration(&c.DrainTimeout, 0, 10*time.Minute),
 			Help:  "How long SIGTERM waits for handshakes in flight."},

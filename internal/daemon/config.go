@@ -27,6 +27,7 @@ type Config struct {
 
 	HandshakeTimeout  time.Duration
 	StatementLifetime time.Duration // after which the static key is replaced as well
+	VerifiedPeers     int           // identities of peers that are kept, so that they cost no certificate work again
 	DrainTimeout      time.Duration
 	Limits            service.Limits
 

@@ -92,7 +92,8 @@ func New(c Config, log *slog.Logger, notify *systemd.Notifier) (_ *Daemon, err e
 	}
 	l.trust = c.Files.demand(l.trust, memory.marks)
 	d.machine, err = certbind.NewMachine(certbind.MachineConfig{
-		Credential: l.credential, Name: l.name, Trust: l.trust, Window: c.StatementLifetime, Logger: log,
+		Credential: l.credential, Name: l.name, Trust: l.trust, Window: c.StatementLifetime, Cached: c.VerifiedPeers,
+		Logger: log,
 	})
 	if err != nil {
 		return nil, err
