@@ -41,3 +41,17 @@ bench: static
 	$(GO) build -trimpath -o bin/bench ./interop/bench
 	bin/bench -daemon bin/shared-altsd-static $(BENCH_FLAGS)
 	bin/bench -daemon bin/shared-altsd-static -table forwards $(BENCH_FORWARDS_FLAGS)
+
+# A million handshakes by stock and altscreds clients, of which none may fail, and for which the daemons may hold no more at the end than
+# when a tenth of them was done; an hour on two processors.
+.PHONY: soak
+SOAK_HANDSHAKES ?= 1000000
+soak: static
+	$(GO) build -trimpath -o bin/bench ./interop/bench
+	bin/bench -daemon bin/shared-altsd-static -soak $(SOAK_HANDSHAKES)
+
+# What a daemon of a large fleet has to do, for docs/benchmarks.md; as root, for idle applications of several accounts.
+.PHONY: fleet
+FLEET_FLAGS ?=
+fleet: static
+	$(GO) run ./interop/fleet -daemon bin/shared-altsd-static $(FLEET_FLAGS)

@@ -28,6 +28,7 @@ type config struct {
 	json     string
 	// unixTarget has the server of forwards at a UNIX socket, not at a TCP port.
 	unixTarget bool
+	soak       int      // handshakes, in the place of a table
 	Left       []string // what is left out of what was asked for, in words
 }
 
@@ -38,6 +39,7 @@ func parse(args []string) (c config, err error) {
 	f.DurationVar(&c.each, "t", time.Second, "how `long` a variant is measured at a time")
 	f.IntVar(&c.idle, "idle", 0, "`channels` or connections that are held for the memory of an idle one (default 1000 or 10000)")
 	f.StringVar(&c.json, "json", "", "`file` for every sample and ratio")
+	f.IntVar(&c.soak, "soak", 0, "make so many `handshakes` by stock grpc-go and by altscreds, and see that the daemons hold no more for it")
 	of := f.String("table", allTables[0].Name, "what the `table` is of: "+names(allTables))
 	f.BoolVar(&c.unixTarget, "unix", false, "the server of forwards is at a UNIX socket, and not at a TCP port")
 	variants := f.String("variants", "", "what to compare, of "+names(allVariants)+", or of forwards "+names(forwardVariants)+
@@ -69,6 +71,9 @@ func parse(args []string) (c config, err error) {
 	}
 	if c.measures, err = chosen("measure", c.table.measures, *measures); err != nil {
 		return c, err
+	}
+	if c.soak > 0 {
+		c.table, c.variants = allTables[0], []*variant{find(allVariants, stockName), find(allVariants, oursName)}
 	}
 	if c.table == forwardsTable {
 		c.limitForwards()
@@ -110,6 +115,10 @@ func run(ctx context.Context, args []string) error {
 	runtime.LockOSThread() // the children get their signal when the thread ends that started them
 	r := &report{config: c, Host: thisHost(c.daemon), Began: time.Now(), Each: c.each.String(), Rounds: c.rounds}
 	w, err := newWorld(ctx, c)
+	if err == nil && c.soak > 0 {
+		fmt.Printf("%v\n\n", r.Host)
+		return errors.Join(w.soak(os.Stdout, c.soak), w.end())
+	}
 	if err == nil {
 		err = r.measure(ctx, w)
 	}
