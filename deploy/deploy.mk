@@ -10,7 +10,7 @@ NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 # The CA of smallstep, and its client, for the tests.
 STEP_CA := github.com/smallstep/certificates/cmd/step-ca@v0.30.2
 STEP := github.com/smallstep/cli/cmd/step@v0.28.7
-VERSION ?= 0.1.0
+VERSION ?= 0.2.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus prometheus-node-exporter rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
 DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg ansible-core openssh-client
