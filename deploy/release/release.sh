@@ -102,12 +102,12 @@ gpg --batch --export "$RELEASE_KEY" >"$work/key.gpg"
 for from in ${RELEASE_ADD:-}; do
 	[ -e "$from/SHA256SUMS" ] || fail "RELEASE_ADD: $from is no release, without SHA256SUMS; RELEASE_PACKAGES is for other folders"
 	rm -rf "$work/from"
-	cp -r --no-dereference "$from" "$work/from"
+	cp -r --no-dereference "$from/." "$work/from"
 	(
 		cd "$work/from"
 		gpgv --quiet --keyring "$work/key.gpg" SHA256SUMS.asc SHA256SUMS 2>"$work/log" || fail "RELEASE_ADD: $from/SHA256SUMS is not signed by $RELEASE_KEY: $(cat "$work/log")"
 		sha256sum --quiet --strict -c SHA256SUMS >&2 || fail "RELEASE_ADD: $from is not what its SHA256SUMS says"
-		more=$(comm -13 <(cut -c67- SHA256SUMS | sort) <(find . ! -type d ! -name 'SHA256SUMS*' -printf '%P\n' | sort))
+		more=$(comm -13 <(cut -c67- SHA256SUMS | sort) <(find . ! -type d ! -path ./SHA256SUMS ! -path ./SHA256SUMS.asc -printf '%P\n' | sort))
 		[ -z "$more" ] || fail "RELEASE_ADD: $from has what its SHA256SUMS does not name: $more"
 	)
 	take "$work/from" "$from"

@@ -195,6 +195,10 @@ func TestRelease(t *testing.T) {
 	copyFile := func(from, to string) { shell(t, "cp "+from+" "+to) }
 	copyFile(rpm, evil)
 	refused("what its SHA256SUMS does not name: apt/pool/evil_1_all.deb", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	sums := filepath.Join(again, "apt/SHA256SUMS_1_all.deb") // only the two files at the top are not in it
+	shell(t, "mv "+evil+" "+sums)
+	refused("what its SHA256SUMS does not name: apt/SHA256SUMS_1_all.deb", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
+	shell(t, "mv "+sums+" "+evil)
 	change(t, rpm)
 	refused("is not what its SHA256SUMS says", "RELEASE_ARCHS=", "RELEASE_ADD="+again)
 	copyFile(evil, rpm)
