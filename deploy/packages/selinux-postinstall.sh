@@ -5,7 +5,7 @@ set -e
 module=/usr/share/selinux/packages/shared-altsd/shared_altsd.pp
 if ! semodule -n -X 200 -i "$module"; then
 	echo "shared-altsd-selinux: the policy of this system does not take $module (above), so that shared-altsd runs without a domain of"
-	echo "its own: build it here from the sources in /usr/share/doc/shared-altsd-selinux, as mac.md there beside shows"
+	echo "its own: build it here from the sources in /usr/share/doc/shared-altsd-selinux, as /usr/share/doc/shared-altsd/docs/mac.md shows"
 	exit 0
 fi
 if selinuxenabled; then
