@@ -2,6 +2,7 @@ package versions
 
 import (
 	"encoding/json"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -81,9 +82,10 @@ func jsonKeys(t *testing.T, text string) map[string]bool {
 	return keys
 }
 
-// TestPing: ping and pong of both releases at daemons of both.
+// TestPing: ping and pong of both releases at daemons of both, and what ping says in JSON.
 func TestPing(t *testing.T) {
 	s := newSite(t)
+	said := map[string]map[string]bool{}
 	for _, accepts := range both(t) {
 		to := s.machine("to-" + accepts.name + ".test").start(accepts)
 		for _, answers := range both(t) {
@@ -93,14 +95,46 @@ func TestPing(t *testing.T) {
 			for _, dials := range both(t) {
 				from := s.machine("from-" + dials.name + ".test").start(dials)
 				for _, pings := range both(t) {
-					if o := from.tell(pings, "ping", "--daemon-uid", uid, "--json", "--target-account", to.account(), address); o.code != 0 {
+					o := from.tell(pings, "ping", "--daemon-uid", uid, "--json", "--target-account", to.account(), address)
+					if o.code != 0 {
 						t.Errorf("ping of %s, daemon of %s; pong of %s, daemon of %s: %v", pings.name, dials.name, answers.name, accepts.name, o)
 					}
+					said[pings.name] = jsonKeys(t, o.out)
 				}
 				from.stop()
 			}
 		}
 		to.stop()
+	}
+	for key := range said["last"] {
+		if !said["today"][key] {
+			t.Errorf("ping --json has %s in the last release, and not today", key)
+		}
+	}
+}
+
+// TestReasons: each reason of a refusal has the name and the code that it had. docs/refusals.md is written by the code.
+func TestReasons(t *testing.T) {
+	was, is := releases(t)
+	reasons := func(r *release) map[string]string {
+		page, err := os.ReadFile(r.source + "/docs/refusals.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]string{}
+		for _, row := range regexp.MustCompile("(?m)^\\| (?:([0-9]+) )?\\| `([a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1) {
+			found[row[2]] = row[1]
+		}
+		return found
+	}
+	before, now := reasons(was), reasons(is)
+	if len(before) < 29 {
+		t.Errorf("only %d reasons of the last release were found", len(before))
+	}
+	for name, code := range before {
+		if got, there := now[name]; !there || got != code {
+			t.Errorf("the reason %s had the code %q, and now (%v) has %q", name, code, there, got)
+		}
 	}
 }
 
