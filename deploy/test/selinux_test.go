@@ -39,7 +39,7 @@ func module(t *testing.T, dir, name, source string) (pp string) {
 // the whole what it allows. No kernel enforces it here: the page says what that leaves.
 func TestSELinuxPolicy(t *testing.T) {
 	dir := t.TempDir()
-	must(t, "sh", "-c", "cd "+dir+" && apt-get download -qq selinux-policy-default 2>&1 && dpkg-deb -x selinux-policy-default_*.deb debian")
+	must(t, "sh", "-c", "cd "+dir+" && get() { apt-get download -qq selinux-policy-default 2>&1; } && { get || { apt-get update -qq && get; }; } && dpkg-deb -x selinux-policy-default_*.deb debian")
 	store := filepath.Join(dir, "store")
 	must(t, "sh", "-c", fmt.Sprintf("mkdir -p %[1]s/etc/selinux %[1]s/var/lib/selinux && cp -r %[2]s/debian/etc/selinux/. %[1]s/etc/selinux/ && "+
 		"cp /etc/selinux/semanage.conf %[1]s/etc/selinux/ && printf 'SELINUX=permissive\nSELINUXTYPE=default\n' >%[1]s/etc/selinux/config", store, dir))
