@@ -14,6 +14,8 @@ VERSION ?= 0.2.0
 ARCH ?= $(shell $(GO) env GOARCH)
 DEPLOY_DEBIAN_PACKAGES := debootstrap prometheus prometheus-node-exporter rpm docker-compose systemd groff-base zsh fish softhsm2 opensc
 DEPLOY_DEBIAN_PACKAGES += apt-utils createrepo-c gnupg ansible-core openssh-client
+# The signer's program is built by cgo; its certificate is the test's own.
+DEPLOY_DEBIAN_PACKAGES += gcc libc6-dev openssl
 # What compiles and examines the policy for SELinux.
 DEPLOY_DEBIAN_PACKAGES += checkpolicy semodule-utils policycoreutils setools selinux-utils selinux-policy-dev bzip2 cpio
 # The time of the files in a package is that of the commit, so that it comes out the same each time.
