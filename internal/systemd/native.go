@@ -168,16 +168,17 @@ func (n *native) write(e *entry) {
 	}
 }
 
-// drain brings what waits, and last how much was lost.
+// drain brings what waits, and last how much was lost. From taking one out until it is known whether more wait, n.mu is held: there is
+// one drain, as long as anything waits.
 func (n *native) drain() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for {
-		n.mu.Lock()
 		if len(n.waiting) == 0 && n.lost > 0 {
 			e := lostEntry(n.lost)
 			n.waiting, n.bytes, n.lost = []*entry{e}, len(e.fields), 0
 		}
 		if len(n.waiting) == 0 {
-			n.mu.Unlock()
 			return
 		}
 		first := n.waiting[0]
@@ -189,7 +190,6 @@ func (n *native) drain() {
 		n.bytes -= len(first.fields)
 		n.waiting[0] = nil
 		n.waiting = n.waiting[1:]
-		n.mu.Unlock()
 	}
 }
 

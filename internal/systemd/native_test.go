@@ -209,3 +209,40 @@ func TestJournalRestarts(t *testing.T) {
 		t.Errorf("to standard error: %q", got)
 	}
 }
+
+// One brings what waits, also where lines come in the moment in which nothing waits any more and the journal is full still.
+func TestRule66OneDrain(t *testing.T) {
+	j := newJournal(t)
+	log := j.logger(t)
+	to := log.Handler().(*handler).to
+	const pause = 50 * time.Millisecond
+	lines := 0
+	for waiting := 0; waiting == 0; lines++ {
+		log.Info("line", "n", lines)
+		to.mu.Lock()
+		waiting = len(to.waiting)
+		to.mu.Unlock()
+	}
+	time.Sleep(pause) // until it is being sent
+	to.mu.Lock()
+	came := map[string]bool{j.next(t)["ALTSD_N"][0]: true} // there is a place for what waits, which is to be taken out now
+	time.Sleep(pause)
+	for range 8 {
+		n := lines
+		lines++
+		go log.Info("line", "n", n)
+	}
+	time.Sleep(pause)
+	to.mu.Unlock()
+	to.mu.Lock() // who waits for long and does not get it has it handed over then, and so do those behind him
+	time.Sleep(pause)
+	to.mu.Unlock()
+	for len(came) < lines {
+		time.Sleep(pause / 10)
+		n := j.next(t)["ALTSD_N"][0]
+		if came[n] {
+			t.Fatalf("line %s comes again", n)
+		}
+		came[n] = true
+	}
+}
