@@ -65,6 +65,13 @@ func TestRule67Reload(t *testing.T) {
 	talks("rules", "denied_by_policy")
 	a.log.waitAfter(t, 0, "settings changed that come into force at the next start")
 
+	// Nor does a value that a template left out, which is not "no rules".
+	for _, name := range []string{"policy", "denied", "state-dir"} {
+		put("conf.d/40-empty.conf", name+" =\n")
+		reload(name+" without a value", 1, path("conf.d/40-empty.conf")+":1: "+name+": empty: give a value")
+	}
+	remove("conf.d/40-empty.conf")
+
 	// Neither does what a broken file leaves out.
 	put("conf.d/20-rules.conf", "policy = "+path("rules")+"\nlog-levle = debug\n")
 	remove("conf.d/10-ca.conf")

@@ -30,10 +30,6 @@ func fileOptions(f *daemon.Files) []cli.Option {
 		f.MachineName = ascii.Lower(v)
 		return certbind.ValidMachineName(f.MachineName)
 	}
-	setStateDir := func(v string) error {
-		f.StateDir = v
-		return nil
-	}
 	setRequireEKU := func(v string) (err error) {
 		f.RequireEKU, err = daemon.ParsePurpose(v)
 		return err
@@ -57,7 +53,7 @@ func fileOptions(f *daemon.Files) []cli.Option {
 				"holds for all lists there, whosever they are."},
 		{Name: "crl-stale-ok", Group: group, Value: cli.Switch(&f.CRLStaleOK),
 			Help: "Go on with a revocation list that is past its next update. Otherwise it fails every chain of its issuer."},
-		{Name: "state-dir", Group: group, Value: cli.Func("DIR", setStateDir).CompleteFiles(),
+		{Name: "state-dir", Group: group, Value: cli.String(&f.StateDir, "DIR").CompleteFiles(),
 			Help: "Directory in which the daemon remembers the newest revocation list of each CA, so that after a restart no " +
 				"older one takes its place. Without it systemd's (STATE_DIRECTORY); without that a restart forgets."},
 		{Name: "machine-name", Group: group, Value: cli.Func("NAME", setMachineName),

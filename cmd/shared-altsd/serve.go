@@ -86,9 +86,7 @@ func (c *serveConfig) options() []cli.Option {
 			"account, they are all NAME, which the user database must not have: best a name with a '+', such as greeter+, " +
 			"which useradd does not make. Peers see label as its attribute 'socket'.",
 	}
-	directory := func(to *string) cli.Value {
-		return cli.Func("DIR", func(v string) error { *to = v; return nil }).CompleteFiles()
-	}
+	directory := func(to *string) cli.Value { return cli.String(to, "DIR").CompleteFiles() } // an empty one would be none, and no rules
 	names := accountOptions(&c.Files, naming)
 	o := append(fileOptions(&c.Files), socket,
 		cli.Option{Name: "socket-mode", Default: "0666", Group: local, Value: cli.Func("MODE", c.setSocketMode),
