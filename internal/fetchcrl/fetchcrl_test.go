@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,17 +32,17 @@ type world struct {
 	t      *testing.T
 	ca     *testca.CA
 	server *httptest.Server
-	serve  http.HandlerFunc // answers /list
+	serve  atomic.Pointer[http.HandlerFunc] // answers /list; a client that gave up may have left a request behind
 	config Config
 	now    time.Time
-	asked  int
+	asked  atomic.Int64
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, ca: testca.MustCA(t, testca.Options{}), now: time.Now()}
 	w.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.asked++
-		w.serve(rw, r)
+		w.asked.Add(1)
+		(*w.serve.Load())(rw, r)
 	}))
 	t.Cleanup(w.server.Close)
 	w.config = Config{Issuers: []*x509.Certificate{w.ca.Cert}, URLs: []string{w.server.URL + "/list"}, Dir: t.TempDir(),
@@ -49,9 +50,12 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// answer has f answer /list from now on.
+func (w *world) answer(f http.HandlerFunc) { w.serve.Store(&f) }
+
 // gives has the server answer with a body.
 func (w *world) gives(body []byte) {
-	w.serve = func(rw http.ResponseWriter, _ *http.Request) { rw.Write(body) }
+	w.answer(func(rw http.ResponseWriter, _ *http.Request) { rw.Write(body) })
 }
 
 // list returns a list with a number, made an hour ago and good for a day.
@@ -170,7 +174,7 @@ func TestConditional(t *testing.T) {
 		w := newWorld(t)
 		list, sent := w.list(1), 0
 		asks := map[string]string{"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}[header]
-		w.serve = func(rw http.ResponseWriter, r *http.Request) {
+		w.answer(func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set(header, `"v1"`)
 			if r.Header.Get(asks) == `"v1"` {
 				rw.WriteHeader(http.StatusNotModified)
@@ -178,11 +182,11 @@ func TestConditional(t *testing.T) {
 			}
 			sent++
 			rw.Write(list)
-		}
+		})
 		w.run(true)
 		w.run(true, "number 1 of ")
-		if sent != 1 || w.asked != 2 {
-			t.Errorf("%s: sent %d times of %d", header, sent, w.asked)
+		if sent != 1 || w.asked.Load() != 2 {
+			t.Errorf("%s: sent %d times of %d", header, sent, w.asked.Load())
 		}
 		w.has(list)
 		names, _ := filepath.Glob(filepath.Join(w.config.Dir, "*"+listEnd))
@@ -221,7 +225,7 @@ func TestConditional(t *testing.T) {
 		}
 	}
 	w := newWorld(t)
-	w.serve = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusNotModified) }
+	w.answer(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusNotModified) })
 	w.run(false, "was not asked that")
 }
 
@@ -274,7 +278,7 @@ func TestBadServers(t *testing.T) {
 		{"not found", http.NotFound, "the server answers 404"},
 		{"redirect to nowhere", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(302) }, "the server answers 302"},
 	} {
-		w.serve = tt.serve
+		w.answer(tt.serve)
 		t.Log(tt.name)
 		w.run(true, tt.want, "the list that is there stays")
 		w.has(list)
@@ -292,7 +296,7 @@ func TestRedirects(t *testing.T) {
 	w := newWorld(t)
 	list := w.list(1)
 	hops := 0
-	w.serve = func(rw http.ResponseWriter, r *http.Request) {
+	w.answer(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/end" {
 			rw.Write(list)
 			return
@@ -303,19 +307,19 @@ func TestRedirects(t *testing.T) {
 			to = "/end"
 		}
 		http.Redirect(rw, r, to, http.StatusFound)
-	}
+	})
 	w.run(true, "number 1 of ")
 	w.has(list)
-	w.serve = func(rw http.ResponseWriter, r *http.Request) {
+	w.answer(func(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, "/list", http.StatusMovedPermanently)
-	}
-	w.asked = 0
+	})
+	w.asked.Store(0)
 	w.run(true, "redirected more than 3 times")
-	if w.asked != 4 {
-		t.Errorf("asked %d times, want 4", w.asked)
+	if w.asked.Load() != 4 {
+		t.Errorf("asked %d times, want 4", w.asked.Load())
 	}
 	to := func(u string) {
-		w.serve = func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Set("Location", u); rw.WriteHeader(307) }
+		w.answer(func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Set("Location", u); rw.WriteHeader(307) })
 	}
 	other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { t.Error("asked") }))
 	defer other.Close()
@@ -385,9 +389,10 @@ func TestPlacesOfCertificates(t *testing.T) {
 		{"http://192.0.2.1/" + strings.Repeat("x", 4000), "bytes"},
 	} {
 		leaf := testca.MustIssue(t, w.ca, testca.Leaf{Hosts: []string{"a.test"}, ExtraExtensions: []pkix.Extension{longPlace(tt.url)}})
-		w.config.URLs, w.config.Certificates, w.asked = nil, []*x509.Certificate{leaf.Cert}, 0
+		w.config.URLs, w.config.Certificates = nil, []*x509.Certificate{leaf.Cert}
+		w.asked.Store(0)
 		w.run(false, tt.want)
-		if w.asked != 0 {
+		if w.asked.Load() != 0 {
 			t.Errorf("%s was asked", tt.url)
 		}
 		// The administrator's own word stands.
@@ -472,8 +477,8 @@ func TestGuardAtConnect(t *testing.T) {
 	w := newWorld(t)
 	w.gives(w.list(1))
 	c := newClient(w.config.Issuers, 1<<20)
-	if _, err := c.guarded.Get(w.server.URL); err == nil || !strings.Contains(err.Error(), "is loopback") || w.asked != 0 {
-		t.Errorf("asked %d times: %v", w.asked, err)
+	if _, err := c.guarded.Get(w.server.URL); err == nil || !strings.Contains(err.Error(), "is loopback") || w.asked.Load() != 0 {
+		t.Errorf("asked %d times: %v", w.asked.Load(), err)
 	}
 }
 
@@ -486,12 +491,12 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	inside := make(chan string, 1)
-	w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+	w.answer(func(rw http.ResponseWriter, _ *http.Request) {
 		var out strings.Builder
 		_, err := Run(context.Background(), w.config, &out, &out)
 		inside <- fmt.Sprint(err)
 		rw.Write(list)
-	}
+	})
 	w.run(true)
 	if got := <-inside; !strings.Contains(got, "another run has") {
 		t.Error(got)
@@ -542,7 +547,7 @@ func TestTextfile(t *testing.T) {
 	shown("\nshared_altsd_fetch_crl_failing_since_seconds" + label + "0\n")
 	shown("\nshared_altsd_fetch_crl_success_seconds" + label + fmt.Sprint(w.now.Unix()) + "\n")
 	first := w.now.Unix()
-	w.serve = http.NotFound
+	w.answer(http.NotFound)
 	w.now = w.now.Add(time.Hour)
 	since := w.now.Unix()
 	w.run(true)
