@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// Bounds on the cache, in identities, the first where MachineConfig says none. One machine, however many statements it signs, can push out only its own; nor, where DNS
-// vouches for it, by certificates, which it signs itself.
+// Bounds on the cache, in identities, the first where MachineConfig says none. One machine, however many statements it signs, has
+// one of leafShare places, 256 at most and 16 at least, and pushes out its own beyond that; nor, where DNS vouches for it, has it more by
+// certificates, which it signs itself.
 const (
 	DefaultCached    = 4096
 	maxCachedPerLeaf = 256
+	leafShare        = 16
 )
 
 // A cache keeps successful verifications under one trust: a reload makes a new cache with its new trust, so that
@@ -84,7 +86,7 @@ func (c *cache) put(key [32]byte, o *outcome) {
 	e := c.all.PushBack(entry)
 	entry.inGroup = group.PushBack(e)
 	c.entries[key] = e
-	if group.Len() > maxCachedPerLeaf {
+	if group.Len() > min(maxCachedPerLeaf, max(leafShare, c.max/leafShare)) {
 		c.remove(group.Front().Value.(*list.Element))
 	}
 	if c.all.Len() > c.max {

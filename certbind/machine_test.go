@@ -440,6 +440,21 @@ func TestRule15CacheBounds(t *testing.T) {
 	if c.len() != 0 || len(c.groups) != 0 {
 		t.Fatalf("%d entries and %d leaves are left", c.len(), len(c.groups))
 	}
+
+	// A small cache is nobody's whole either.
+	const small = 320
+	if c = newCache(small); small/leafShare >= maxCachedPerLeaf {
+		t.Fatal("it is not small")
+	}
+	for n := range small / 2 {
+		add(n, n)
+	}
+	for n := range 2 * small {
+		add(10000+n, 1000)
+	}
+	if c.len() != small/2+small/leafShare || !has(0) {
+		t.Errorf("beside a leaf of many identities, %d in all are kept", c.len())
+	}
 }
 
 func TestRule19Reload(t *testing.T) {
