@@ -39,7 +39,7 @@ func parse(args []string) (c config, err error) {
 	f.DurationVar(&c.each, "t", time.Second, "how `long` a variant is measured at a time")
 	f.IntVar(&c.idle, "idle", 0, "`channels` or connections that are held for the memory of an idle one (default 1000 or 10000)")
 	f.StringVar(&c.json, "json", "", "`file` for every sample and ratio")
-	f.IntVar(&c.soak, "soak", 0, "make so many `handshakes` by stock grpc-go and by altscreds, and see that the daemons hold no more for it")
+	f.IntVar(&c.soak, "soak", 0, "make so many `handshakes` by stock grpc-go and by altscreds in turn, -t at a time, and see that the daemons hold no more for it")
 	of := f.String("table", allTables[0].Name, "what the `table` is of: "+names(allTables))
 	f.BoolVar(&c.unixTarget, "unix", false, "the server of forwards is at a UNIX socket, and not at a TCP port")
 	variants := f.String("variants", "", "what to compare, of "+names(allVariants)+", or of forwards "+names(forwardVariants)+
@@ -117,7 +117,7 @@ func run(ctx context.Context, args []string) error {
 	w, err := newWorld(ctx, c)
 	if err == nil && c.soak > 0 {
 		fmt.Printf("%v\n\n", r.Host)
-		return errors.Join(w.soak(os.Stdout, c.soak), w.end())
+		return errors.Join(w.soak(os.Stdout, c.soak, c.each), w.end())
 	}
 	if err == nil {
 		err = r.measure(ctx, w)

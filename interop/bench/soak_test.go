@@ -1,6 +1,30 @@
 package main
 
-import "testing"
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The command itself, as short as can be: it makes as many as it was asked for, and looks at all eight processes on the way. How much a
+// daemon holds that has done so few says nothing yet.
+func TestSoak(t *testing.T) {
+	out, errs, err := bench(t, "-soak", "300", "-t", "20ms")
+	if err != nil && !strings.Contains(errs, " went from ") && !strings.Contains(errs, " looks: ask for more") {
+		t.Fatalf("%v\n%s", err, errs)
+	}
+	if !strings.Contains(out, "\nNone failed, in ") {
+		t.Errorf("it does not say that none failed:\n%s", out)
+	}
+	for _, v := range []string{stockName, oursName} {
+		for _, p := range []string{"client", "server", "daemon of alpha", "daemon of beta"} {
+			row := regexp.MustCompile(`(?m)^\| [1-9][0-9]* \| ` + v + ": " + p + ` \| [1-9][0-9]*\.[0-9] \| [1-9][0-9]* \| [1-9][0-9]* \|$`)
+			if len(row.FindAllString(out, -1)) < 2 {
+				t.Errorf("it has not looked at %s: %s twice:\n%s", v, p, out)
+			}
+		}
+	}
+}
 
 // What grows with handshakes is found, what varies is not taken for it.
 func TestFlat(t *testing.T) {
