@@ -1,7 +1,6 @@
 package noiseproto
 
 import (
-	"crypto/mlkem"
 	"testing"
 
 	"github.com/flynn/noise"
@@ -75,21 +74,3 @@ func benchNoise(b *testing.B, ownDH bool, psk []byte) {
 func BenchmarkNoiseXX(b *testing.B)          { benchNoise(b, false, nil) }
 func BenchmarkNoiseXXpsk3(b *testing.B)      { benchNoise(b, false, make([]byte, 32)) }
 func BenchmarkNoiseXXpsk3OwnDH(b *testing.B) { benchNoise(b, true, make([]byte, 32)) }
-
-func BenchmarkMLKEM768(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		dk, err := mlkem.GenerateKey768()
-		if err != nil {
-			b.Fatal(err)
-		}
-		ek, err := mlkem.NewEncapsulationKey768(dk.EncapsulationKey().Bytes())
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, ct := ek.Encapsulate()
-		if _, err := dk.Decapsulate(ct); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

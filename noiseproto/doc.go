@@ -36,7 +36,7 @@
 //     failure, so there is no downgrade. Nothing else of the cryptography is negotiable.
 //   - A DH result of all zero bytes is refused (package x25519 does it): a peer with a key of low order would know the
 //     result, and could make two handshakes agree.
-//   - The encapsulation key's length and modulus (FIPS 203, section 7.2; crypto/mlkem does it).
+//   - The encapsulation key's length and modulus (FIPS 203, section 7.2; package mlkem768 does it).
 //   - A wrong ciphertext is no error of ML-KEM but gives another psk: message 3 does not decrypt.
 //   - The psk is set before the state in which message 3 is read is entered, because flynn/noise would mix an empty
 //     psk where none is set and accept a message 3 that did the same: without this the handshake would still have the
@@ -60,7 +60,7 @@
 // (internal/keysahead); what a handshake was given is its own. Config.Static is the handshake's own copy of the static key,
 // so that rotation cannot wipe it in use. When a handshake ends, in any way, the static private key, the ephemeral
 // private key and the shared secret as this package holds them are overwritten, and the references to the
-// decapsulation key and the Noise state are dropped. What Go does not give: crypto/mlkem holds copies that
+// decapsulation key and the Noise state are dropped. What is not given: the ML-KEM library holds copies that
 // cannot be overwritten, flynn/noise holds the chaining key, DH results and a copy of the psk, and the garbage
 // collector frees all of these without wiping them. Result belongs to the caller, who can call Wipe.
 //

@@ -2,9 +2,8 @@ package noiseproto
 
 import (
 	"crypto/ecdh"
-	"crypto/mlkem"
-	"crypto/mlkem/mlkemtest"
 
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
@@ -25,17 +24,14 @@ func (k *fixedKeys) X25519() (*x25519.KeyPair, error) {
 	return &x25519.KeyPair{Private: [32]byte(key.Bytes()), Public: [32]byte(key.PublicKey().Bytes())}, nil
 }
 
-func (k *fixedKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) {
+func (k *fixedKeys) MLKEM768() (*mlkem768.DecapsulationKey, error) {
 	b := k.seed
 	k.seed = nil
-	return mlkem.NewDecapsulationKey768(b)
+	return mlkem768.FromSeed((*[mlkem768.SeedSize]byte)(b)), nil
 }
 
-func (k *fixedKeys) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext []byte) {
-	secret, ciphertext, err := mlkemtest.Encapsulate768(ek, k.randomness)
-	if err != nil {
-		panic(err)
-	}
+func (k *fixedKeys) encapsulate(ek *mlkem768.EncapsulationKey) (secret, ciphertext []byte) {
+	secret, ciphertext = ek.EncapsulateWith((*[mlkem768.RandomnessSize]byte)(k.randomness))
 	k.secret = secret
 	return secret, ciphertext
 }

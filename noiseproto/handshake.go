@@ -4,7 +4,6 @@ package noiseproto
 
 import (
 	"bytes"
-	"crypto/mlkem"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -56,7 +56,7 @@ type Handshake struct {
 	static        *certbind.Attestation
 	noise         *noise.HandshakeState
 	dh            *dh25519
-	decapsulation *mlkem.DecapsulationKey768 // initiator, until message 2
+	decapsulation *mlkem768.DecapsulationKey // initiator, until message 2
 	pending       *Result                    // initiator, until the status
 	result        *Result
 	unresolved    *certbind.Unresolved   // while the verifier needs an answer
@@ -129,7 +129,7 @@ func (h *Handshake) prepare(p Params) (err error) {
 		return reason.Errorf(reason.LocalAccount, "the names of the application's protocols need %d bytes, they may have %d",
 			len(h.offer), maxNegotiateSize)
 	}
-	if n := message2Overhead + mlkem.CiphertextSize768 + 2 + len(h.static.Identity) + 2 + len(h.offer); n > messageMax {
+	if n := message2Overhead + mlkem768.CiphertextSize + 2 + len(h.static.Identity) + 2 + len(h.offer); n > messageMax {
 		return reason.Errorf(reason.LocalAccount,
 			"identity and offer make message 2 %d bytes long, it may have %d; shorten the "+
 				"machine's certificate chain or the list of protocols", n, messageMax)

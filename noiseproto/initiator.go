@@ -17,7 +17,7 @@ func (h *Handshake) writeMessage1() (frame []byte, err error) {
 	if h.decapsulation, err = h.source.MLKEM768(); err != nil {
 		return nil, err
 	}
-	payload := h.decapsulation.EncapsulationKey().Bytes()
+	payload := h.decapsulation.EncapsulationKey()
 	frame = h.newFrame(frameMessage1, message1Size)
 	if frame, _, _, err = h.noise.WriteMessage(frame, payload); err != nil {
 		return nil, err

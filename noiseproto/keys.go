@@ -1,10 +1,9 @@
 package noiseproto
 
 import (
-	"crypto/mlkem"
-
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/x25519"
 )
 
@@ -14,7 +13,7 @@ type Keys interface {
 	// X25519 returns an ephemeral key pair.
 	X25519() (*x25519.KeyPair, error)
 	// MLKEM768 returns a decapsulation key.
-	MLKEM768() (*mlkem.DecapsulationKey768, error)
+	MLKEM768() (*mlkem768.DecapsulationKey, error)
 }
 
 // FreshKeys makes each key when it is asked for, from the system's random source.
@@ -24,19 +23,19 @@ type FreshKeys struct{}
 func (FreshKeys) X25519() (*x25519.KeyPair, error) { return x25519.Generate(), nil }
 
 // MLKEM768 makes a decapsulation key.
-func (FreshKeys) MLKEM768() (*mlkem.DecapsulationKey768, error) { return mlkem.GenerateKey768() }
+func (FreshKeys) MLKEM768() (*mlkem768.DecapsulationKey, error) { return mlkem768.Generate(), nil }
 
 // A keySource is all that one handshake takes by chance.
 type keySource interface {
 	Keys
 	// encapsulate returns a shared secret (32 bytes) and its ciphertext (1088 bytes).
-	encapsulate(*mlkem.EncapsulationKey768) (secret, ciphertext []byte)
+	encapsulate(*mlkem768.EncapsulationKey) (secret, ciphertext []byte)
 }
 
 // systemRandom encapsulates with the system's random source; keys come from where Config says.
 type systemRandom struct{ Keys }
 
-func (systemRandom) encapsulate(ek *mlkem.EncapsulationKey768) (secret, ciphertext []byte) {
+func (systemRandom) encapsulate(ek *mlkem768.EncapsulationKey) (secret, ciphertext []byte) {
 	return ek.Encapsulate()
 }
 

@@ -1,6 +1,10 @@
 package noiseproto
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
+)
 
 // No ephemeral key, encapsulation key or ciphertext comes twice, though the peer sends the same again and again.
 func TestRule04KeysServeOnce(t *testing.T) {
@@ -26,9 +30,13 @@ func TestRule04KeysServeOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		once("encapsulation key", dk.EncapsulationKey().Bytes())
-		secret, ciphertext := systemRandom{}.encapsulate(dk.EncapsulationKey())
-		again, other := systemRandom{}.encapsulate(dk.EncapsulationKey())
+		once("encapsulation key", dk.EncapsulationKey())
+		ek, err := mlkem768.NewEncapsulationKey(dk.EncapsulationKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, ciphertext := systemRandom{}.encapsulate(ek)
+		again, other := systemRandom{}.encapsulate(ek)
 		once("shared secret", secret)
 		once("shared secret", again)
 		once("ciphertext", ciphertext)

@@ -1,8 +1,7 @@
 package noiseproto
 
 import (
-	"crypto/mlkem"
-
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 	"github.com/shared-altsd/shared-altsd/internal/wire"
 )
@@ -20,13 +19,13 @@ const (
 
 // message2 is the payload of message 2.
 type message2 struct {
-	ciphertext      []byte // ML-KEM-768, mlkem.CiphertextSize768 bytes
+	ciphertext      []byte // ML-KEM-768, mlkem768.CiphertextSize bytes
 	identity, offer []byte
 }
 
 func (m *message2) marshal() ([]byte, error) {
 	var w wire.Writer
-	w.Put("ciphertext", m.ciphertext, mlkem.CiphertextSize768)
+	w.Put("ciphertext", m.ciphertext, mlkem768.CiphertextSize)
 	w.Opaque16("identity", m.identity, 1, maxIdentitySize)
 	w.Opaque16("offer", m.offer, 1, maxNegotiateSize)
 	return w.Bytes()
@@ -36,7 +35,7 @@ func (m *message2) marshal() ([]byte, error) {
 func parseMessage2(b []byte) (message2, error) {
 	r := wire.NewReader(b)
 	m := message2{
-		ciphertext: r.Take("ciphertext", mlkem.CiphertextSize768),
+		ciphertext: r.Take("ciphertext", mlkem768.CiphertextSize),
 		identity:   r.Opaque16("identity", 1, maxIdentitySize),
 		offer:      r.Opaque16("offer", 1, maxNegotiateSize),
 	}

@@ -3,10 +3,9 @@ package noiseproto
 // The responder's side of the handshake, docs/spec/protocol.md, section 7.2.
 
 import (
-	"crypto/mlkem"
-
 	"github.com/flynn/noise"
 	"github.com/shared-altsd/shared-altsd/certbind"
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/reason"
 )
 
@@ -31,7 +30,7 @@ func (h *Handshake) takeMessage1(body []byte) (frame []byte, err error) {
 	if err != nil {
 		return nil, undecipherable(1, err)
 	}
-	ek, err := mlkem.NewEncapsulationKey768(payload) // length and modulus, FIPS 203, section 7.2
+	ek, err := mlkem768.NewEncapsulationKey(payload) // length and modulus, FIPS 203, section 7.2
 	if err != nil {
 		return nil, reason.Errorf(reason.DecryptionFailed,
 			"the peer's ML-KEM encapsulation key is not valid; its daemon is at fault: %w", err)

@@ -2,6 +2,8 @@ package noiseproto
 
 import (
 	"bytes"
+	"crypto/mlkem"
+	"crypto/mlkem/mlkemtest"
 	"crypto/sha256"
 	"encoding/json"
 	"encoding/pem"
@@ -234,12 +236,14 @@ func (v *vector) fill(t *testing.T) {
 		newRef(false, refName, v.Prologue, x25519Key(t, v.Responder.StaticPrivate),
 			x25519Key(t, v.Responder.EphemeralPrivate)),
 	}
-	dk, err := (&fixedKeys{seed: v.Seed}).MLKEM768()
+	dk, err := mlkem.NewDecapsulationKey768(v.Seed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.Encaps = dk.EncapsulationKey().Bytes()
-	v.PSK, v.Ciphertext = (&fixedKeys{randomness: v.Randomness}).encapsulate(dk.EncapsulationKey())
+	if v.PSK, v.Ciphertext, err = mlkemtest.Encapsulate768(dk.EncapsulationKey(), v.Randomness); err != nil {
+		t.Fatal(err)
+	}
 	ref[0].psk, ref[1].psk = v.PSK, v.PSK
 	v.Responder.Negotiation = rawOffer(v.Responder.Params.params())
 	v.Initiator.Negotiation = rawChoice(

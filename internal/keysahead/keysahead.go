@@ -8,18 +8,18 @@
 // it twice. So at most 64 of a kind are kept, none is given out that is 10 seconds old, by a clock that goes on while the
 // machine sleeps, and a timer drops those that are, whether anybody asks or not. Close drops all. Rule 46.
 //
-// What it cannot do: crypto/mlkem has no way to wipe a key, so one that is dropped stays in memory until it is written
+// What it cannot do: nothing can wipe a key of ML-KEM, so one that is dropped stays in memory until it is written
 // over; those of X25519 are wiped. A virtual machine whose copy takes its clocks with it believes for up to 10 seconds
 // that its keys are young; what a key that two copies use costs is in docs/threat-model.md. There is no fork: Go programs
 // don't.
 package keysahead
 
 import (
-	"crypto/mlkem"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/x25519"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -32,7 +32,7 @@ const (
 // Keys gives out key pairs, each once. It is made by New and must be ended by Close. It is safe for concurrent use.
 type Keys struct {
 	x25519   stock[*x25519.KeyPair]
-	mlkem768 stock[*mlkem.DecapsulationKey768]
+	mlkem768 stock[*mlkem768.DecapsulationKey]
 }
 
 // New returns Keys with none made ahead. Those that it lacks, and those that it makes ahead, are made by fresh.
@@ -41,7 +41,7 @@ func New(fresh noiseproto.Keys) *Keys { return newKeys(fresh, sinceBoot) }
 func newKeys(fresh noiseproto.Keys, now func() time.Duration) *Keys {
 	k := new(Keys)
 	k.x25519.fresh, k.mlkem768.fresh = fresh.X25519, fresh.MLKEM768
-	k.x25519.wipe, k.mlkem768.wipe = (*x25519.KeyPair).Wipe, func(*mlkem.DecapsulationKey768) {}
+	k.x25519.wipe, k.mlkem768.wipe = (*x25519.KeyPair).Wipe, func(*mlkem768.DecapsulationKey) {}
 	k.x25519.now, k.mlkem768.now = now, now
 	return k
 }
@@ -50,7 +50,7 @@ func newKeys(fresh noiseproto.Keys, now func() time.Duration) *Keys {
 func (k *Keys) X25519() (*x25519.KeyPair, error) { return k.x25519.take() }
 
 // MLKEM768 returns a decapsulation key.
-func (k *Keys) MLKEM768() (*mlkem.DecapsulationKey768, error) { return k.mlkem768.take() }
+func (k *Keys) MLKEM768() (*mlkem768.DecapsulationKey, error) { return k.mlkem768.take() }
 
 // Pending reports whether a key that was used is to be made up for.
 func (k *Keys) Pending() bool { return k.x25519.pending() || k.mlkem768.pending() }

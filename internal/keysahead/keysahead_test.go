@@ -1,7 +1,6 @@
 package keysahead
 
 import (
-	"crypto/mlkem"
 	"os"
 	"os/exec"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shared-altsd/shared-altsd/internal/mlkem768"
 	"github.com/shared-altsd/shared-altsd/internal/x25519"
 	"github.com/shared-altsd/shared-altsd/noiseproto"
 )
@@ -27,7 +27,7 @@ func (c *counted) X25519() (*x25519.KeyPair, error) {
 	return c.FreshKeys.X25519()
 }
 
-func (c *counted) MLKEM768() (*mlkem.DecapsulationKey768, error) {
+func (c *counted) MLKEM768() (*mlkem768.DecapsulationKey, error) {
 	c.mlkem768.Add(1)
 	return c.FreshKeys.MLKEM768()
 }
@@ -44,7 +44,7 @@ func use(t *testing.T, k *Keys, n int) (public []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		public = append(public, string(x.Public[:]), string(m.EncapsulationKey().Bytes()))
+		public = append(public, string(x.Public[:]), string(m.EncapsulationKey()))
 	}
 	return public
 }
