@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/internal/reason"
@@ -35,6 +36,22 @@ type Peer struct {
 
 	limits []string // names that the CA which vouched may vouch for; nil: any
 	trust  *Trust   // by which it was verified
+	memo   *memo    // of this verification and of those that use it again; nil: none
+}
+
+type memo struct {
+	once sync.Once
+	of   any
+}
+
+// Memo returns what read, at its first call, has made of the peer, for who needs the same of each connection of a peer's. Cached says
+// nothing of it, and what read returns is shared: it may depend on nothing else that can change, and is not to be changed.
+func (p *Peer) Memo(read func() any) any {
+	if p.memo == nil {
+		return read()
+	}
+	p.memo.once.Do(func() { p.memo.of = read() })
+	return p.memo.of
 }
 
 // String returns account@machine.
@@ -100,7 +117,7 @@ func (t *Trust) verify(identity []byte, static [32]byte, answer *Answer, now tim
 		peer: Peer{
 			Machine: st.Machine, Account: st.Account, Attributes: st.Attributes,
 			limits: t.limits(path.anchor, st.Machine), trust: t, Leaf: leaf, CA: path.anchor, Path: path.certs,
-			NotAfter: earlier(st.NotAfter, path.notAfter),
+			NotAfter: earlier(st.NotAfter, path.notAfter), memo: new(memo),
 		},
 		group: leafHash, static: static, notBefore: st.NotBefore,
 	}

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -82,7 +81,8 @@ func (h *session) record() Record {
 	if h.peer != nil {
 		r.Peer, r.PeerCA, r.DNS, r.machine = h.peer.String(), h.peer.CA, h.peer.DNS, h.peer.Machine
 		if leaf := h.peer.Leaf; leaf != nil {
-			r.Serial, r.Issuer = bounded(fmt.Sprintf("%x", leaf.SerialNumber), maxSerial), bounded(leaf.Issuer.String(), maxIssuer)
+			a := aboutPeer(h.peer)
+			r.Serial, r.Issuer = a.serial, a.issuer
 			if len(leaf.DNSNames) > 0 && !r.DNS {
 				r.machine = leaf.DNSNames[0] // whoever has the certificate may be any of its names
 			}

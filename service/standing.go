@@ -1,7 +1,6 @@
 package service
 
 import (
-	"crypto/sha256"
 	"maps"
 	"sync"
 	"time"
@@ -155,13 +154,13 @@ func (h *session) standing(id string, service string) *altspb.Standing {
 	if !h.watches {
 		return nil
 	}
-	p, err := policyPeer(h.peer)
-	if err != nil {
+	a := aboutPeer(h.peer)
+	if a.err != nil {
 		h.srv.watches.countUnwatched(1)
 		return nil
 	}
-	r := standing.Record{ID: id, Leaf: sha256.Sum256(h.peer.Leaf.Raw), Path: h.peer.VerifiedPath(),
-		Connection: policy.Connection{Direction: h.role.direction(), Account: h.me.account.Name, Service: service, Peer: p}}
+	r := standing.Record{ID: id, Leaf: a.leaf, Path: a.path,
+		Connection: policy.Connection{Direction: h.role.direction(), Account: h.me.account.Name, Service: service, Peer: a.policy}}
 	if h.peer.DNS {
 		r.Until = h.peer.NotAfter
 	}
