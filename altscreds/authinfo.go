@@ -43,16 +43,12 @@ type info[L ~int32, V any] struct {
 	target              string
 	local               string
 	peer                *Peer
-	versions            *V
+	versions            []byte // a V, encoded: few ask for it, and each connection would keep one
 }
 
 func makeAuthInfo[L ~int32, V any](_ func(alts.AuthInfo) L, _ func(alts.AuthInfo) *V, r *altspb.HandshakerResult,
 	target string) (*info[L, V], error) {
-	versions := new(V)
-	wire, err := proto.Marshal(r.GetPeerRpcVersions())
-	if err == nil {
-		err = proto.Unmarshal(wire, any(versions).(proto.Message))
-	}
+	versions, err := proto.Marshal(r.GetPeerRpcVersions())
 	if err != nil {
 		return nil, fmt.Errorf("altscreds: the peer's RPC versions: %w", err)
 	}
@@ -72,9 +68,15 @@ func (*info[L, V]) RecordProtocol() string              { return recordProtocol 
 func (*info[L, V]) SecurityLevel() L                    { return integrityAndPrivacy }
 func (i *info[L, V]) PeerServiceAccount() string        { return i.peer.Account }
 func (i *info[L, V]) LocalServiceAccount() string       { return i.local }
-func (i *info[L, V]) PeerRPCVersions() *V               { return i.versions }
 func (i *info[L, V]) Peer() *Peer                       { return i.peer }
 func (i *info[L, V]) PeerAttributes() map[string]string { return i.peer.Attributes }
+
+// PeerRPCVersions decodes what was encoded: V is grpc's own type of that message.
+func (i *info[L, V]) PeerRPCVersions() *V {
+	v := new(V)
+	_ = proto.Unmarshal(i.versions, any(v).(proto.Message))
+	return v
+}
 
 // ValidateAuthority lets an RPC name another authority than its channel if that is still the same machine: the name
 // that was dialled, or the peer's own.

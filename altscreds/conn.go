@@ -27,9 +27,9 @@ import (
 // A connection that the local daemon would refuse by now is closed: Read and Write return an *EndedError then.
 type Conn struct {
 	raw      net.Conn
-	settings *settings
-	target   string // the name that was dialled
-	received []byte // read from raw before the handshake
+	settings *settings // until the handshake is done
+	target   string    // the name that was dialled
+	received []byte    // read from raw before the handshake
 
 	handshakeMu  sync.Mutex
 	handshakeErr error
@@ -88,6 +88,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	c.armTimer()
 	c.received = nil
 	if c.handshakeErr == nil {
+		c.settings = nil // for the collector: of Server and Client each connection has its own
 		c.done.Store(true)
 		switch {
 		case c.closed && c.rec != nil:
