@@ -47,10 +47,14 @@ type tcpTarget struct {
 	dial func(ctx context.Context, to netip.AddrPort, peer string) (conn *net.TCPConn, release func(), err error)
 }
 
-// plainDial connects from whatever address the kernel chooses.
+// plainDial connects from whatever address the kernel chooses. Dialer.DialTCP would bind first, also to no address: then a port that a
+// connection to anywhere has, or had in the last minute, serves no other.
 func plainDial(ctx context.Context, to netip.AddrPort, _ string) (*net.TCPConn, func(), error) {
-	conn, err := (&net.Dialer{}).DialTCP(ctx, "tcp", netip.AddrPort{}, to)
-	return conn, func() {}, err
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn.(*net.TCPConn), func() {}, nil
 }
 
 func (t *tcpTarget) open(ctx context.Context, peer *altscreds.Conn) (carrier, error) {

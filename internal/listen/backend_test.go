@@ -21,6 +21,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/forward"
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
+	"github.com/shared-altsd/shared-altsd/internal/testnet"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -197,6 +198,34 @@ func TestRule52RightBackend(t *testing.T) {
 			release()
 		}
 	}
+}
+
+// The ports that are taken by connections to one server are free for those to another: in a network with eight ports, six to each.
+func TestPortsOfTargets(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a network namespace")
+	}
+	testnet.Inside(t, func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40007"), 0); err != nil {
+			return err
+		}
+		for _, addr := range []string{"127.0.0.1:20001", "127.0.0.1:20002"} {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			for n := range 6 {
+				conn, release, err := plainDial(t.Context(), netip.MustParseAddrPort(addr), "")
+				if err != nil {
+					return fmt.Errorf("connection %d: %w", n+1, err)
+				}
+				defer release()
+				defer conn.Close()
+			}
+		}
+		return nil
+	})
 }
 
 // Another account has the port, at any address that the connection could go to: it is not connected to at all.
