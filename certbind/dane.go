@@ -147,7 +147,7 @@ func (t *Trust) verifyDNS(id *Identity, st *Statement, leaf *x509.Certificate, a
 	if err := answer.Vouches(leaf); err != nil {
 		return nil, err
 	}
-	peer.NotAfter = earlier(st.NotAfter, answer.Until)
+	peer.NotAfter, peer.memo = earlier(st.NotAfter, answer.Until), new(memo)
 	return &outcome{peer: peer, group: sha256.Sum256([]byte("machine under DNS: " + st.Machine)), static: st.StaticKey,
 		notBefore: st.NotBefore}, nil
 }

@@ -406,6 +406,46 @@ func TestCacheBoundIsGiven(t *testing.T) {
 	}
 }
 
+// What was made of a verified peer serves that verification and those that use it again, and nothing else: no other account of the machine,
+// and none after a reload of the trust.
+func TestMemo(t *testing.T) {
+	ca := newCA(t, testca.Options{})
+	i := issue(t, ca, testca.Leaf{Hosts: []string{alpha}})
+	m := newMachine(t, MachineConfig{Credential: credential(t, i), Name: alpha, Trust: newTrust(t, trusting(ca))})
+	alice, bob := attest(t, m, "alice"), attest(t, m, "bob")
+	made := 0
+	memo := func(a *Attestation) int {
+		t.Helper()
+		p, err := m.Verify(a.Identity, a.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Memo(func() any { made++; return made }).(int)
+	}
+	for _, c := range []struct {
+		name string
+		of   *Attestation
+		want int
+	}{{"alice", alice, 1}, {"bob", bob, 2}, {"alice again", alice, 1}, {"bob again", bob, 2}} {
+		if got := memo(c.of); got != c.want {
+			t.Errorf("%s: %d, not %d", c.name, got, c.want)
+		}
+	}
+	if err := m.Reload(credential(t, i), newTrust(t, trusting(ca))); err != nil {
+		t.Fatal(err)
+	}
+	if got := memo(alice); got != 3 {
+		t.Errorf("after a reload: %d", got)
+	}
+	unkept := new(Peer)
+	for range 2 {
+		unkept.Memo(func() any { made++; return made })
+	}
+	if made != 5 {
+		t.Errorf("%d were made, of a peer without a verification too", made)
+	}
+}
+
 func TestRule15CacheBounds(t *testing.T) {
 	c := newCache(DefaultCached)
 	now := time.Now()

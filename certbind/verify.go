@@ -44,8 +44,9 @@ type memo struct {
 	of   any
 }
 
-// Memo returns what read, at its first call, has made of the peer, for who needs the same of each connection of a peer's. Cached says
-// nothing of it, and what read returns is shared: it may depend on nothing else that can change, and is not to be changed.
+// Memo returns what read, at the first call, has made of the peer, for who needs the same in each of a peer's connections. It is kept with
+// the verification: what read returns is shared and not to be changed, is to depend on the peer alone, and not on NotAfter and Cached, and is
+// to be small. There is one, so a program has one such read.
 func (p *Peer) Memo(read func() any) any {
 	if p.memo == nil {
 		return read()

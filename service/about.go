@@ -22,28 +22,51 @@ type about struct {
 	serial, issuer string // of the certificate, for the log
 }
 
-// aboutPeer returns what is said of a peer, who was verified.
+// Bounds of what is kept. Accounts of one machine share its certificate, and not this.
+const (
+	keptNames  = 16  // DNS names, and purposes
+	keptGroups = 512 // bytes, as the peer's machine states them
+)
+
+// aboutPeer returns what is said of a peer, who was verified. That of one who has much to say is made each time.
 func aboutPeer(p *certbind.Peer) *about {
-	return p.Memo(func() any {
-		a := new(about)
-		a.policy, a.err = policyPeer(p)
-		if leaf := p.Leaf; leaf != nil {
-			a.path, a.leaf = p.VerifiedPath(), sha256.Sum256(leaf.Raw)
-			a.serial, a.issuer = bounded(fmt.Sprintf("%x", leaf.SerialNumber), maxSerial), bounded(leaf.Issuer.String(), maxIssuer)
+	if keeps(p) {
+		return p.Memo(func() any { return newAbout(p) }).(*about)
+	}
+	return newAbout(p)
+}
+
+func keeps(p *certbind.Peer) bool {
+	return len(publishedGroups(p)) <= keptGroups && (p.Leaf == nil || p.DNS ||
+		len(p.Leaf.DNSNames)+len(p.Leaf.ExtKeyUsage)+len(p.Leaf.UnknownExtKeyUsage) <= keptNames)
+}
+
+func newAbout(p *certbind.Peer) *about {
+	a := new(about)
+	a.policy, a.err = policyPeer(p)
+	if leaf := p.Leaf; leaf != nil {
+		a.path, a.leaf = p.VerifiedPath(), sha256.Sum256(leaf.Raw)
+		a.serial, a.issuer = bounded(fmt.Sprintf("%x", leaf.SerialNumber), maxSerial), bounded(leaf.Issuer.String(), maxIssuer)
+	}
+	return a
+}
+
+// publishedGroups returns the attribute "groups" of a peer, "" for none.
+func publishedGroups(p *certbind.Peer) string {
+	for _, a := range p.Attributes {
+		if a.Name == "groups" {
+			return a.Value
 		}
-		return a
-	}).(*about)
+	}
+	return ""
 }
 
 // policyPeer returns what a policy judges of a peer that was proved.
 func policyPeer(p *certbind.Peer) (policy.Peer, error) {
 	out := policy.Peer{Account: p.Account, Machine: p.Machine}
-	for _, a := range p.Attributes {
-		if a.Name != "groups" {
-			continue
-		}
+	if groups := publishedGroups(p); groups != "" {
 		var err error
-		if out.Groups, err = names.DecodeGroups(a.Value); err != nil {
+		if out.Groups, err = names.DecodeGroups(groups); err != nil {
 			return out, reason.Errorf(reason.AccountUnacceptable, "the peer's groups are not acceptable: %w", err)
 		}
 	}

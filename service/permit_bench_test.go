@@ -3,7 +3,6 @@ package service
 import (
 	"testing"
 
-	"github.com/shared-altsd/shared-altsd/certbind"
 	"github.com/shared-altsd/shared-altsd/internal/policy"
 	"github.com/shared-altsd/shared-altsd/internal/testca"
 )
@@ -11,8 +10,14 @@ import (
 // BenchmarkPermit is what policy costs a handshake on one side: without any, and with rules.
 func BenchmarkPermit(b *testing.B) {
 	m := testMachine(b, "alpha.test", testca.Leaf{})
-	p := &certbind.Peer{Account: "alice", Machine: "alpha.test", Leaf: m.Credential().Leaf, CA: m.Trust().CAs()[0],
-		Path: append(m.Credential().Certificates, m.Trust().CAs()[0])}
+	a, err := m.Attest(b.Context(), "alice", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := m.Verify(a.Identity, a.Public)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for name, by := range map[string]*policy.Policy{"none": nil, "rules": rules(b, "deny any * eve@beta.test\n", enforcing+"allow in bob alice@.test\n")} {
 		b.Run(name, func(b *testing.B) {
 			s, err := New(Config{Machine: m, Accounts: named("bob")})

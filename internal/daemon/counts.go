@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"crypto/x509"
-	"sync/atomic"
 	"time"
 
 	"github.com/shared-altsd/shared-altsd/certbind"
@@ -14,23 +12,13 @@ import (
 
 // countIn returns what counts in set a handshake that has ended.
 func countIn(set *metrics.Set) func(service.Record) {
-	type named struct {
-		ca   *x509.Certificate
-		name string
-	}
-	var last atomic.Pointer[named] // most handshakes are of one CA
 	return func(r service.Record) {
 		h := metrics.Handshake{
 			Initiator: r.Role == service.Initiator, UID: r.UID, Account: r.Local, Reason: r.Reason, ByPeer: r.ByPeer, Would: r.Would,
 			Duration: r.Duration,
 		}
 		if r.PeerCA != nil {
-			n := last.Load()
-			if n == nil || n.ca != r.PeerCA {
-				n = &named{r.PeerCA, caName(r.PeerCA)}
-				last.Store(n)
-			}
-			h.CA = n.name
+			h.CA = caName(r.PeerCA)
 		}
 		set.Handshake(h)
 	}

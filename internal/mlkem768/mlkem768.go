@@ -1,10 +1,9 @@
-// Package mlkem768 is ML-KEM-768 (FIPS 203), by github.com/cloudflare/circl, which takes half the time of crypto/mlkem
+// Package mlkem768 is ML-KEM-768 (FIPS 203), by github.com/cloudflare/circl, which takes less time than crypto/mlkem
 // (docs/spec/audit.md).
 package mlkem768
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 
 	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
@@ -57,18 +56,15 @@ func (k *DecapsulationKey) Decapsulate(ciphertext []byte) ([]byte, error) {
 	return secret, nil
 }
 
-// ErrEncapsulationKey says that a public key has another size, or a coefficient that is not reduced (FIPS 203, section 7.2).
-var ErrEncapsulationKey = errors.New("no ML-KEM-768 encapsulation key")
-
 // An EncapsulationKey is a public key.
 type EncapsulationKey struct{ public mlkem768.PublicKey }
 
-// NewEncapsulationKey reads a public key. An error is ErrEncapsulationKey.
+// NewEncapsulationKey reads a public key. An error is its size, or a coefficient that is not reduced (FIPS 203, section 7.2).
 func NewEncapsulationKey(b []byte) (*EncapsulationKey, error) {
 	defer leaveVectors()
 	k := new(EncapsulationKey)
 	if err := k.public.Unpack(b); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrEncapsulationKey, err)
+		return nil, err
 	}
 	return k, nil
 }

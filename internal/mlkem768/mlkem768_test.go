@@ -6,7 +6,6 @@ import (
 	"crypto/mlkem/mlkemtest"
 	"crypto/sha256"
 	"crypto/sha3"
-	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -79,9 +78,10 @@ func TestWithoutVectors(t *testing.T) {
 	if runtime.GOARCH != "amd64" || !cpu.X86.HasAVX2 || os.Getenv(withoutVectors) != "" {
 		return // what the other tests run is that code
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^(TestSame|TestEncapsulationKey|FuzzSame|FuzzEncapsulationKey|TestNoVectors)$")
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^(TestSame|TestEncapsulationKey|FuzzSame|FuzzEncapsulationKey|TestNoVectors)$")
 	cmd.Env = append(os.Environ(), "GODEBUG=cpu.avx2=off", withoutVectors+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("PASS: TestSame")) || !bytes.Contains(out, []byte("PASS: TestNoVectors")) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -111,9 +111,6 @@ func keyFor(t *testing.T, b []byte) (err error) {
 		t.Fatalf("%v; crypto/mlkem: %v", err, wantErr)
 	}
 	if err != nil {
-		if !errors.Is(err, ErrEncapsulationKey) {
-			t.Fatal(err)
-		}
 		return err
 	}
 	m := expand(b, RandomnessSize)
