@@ -33,7 +33,7 @@ bench-fairness: static
 	bin/fairness -daemon bin/shared-altsd-static $(FAIRNESS_FLAGS)
 
 # What a channel costs as deployed, beside mutual TLS, and what a forwarded connection does, beside other forwarders, as the
-# tables of docs/benchmarks.md; ten minutes on a quiet machine. haproxy is a Debian package.
+# tables of docs/benchmarks.md; eight minutes on a quiet machine. haproxy is a Debian package.
 .PHONY: bench
 BENCH_FLAGS ?=
 BENCH_FORWARDS_FLAGS ?=

@@ -96,7 +96,7 @@ func TestOneRound(t *testing.T) {
 			t.Errorf("no memory of an idle channel of %s: %+v", v.Name, m)
 		}
 		for _, d := range []daemonMemory{m.ClientDaemon, m.ServerDaemon} {
-			if v.daemons() != (d.Idle > 0 && d.Busy > 0 && d.Most >= d.Busy) {
+			if v.daemons() != (d.OwnIdle > 0 && d.Idle > d.OwnIdle && d.OwnBusy > 0 && d.Most >= d.Busy) {
 				t.Errorf("memory of a daemon of %s: %+v", v.Name, d)
 			}
 		}

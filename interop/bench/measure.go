@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -47,8 +48,8 @@ type sample struct {
 }
 
 // A daemonMemory is resident memory in KiB: before the first handshake, the most after the first round's 64 dialers, and
-// the most of all.
-type daemonMemory struct{ Idle, Busy, Most int }
+// the most of all. Own is what is no file's.
+type daemonMemory struct{ Idle, OwnIdle, Busy, OwnBusy, Most int }
 
 // A memory is that of a variant's processes.
 type memory struct {
@@ -62,7 +63,8 @@ func (r *report) measure(ctx context.Context, w *world) error {
 	r.Memory = map[string]*memory{}
 	for _, s := range w.stations {
 		r.Memory[s.Name] = new(memory)
-		if err := r.daemons(s, "VmRSS", func(m *daemonMemory) *int { return &m.Idle }); err != nil {
+		if err := errors.Join(r.daemons(s, "VmRSS", func(m *daemonMemory) *int { return &m.Idle }),
+			r.daemons(s, "RssAnon", func(m *daemonMemory) *int { return &m.OwnIdle })); err != nil {
 			return err
 		}
 		if _, err := s.client.ask(request{Do: r.table.measures[1].do, Dialers: 1, For: r.each / 10}); err != nil {
@@ -132,7 +134,8 @@ func (r *report) sample(ctx context.Context, w *world, s *station, m *measure, r
 	}
 	r.Samples = append(r.Samples, x)
 	if m.dialers == busyDialers && round == 1 {
-		return r.daemons(s, "VmHWM", func(m *daemonMemory) *int { return &m.Busy })
+		return errors.Join(r.daemons(s, "VmHWM", func(m *daemonMemory) *int { return &m.Busy }),
+			r.daemons(s, "RssAnon", func(m *daemonMemory) *int { return &m.OwnBusy }))
 	}
 	return nil
 }

@@ -196,14 +196,14 @@ func (r *report) printProcessors(w io.Writer) {
 }
 
 func (r *report) printMemory(w io.Writer) {
-	head(w, "memory of a daemon, MiB, client's and server's", "idle", "after 64 dialers", "most of all")
+	head(w, "memory of a daemon, MiB, client's and server's", "idle", "its own of that", "after 64 dialers", "its own then", "most of all")
 	for _, v := range r.variants {
 		if !v.daemons() {
 			continue
 		}
 		line := "| " + v.title + " "
 		c, s := r.Memory[v.Name].ClientDaemon, r.Memory[v.Name].ServerDaemon
-		for _, pair := range [][2]int{{c.Idle, s.Idle}, {c.Busy, s.Busy}, {c.Most, s.Most}} {
+		for _, pair := range [][2]int{{c.Idle, s.Idle}, {c.OwnIdle, s.OwnIdle}, {c.Busy, s.Busy}, {c.OwnBusy, s.OwnBusy}, {c.Most, s.Most}} {
 			if pair[0] == 0 { // not measured
 				line += "| "
 				continue
