@@ -26,6 +26,7 @@ type about struct {
 const (
 	keptNames  = 16  // DNS names, and purposes
 	keptGroups = 512 // bytes, as the peer's machine states them
+	keptSerial = 256 // bits: RFC 5280 lets a CA use 160, and under DNS a machine makes its own certificate
 )
 
 // aboutPeer returns what is said of a peer, who was verified. That of one who has much to say is made each time.
@@ -37,8 +38,12 @@ func aboutPeer(p *certbind.Peer) *about {
 }
 
 func keeps(p *certbind.Peer) bool {
-	return len(publishedGroups(p)) <= keptGroups && (p.Leaf == nil || p.DNS ||
-		len(p.Leaf.DNSNames)+len(p.Leaf.ExtKeyUsage)+len(p.Leaf.UnknownExtKeyUsage) <= keptNames)
+	if len(publishedGroups(p)) > keptGroups {
+		return false
+	}
+	leaf := p.Leaf
+	return leaf == nil || leaf.SerialNumber.BitLen() <= keptSerial &&
+		(p.DNS || len(leaf.DNSNames)+len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) <= keptNames)
 }
 
 func newAbout(p *certbind.Peer) *about {

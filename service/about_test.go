@@ -1,6 +1,8 @@
 package service
 
 import (
+	"crypto/x509"
+	"math/big"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,6 +46,12 @@ func TestAboutIsKeptIfSmall(t *testing.T) {
 		}
 		if of[0].err != nil || of[0].policy.Account != "alice" || of[0].leaf != of[1].leaf || len(of[1].policy.Names) == 0 || of[1].serial == "" {
 			t.Errorf("%s: %+v", c.name, of[0])
+		}
+	}
+	for bits, kept := range map[uint]bool{keptSerial - 1: true, keptSerial: false} {
+		own := &x509.Certificate{SerialNumber: new(big.Int).Lsh(big.NewInt(1), bits)}
+		if keeps(&certbind.Peer{Leaf: own, DNS: true}) != kept {
+			t.Errorf("a serial number of %d bits: kept %v", bits+1, !kept)
 		}
 	}
 }
