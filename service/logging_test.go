@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 // Rule 38: a machine whose certificate has many names is one in the limits of the log.
 func TestRule38ManyNames(t *testing.T) {
-	leaf := &x509.Certificate{DNSNames: []string{"a.test", "b.test"}}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"a.test", "b.test"}}
 	for _, name := range leaf.DNSNames {
 		h := session{peer: &certbind.Peer{Machine: name, Account: "mallory", Leaf: leaf}}
 		if r := h.record(); r.machine != "a.test" || r.Peer != "mallory@"+name {
