@@ -93,6 +93,9 @@ func (r *report) measure(ctx context.Context, w *world) error {
 		if err := r.daemons(s, "VmHWM", func(m *daemonMemory) *int { return &m.Most }); err != nil {
 			return err
 		}
+		for _, d := range []*daemonMemory{&r.Memory[s.Name].ClientDaemon, &r.Memory[s.Name].ServerDaemon} {
+			d.Most = max(d.Most, d.Busy) // the kernel counts a process's pages by processors, and tells some too few or too many
+		}
 	}
 	return nil
 }
