@@ -21,7 +21,7 @@ import (
 
 	"github.com/shared-altsd/shared-altsd/internal/forward"
 	"github.com/shared-altsd/shared-altsd/internal/sockowner"
-	"github.com/shared-altsd/shared-altsd/internal/testnet"
+	"github.com/shared-altsd/shared-altsd/internal/testdns"
 	"github.com/shared-altsd/shared-altsd/internal/testprog"
 )
 
@@ -205,7 +205,7 @@ func TestPortsOfTargets(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make a network namespace")
 	}
-	testnet.Inside(t, func() error {
+	if err := testdns.NewNetwork(t).Do(func() error {
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40007"), 0); err != nil {
 			return err
 		}
@@ -225,7 +225,9 @@ func TestPortsOfTargets(t *testing.T) {
 			}
 		}
 		return nil
-	})
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // Another account has the port, at any address that the connection could go to: it is not connected to at all.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,17 @@ import (
 // A Network is a network namespace with nothing but loopback, in which a thread of this process is.
 type Network struct {
 	calls chan func()
+}
+
+// NewNetwork makes one, as root, which ends with the test.
+func NewNetwork(t testing.TB) *Network {
+	t.Helper()
+	n := new(Network)
+	if err := n.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.close)
+	return n
 }
 
 // open makes it.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,27 +46,6 @@ func enterOwn() error {
 		return err
 	}
 	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), ownVariable+"=1"))
-}
-
-// Inside has do done, as root, by a thread in a network namespace of its own with nothing but loopback, and fails the test with its error.
-// Goroutines that do starts are elsewhere.
-func Inside(t testing.TB, do func() error) {
-	t.Helper()
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and so the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = LoopbackUp()
-		}
-		if err == nil {
-			err = do()
-		}
-		failed <- err
-	}()
-	if err := <-failed; err != nil {
-		t.Error(err)
-	}
 }
 
 // LoopbackUp makes loopback of the calling thread's network usable.
